@@ -1,0 +1,312 @@
+//! What goes into a [`Node`](crate::Node) and what comes out of it.
+
+use core::net::{Ipv6Addr, SocketAddrV6};
+
+use bytes::Bytes;
+use ferry_handoff::{Incarnation, NodeId};
+use ferry_stack::{Frame, Instant};
+use serde::{Deserialize, Serialize};
+
+/// Something that happened to a node.
+#[derive(Debug)]
+pub enum Input {
+    /// A frame came from the TAP.
+    Frame(Frame),
+    /// Another node of the group sent a message. The driver has authenticated it as `from`.
+    Peer {
+        /// The sender.
+        from: NodeId,
+        /// One whole message.
+        bytes: Bytes,
+    },
+    /// The link to another node is up.
+    PeerUp {
+        /// The other node.
+        peer: NodeId,
+        /// Its present life.
+        incarnation: Incarnation,
+    },
+    /// The link to another node broke. It may be dead, or only out of reach.
+    PeerDown {
+        /// The other node.
+        peer: NodeId,
+    },
+    /// An operator asks for something; the answer carries the same `id`.
+    Command {
+        /// Chosen by the asker, unique among the unanswered.
+        id: u64,
+        /// What is asked.
+        command: Command,
+    },
+    /// Nothing but that time has passed.
+    Tick,
+}
+
+/// Something that a node wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Put a frame on the TAP.
+    Frame(Frame),
+    /// Send a message to another node. May be lost; the node repeats what matters.
+    Peer {
+        /// The receiver.
+        to: NodeId,
+        /// One whole message.
+        bytes: Bytes,
+    },
+    /// The answer to a command.
+    Reply {
+        /// The command's.
+        id: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Something that a log or an experiment wants to know.
+    Trace(Trace),
+    /// Nothing more to do before this point, unless an input comes first. `None`: only an input can help.
+    WaitUntil(Option<Instant>),
+}
+
+/// What an operator can ask of a running node. On the control socket: one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// How the node is.
+    Status,
+    /// The connections it owns.
+    Connections,
+    /// Move connections to another node. Answered when each has moved or failed to.
+    Handoff {
+        /// The receiving node's name.
+        to: String,
+        /// Which connections.
+        which: Which,
+    },
+    /// Hand every connection off, take no new ones. Answered when none is left, or none of those left can move.
+    Drain,
+}
+
+/// Which connections a command means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Which {
+    /// Every connection that this node owns.
+    All,
+    /// The one between this client's address and port and the service's port.
+    One {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+    },
+}
+
+/// The answer to a [`Command`]. On the control socket: one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Command::Status`].
+    Status(Box<Status>),
+    /// To [`Command::Connections`].
+    Connections {
+        /// In the order of client address and port.
+        connections: Vec<Connection>,
+    },
+    /// To [`Command::Handoff`] and [`Command::Drain`].
+    Moved(Moved),
+    /// The command could not be carried out at all.
+    Error {
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub name: String,
+    /// The group's name.
+    pub group: String,
+    /// The address that clients know.
+    pub service_address: Ipv6Addr,
+    /// This node's own address.
+    pub care_of: Ipv6Addr,
+    /// Whether this node answers for the service address on the home link.
+    pub contact: bool,
+    /// Whether it is emptying itself.
+    pub draining: bool,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// Connections that it owns.
+    pub connections: usize,
+    /// Connections of other nodes whose segments it relays or forwards.
+    pub relayed: usize,
+    /// Handoffs under way here, as donor or acceptor.
+    pub moving: usize,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+    /// What it has counted since it started.
+    pub counters: Counters,
+}
+
+/// How another node is, seen from this one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub care_of: Ipv6Addr,
+    /// Whether the link to it is up.
+    pub up: bool,
+    /// Connections that it owned when it last said so.
+    pub connections: usize,
+}
+
+/// What a node counts. All since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Frames from the TAP.
+    pub frames_in: u64,
+    /// Frames to the TAP.
+    pub frames_out: u64,
+    /// Connections that clients opened here.
+    pub accepted: u64,
+    /// Connections that came from another node.
+    pub taken: u64,
+    /// Connections that went to another node.
+    pub given: u64,
+    /// Handoffs that the acceptor refused or that timed out before the freeze.
+    pub handoffs_failed: u64,
+    /// Segments sent on to another node.
+    pub forwarded: u64,
+    /// Segments held for a connection that was arriving.
+    pub held: u64,
+    /// RST segments sent.
+    pub resets_sent: u64,
+    /// TCP segments sent again.
+    pub retransmitted: u64,
+    /// Packets dropped as malformed, or meant for somebody else.
+    pub dropped: u64,
+}
+
+/// One connection that a node owns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// The client's address and port.
+    pub client: SocketAddrV6,
+    /// The port on the service address.
+    pub port: u16,
+    /// The service's name.
+    pub service: String,
+    /// The TCP state, as RFC 9293 spells it.
+    pub state: String,
+    /// Counts its owners.
+    pub epoch: u32,
+    /// Octets that the client acknowledged.
+    pub sent: u64,
+    /// Octets received in order.
+    pub received: u64,
+    /// Smoothed round-trip time in microseconds, once measured.
+    pub srtt_us: Option<u64>,
+    /// Congestion window in octets.
+    pub cwnd: u64,
+}
+
+/// How moves ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// How many connections another node took.
+    pub moved: usize,
+    /// How many could not be moved and stay.
+    pub failed: Vec<NotMoved>,
+}
+
+/// A connection that could not be moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotMoved {
+    /// The client's address and port.
+    pub client: SocketAddrV6,
+    /// The port on the service address.
+    pub port: u16,
+    /// What stood in the way.
+    pub why: String,
+}
+
+/// Something that a log or an experiment wants to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// When, in nanoseconds of the node's clock.
+    pub at_ns: u64,
+    /// What.
+    #[serde(flatten)]
+    pub event: TraceEvent,
+}
+
+/// What can be traced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum TraceEvent {
+    /// A client opened a connection, and this node serves it.
+    Accepted {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+    },
+    /// The connection ended here.
+    Closed {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+    },
+    /// One step of a handoff.
+    Handoff {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+        /// The epoch of the new owner.
+        epoch: u32,
+        /// The other node's name.
+        peer: String,
+        /// Which step.
+        step: Step,
+    },
+    /// The link to another node came up or broke.
+    Peer {
+        /// Its name.
+        peer: String,
+        /// Whether it is up.
+        up: bool,
+    },
+}
+
+/// A step of a handoff, as the node that takes it sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// Donor: the acceptor was asked.
+    Asked,
+    /// Acceptor: room is reserved, segments are held.
+    Reserved,
+    /// Donor: the connection is frozen and on its way. The point of no return.
+    Frozen {
+        /// Octets of the snapshot.
+        snapshot_bytes: usize,
+    },
+    /// Acceptor: the connection runs here now.
+    Installed {
+        /// Segments that were held for it.
+        held: usize,
+    },
+    /// Donor: the acceptor has it. Late segments are forwarded.
+    Taken,
+    /// Either: it did not come to a move.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
