@@ -1,0 +1,158 @@
+//! The configuration of a node: one TOML file, read strictly.
+//!
+//! Whatever is wrong is told with the file, the line, what is there and what would be right; all that can be
+//! told at once is told at once.
+
+mod check;
+mod error;
+mod files;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ferry_stack::interface::Address;
+
+pub use error::{ConfigError, Problem};
+pub use files::{FileError, read_secret};
+
+use crate::Placement;
+
+/// A configuration in which everything fits together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This node's name: a DNS label, for it is part of the name in its certificate.
+    pub name: String,
+    /// Where the control socket lies.
+    pub control: PathBuf,
+    /// What all nodes of the group agree on.
+    pub group: Group,
+    /// The network device.
+    pub tap: Tap,
+    /// How to talk to the other nodes; may be absent only if there are none.
+    pub peer_link: Option<PeerLink>,
+    /// The other nodes of the group.
+    pub peers: Vec<Peer>,
+    /// What is served; at least one.
+    pub services: Vec<Service>,
+}
+
+/// What all nodes of a group agree on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its name: a DNS label.
+    pub name: String,
+    /// The address that clients know.
+    pub service_address: Ipv6Addr,
+    /// The node that answers for the service address on the home link.
+    pub contact: String,
+    /// The file with the secret that the nodes share.
+    pub secret_file: PathBuf,
+    /// Where new connections go.
+    pub placement: Placement,
+}
+
+/// The network device of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// Its name in the kernel.
+    pub device: String,
+    /// The care-of address, with the length of the on-link prefix.
+    pub address: Address,
+    /// The router on the link.
+    pub gateway: Ipv6Addr,
+    /// The link's MTU in octets.
+    pub mtu: u16,
+    /// How long to spin before sleeping; zero means to sleep at once.
+    pub busy_poll: Duration,
+}
+
+/// How the nodes talk to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerLink {
+    /// Where this node listens.
+    pub listen: SocketAddr,
+    /// The keys; absent on links that are deliberately in plain text.
+    pub keys: Option<KeyFiles>,
+}
+
+/// The files that authenticate a node to the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// The group's certificate authority.
+    pub ca: PathBuf,
+    /// This node's certificate.
+    pub certificate: PathBuf,
+    /// This node's private key.
+    pub key: PathBuf,
+}
+
+/// Another node of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its care-of address.
+    pub care_of: Ipv6Addr,
+    /// Where it listens for the other nodes.
+    pub link: SocketAddr,
+}
+
+/// A service and its port on the service address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The port.
+    pub port: u16,
+    /// What it does.
+    pub kind: ServiceKind,
+}
+
+/// What a service does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// Sends back what it gets.
+    Echo,
+    /// Reads and forgets.
+    Discard,
+    /// HTTP/1.1 over the files of a folder.
+    File {
+        /// The folder.
+        root: PathBuf,
+    },
+}
+
+impl ServiceKind {
+    /// The service's name, the same on every node.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Discard => "discard",
+            Self::File { .. } => "file",
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file. Relative paths in it count from its folder.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(file).map_err(|why| ConfigError::unreadable(file, &why.to_string()))?;
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        Self::parse(&text, file, runtime_dir.as_deref())
+    }
+
+    /// Reads the text of a configuration file that lies at `file`; `runtime_dir` is `$XDG_RUNTIME_DIR`.
+    pub fn parse(text: &str, file: &Path, runtime_dir: Option<&Path>) -> Result<Self, ConfigError> {
+        let raw: raw::Config =
+            toml::from_str(text).map_err(|error| ConfigError::syntax(file, text, &error))?;
+        check::check(raw, file, runtime_dir).map_err(|problems| ConfigError::new(file, text, problems))
+    }
+}
+
+/// Folders in which control sockets lie if the configuration does not say otherwise; the first is the preferred.
+pub fn control_folders(runtime_dir: Option<&Path>) -> Vec<PathBuf> {
+    runtime_dir.into_iter().chain([Path::new("/run")]).map(|folder| folder.join("ferry")).collect()
+}

@@ -1,0 +1,69 @@
+//! The file as it is written, before it is checked. The order of the fields is the order in which missing ones
+//! are asked for.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A value and where it stands.
+pub(super) type At<T> = Spanned<T>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Config {
+    pub(super) name: At<String>,
+    pub(super) control: Option<At<String>>,
+    pub(super) group: Group,
+    pub(super) tap: Tap,
+    pub(super) peer_link: Option<At<PeerLink>>,
+    #[serde(default)]
+    pub(super) peer: Vec<Peer>,
+    #[serde(default)]
+    pub(super) service: Vec<At<Service>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Group {
+    pub(super) name: At<String>,
+    pub(super) service_address: At<String>,
+    pub(super) contact: At<String>,
+    pub(super) secret_file: At<String>,
+    pub(super) placement: Option<At<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Tap {
+    pub(super) device: At<String>,
+    pub(super) address: At<String>,
+    pub(super) gateway: At<String>,
+    pub(super) mtu: Option<At<i64>>,
+    pub(super) busy_poll_us: Option<At<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct PeerLink {
+    pub(super) listen: At<String>,
+    pub(super) ca: Option<At<String>>,
+    pub(super) certificate: Option<At<String>>,
+    pub(super) key: Option<At<String>>,
+    #[serde(default)]
+    pub(super) insecure_plaintext: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Peer {
+    pub(super) name: At<String>,
+    pub(super) care_of: At<String>,
+    pub(super) link: At<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Service {
+    pub(super) kind: At<String>,
+    pub(super) port: At<i64>,
+    pub(super) root: Option<At<String>>,
+}
