@@ -1,0 +1,196 @@
+//! Cutting a TCP super-segment into the segments that it stands for, where no device below does it.
+
+use bytes::{Bytes, BytesMut};
+use smoltcp::wire::{Ipv6Packet, TcpPacket, TcpSeqNumber};
+
+use crate::checksum;
+use crate::frame::{Checksum, Offload};
+use crate::ip::{self, HEADER_LEN, Packet};
+use crate::seq::Seq;
+
+/// The segments of `packet` with at most `size` octets of payload each, every one with a complete checksum.
+///
+/// FIN and PSH are kept on the last only, CWR on the first only; the payload is shared, not copied. A packet that
+/// is no longer than one segment, or no TCP at all, comes back as it is, only without the mark of a super-segment.
+pub fn segments(packet: &Packet, size: u16) -> impl Iterator<Item = Packet> + use<> {
+    let plan = Plan::of(packet, usize::from(size));
+    let whole =
+        plan.is_none().then(|| Packet { offload: Offload { gso: None, ..packet.offload }, ..packet.clone() });
+    whole
+        .into_iter()
+        .chain(plan.into_iter().flat_map(|plan| (0..plan.count()).map(move |nth| plan.segment(nth))))
+}
+
+/// How a super-segment is to be cut.
+#[derive(Clone, Debug)]
+struct Plan {
+    /// Headers only, ending with the TCP header.
+    head: Bytes,
+    payload: Bytes,
+    tcp_at: usize,
+    size: usize,
+}
+
+impl Plan {
+    /// `None` if there is nothing to cut.
+    fn of(packet: &Packet, size: usize) -> Option<Self> {
+        if size == 0 || packet.len() <= HEADER_LEN + size {
+            return None;
+        }
+        let (upper, tcp_at) = ip::find_upper(&packet.head)?;
+        if upper != ip::TCP {
+            return None;
+        }
+        let headers =
+            tcp_at + usize::from(TcpPacket::new_checked(packet.head.get(tcp_at..)?).ok()?.header_len());
+        let (head, front) = packet.head.split_at(headers);
+        let payload = if front.is_empty() {
+            packet.body.clone()
+        } else {
+            let mut payload = BytesMut::with_capacity(front.len() + packet.body.len());
+            payload.extend_from_slice(front);
+            payload.extend_from_slice(&packet.body);
+            payload.freeze()
+        };
+        (payload.len() > size).then(|| Self { head: Bytes::copy_from_slice(head), payload, tcp_at, size })
+    }
+
+    fn count(&self) -> usize {
+        self.payload.len().div_ceil(self.size)
+    }
+
+    fn segment(&self, nth: usize) -> Packet {
+        let from = nth * self.size;
+        let to = (from + self.size).min(self.payload.len());
+        let (first, last) = (nth == 0, to == self.payload.len());
+        let body = self.payload.slice(from..to);
+        let mut head = self.head.to_vec();
+        let len = head.len() - HEADER_LEN + body.len();
+        Ipv6Packet::new_unchecked(&mut head[..]).set_payload_len(u16::try_from(len).unwrap_or(u16::MAX));
+        let mut tcp = TcpPacket::new_unchecked(&mut head[self.tcp_at..]);
+        tcp.set_seq_number(advanced(tcp.seq_number(), from));
+        tcp.set_fin(tcp.fin() && last);
+        tcp.set_psh(tcp.psh() && last);
+        // RFC 3168 section 6.1.2: the receiver hears once that the window was reduced.
+        tcp.set_cwr(tcp.cwr() && first);
+        let mut packet = Packet { head, body, offload: Offload { checksum: Checksum::Complete, gso: None } };
+        checksum::transport(&mut packet, self.tcp_at, checksum::TCP, false);
+        packet
+    }
+}
+
+fn advanced(seq: TcpSeqNumber, octets: usize) -> TcpSeqNumber {
+    TcpSeqNumber((Seq(seq.0.cast_unsigned()) + octets).0.cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frame::Gso;
+    use crate::ip::Header;
+
+    const FIN: u8 = 0x01;
+    const PSH: u8 = 0x08;
+    const ACK: u8 = 0x10;
+    const CWR: u8 = 0x80;
+
+    fn super_segment(payload: &[u8], in_head: usize, flags: u8, seq: u32, options: usize) -> Packet {
+        let source = "2001:db8::1".parse().unwrap();
+        let destination = "2001:db8::2".parse().unwrap();
+        let header = Header { source, destination, next_header: ip::TCP, ..Header::default() };
+        let mut head = header.emit(20 + options + payload.len());
+        head.extend_from_slice(&[0x1f, 0x90, 0, 80]);
+        head.extend_from_slice(&seq.to_be_bytes());
+        head.extend_from_slice(&[0, 0, 0, 7]);
+        let offset = u8::try_from((20 + options) / 4).unwrap();
+        head.extend_from_slice(&[offset << 4, flags, 0x12, 0x34, 0, 0, 0, 0]);
+        head.resize(60 + options, 1);
+        let (front, back) = payload.split_at(in_head.min(payload.len()));
+        head.extend_from_slice(front);
+        let mut packet = Packet { head, body: Bytes::copy_from_slice(back), offload: Offload::default() };
+        checksum::transport(&mut packet, 40, checksum::TCP, true);
+        packet.offload.gso = Some(Gso { size: 1000 });
+        packet
+    }
+
+    fn tcp_of(packet: &Packet) -> (TcpHeader, Vec<u8>) {
+        let bytes = packet.to_bytes();
+        let sliced = SlicedPacket::from_ip(&bytes).unwrap();
+        let Some(TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("no TCP") };
+        let (source, destination) =
+            (packet.source().unwrap().octets(), packet.destination().unwrap().octets());
+        let header = tcp.to_header();
+        assert_eq!(
+            header.calc_checksum_ipv6_raw(source, destination, tcp.payload()).unwrap(),
+            header.checksum
+        );
+        (header, tcp.payload().to_vec())
+    }
+
+    #[test]
+    fn flags_that_belong_to_one_segment_are_on_that_one() {
+        let packet = super_segment(&[7; 2500], 0, FIN | PSH | ACK | CWR, 5, 0);
+        let cut: Vec<_> = segments(&packet, 1000).map(|segment| tcp_of(&segment).0).collect();
+        let flags: Vec<_> = cut.iter().map(|tcp| (tcp.cwr, tcp.ack, tcp.psh, tcp.fin)).collect();
+        assert_eq!(
+            flags,
+            [(true, true, false, false), (false, true, false, false), (false, true, true, true)]
+        );
+    }
+
+    #[test]
+    fn a_short_packet_comes_back_as_it_is() {
+        let packet = super_segment(&[7; 1000], 0, ACK, 5, 0);
+        let cut: Vec<_> = segments(&packet, 1000).collect();
+        let expected = Packet { offload: Offload { gso: None, ..packet.offload }, ..packet };
+        assert_eq!(cut, [expected]);
+    }
+
+    #[test]
+    fn what_is_not_tcp_is_not_cut() {
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv6([1; 16], [2; 16], 9).udp(1, 2).write(&mut bytes, &[0; 3000]).unwrap();
+        let packet = Packet { head: bytes, ..Packet::default() };
+        assert_eq!(segments(&packet, 1000).collect::<Vec<_>>(), [packet]);
+    }
+
+    #[test]
+    fn hostile_headers_do_not_panic() {
+        for len in 0..80 {
+            let mut head = super_segment(&[7; 3000], 0, ACK, 5, 0).head;
+            head.resize(len, 0xff);
+            let packet = Packet { head, body: Bytes::from_static(&[0; 3000]), offload: Offload::default() };
+            assert!(segments(&packet, 1000).count() >= 1, "{len}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn segments_carry_the_octets_in_order(
+            payload in proptest::collection::vec(any::<u8>(), 1..9000),
+            in_head in 0..3000_usize,
+            size in 1..3000_u16,
+            seq: u32,
+            options in 0..=10_usize,
+        ) {
+            let packet = super_segment(&payload, in_head, ACK | PSH, seq, options * 4);
+            prop_assume!(payload.len() > usize::from(size));
+            let (mut expected, mut carried) = (seq, Vec::new());
+            for segment in segments(&packet, size) {
+                let (tcp, octets) = tcp_of(&segment);
+                prop_assert_eq!(tcp.sequence_number, expected);
+                prop_assert_eq!(tcp.options.len(), options * 4);
+                prop_assert!(octets.len() <= usize::from(size) && !octets.is_empty());
+                prop_assert_eq!(segment.offload, Offload::default());
+                expected = expected.wrapping_add(u32::try_from(octets.len()).unwrap());
+                carried.extend(octets);
+            }
+            prop_assert_eq!(carried, payload);
+        }
+    }
+}
