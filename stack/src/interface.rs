@@ -240,8 +240,8 @@ impl Interface {
         self.forwarding = on;
     }
 
-    /// Whether the caller deals with what RFC 6275 adds to a packet: [`Datagram::home_address`] and
-    /// [`Datagram::routed_home`]. Off at first: such packets are refused as RFC 8200 tells a node that does not
+    /// Whether the caller deals with what RFC 6275 adds: [`Datagram::home_address`], [`Datagram::routed_home`] and
+    /// the Mobility Header. Off at first: such packets are refused as RFC 8200 tells a node that does not
     /// know them.
     pub fn set_mobility(&mut self, on: bool) {
         self.mobility = on;
@@ -313,6 +313,10 @@ impl Interface {
     fn dispatch(&mut self, datagram: Datagram, now: Instant) -> Option<Datagram> {
         match datagram.upper {
             ip::ICMPV6 => self.icmp(datagram, now),
+            ip::MOBILITY if !self.mobility => {
+                self.icmp_error(&datagram, icmp::Error::unknown_upper(&datagram), now);
+                None
+            }
             ip::TCP | ip::IPV6 | ip::MOBILITY => {
                 let one_to_one = !datagram.destination.is_multicast() && !datagram.source.is_unspecified();
                 one_to_one.then_some(datagram)

@@ -11,8 +11,8 @@ use core::net::Ipv6Addr;
 use bytes::Bytes;
 use smoltcp::wire::{Ipv6Packet, Ipv6Repr};
 
-pub use self::chain::{Extension, Extensions, Kind};
-pub(crate) use self::chain::{find_upper, is_later_fragment, upper_header_len};
+pub use self::chain::{Extension, Extensions, Kind, find_upper};
+pub(crate) use self::chain::{is_later_fragment, upper_header_len};
 pub(crate) use self::parse::{For, Shape};
 pub use self::parse::{Problem, parse, parse_transit};
 use crate::frame::Offload;
@@ -147,7 +147,7 @@ impl Datagram {
     pub fn hop(self) -> Option<Packet> {
         let left = self.hop_limit.checked_sub(1).filter(|left| *left > 0)?;
         let mut packet = self.into_packet();
-        *packet.head.get_mut(7)? = left;
+        set_hop_limit(&mut packet.head, left);
         Some(packet)
     }
 }
@@ -183,6 +183,19 @@ impl Default for Header {
 }
 
 impl Header {
+    /// The header with which a packet begins; `None` if it is too short, or of another version.
+    pub fn read(packet: &[u8]) -> Option<Self> {
+        let header = Ipv6Packet::new_unchecked(packet.get(..HEADER_LEN)?);
+        (header.version() == 6).then(|| Self {
+            source: header.src_addr(),
+            destination: header.dst_addr(),
+            next_header: header.next_header().into(),
+            hop_limit: header.hop_limit(),
+            traffic_class: header.traffic_class(),
+            flow_label: header.flow_label(),
+        })
+    }
+
     /// The header of a packet with `payload_len` octets after it, with room for a transport header behind.
     /// A length that the field cannot hold becomes the greatest it can.
     pub fn emit(&self, payload_len: usize) -> Vec<u8> {
@@ -200,6 +213,13 @@ impl Header {
         packet.set_traffic_class(self.traffic_class);
         packet.set_flow_label(self.flow_label & 0xf_ffff);
         head
+    }
+}
+
+/// Changes the hop limit of the packet that begins with `head`. Does nothing if that is too short.
+pub fn set_hop_limit(head: &mut [u8], hop_limit: u8) {
+    if let Some(header) = head.get_mut(..HEADER_LEN) {
+        Ipv6Packet::new_unchecked(header).set_hop_limit(hop_limit);
     }
 }
 

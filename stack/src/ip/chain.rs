@@ -102,7 +102,7 @@ impl Iterator for Extensions<'_> {
 
 /// The upper layer of a packet that may be cut short, as in an ICMPv6 error: its protocol number and where it
 /// starts. `None` if the chain breaks off, or the packet is a fragment that is not the first.
-pub(crate) fn find_upper(packet: &[u8]) -> Option<(u8, usize)> {
+pub fn find_upper(packet: &[u8]) -> Option<(u8, usize)> {
     let mut chain = Extensions::new(packet, packet.len());
     for extension in chain.by_ref() {
         if extension.kind == Kind::Fragment && fragment_offset(packet, extension.at)? != 0 {
