@@ -3,7 +3,6 @@
 use core::net::SocketAddrV6;
 
 use bytes::Bytes;
-use ferry_stack::Instant;
 use ferry_stack::tcp::Tcb;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,12 +59,11 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct Stream<'a> {
     tcb: &'a mut Tcb,
-    now: Instant,
 }
 
 impl<'a> Stream<'a> {
-    pub(crate) fn new(tcb: &'a mut Tcb, now: Instant) -> Self {
-        Self { tcb, now }
+    pub(crate) fn new(tcb: &'a mut Tcb) -> Self {
+        Self { tcb }
     }
 
     /// The client's address and port.
@@ -80,7 +78,7 @@ impl<'a> Stream<'a> {
 
     /// The next octets in order, at most `max` of them; empty if there are none.
     pub fn read(&mut self, max: usize) -> Bytes {
-        self.tcb.read(max, self.now)
+        self.tcb.read(max)
     }
 
     /// Whether the client has finished sending and everything it sent has been read.
@@ -100,7 +98,7 @@ impl<'a> Stream<'a> {
 
     /// No more will be written: a FIN follows what is queued. Reading goes on.
     pub fn finish(&mut self) {
-        self.tcb.close();
+        self.tcb.finish();
     }
 
     /// Gives the connection up: what is queued is dropped and the client gets a RST.

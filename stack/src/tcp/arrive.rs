@@ -1,0 +1,242 @@
+//! A segment arrives (RFC 9293 section 3.10.7). The steps judge; what they decide is carried out in one place.
+
+use core::time::Duration;
+
+use super::Reason;
+use super::segment::Segment;
+use super::state::{Ending, State};
+use super::tcb::{Tcb, TimestampState};
+use crate::{Instant, Seq};
+
+/// After this long TS.Recent proves nothing any more (RFC 7323 section 5.5).
+const TIMESTAMP_MAX_AGE: Duration = Duration::from_hours(24 * 24);
+/// Answers to unacceptable segments in one span (RFC 5961 section 7 proposes 10 in 5 seconds).
+const MAX_CHALLENGES: u8 = 10;
+/// The span.
+const CHALLENGE_SPAN: Duration = Duration::from_secs(1);
+
+/// What a step decides about a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The next step decides.
+    Continue,
+    /// Ignore it.
+    Drop(Reason),
+    /// Answer with an acknowledgement and ignore it otherwise.
+    Acknowledge(Reason),
+    /// The other side ended the connection.
+    Reset,
+    /// It belongs to no connection that could be ours: answer with a RST, keep what we have.
+    Refuse(Seq),
+    /// The other side sent its SYN again: it has not seen our answer.
+    RepeatSyn,
+}
+
+/// Judges a segment of a connection that has seen the other side's SYN, in the order of RFC 9293 section 3.10.7.4.
+pub fn judge(tcb: &Tcb, segment: &Segment, now: Instant) -> Verdict {
+    let steps: [fn(&Tcb, &Segment, Instant) -> Verdict; 5] =
+        [timestamps, sequence, reset, syn, acknowledgement];
+    for step in steps {
+        match step(tcb, segment, now) {
+            Verdict::Continue => {}
+            decided => return decided,
+        }
+    }
+    Verdict::Continue
+}
+
+/// PAWS (RFC 7323 section 5.3, R1), before anything else.
+fn timestamps(tcb: &Tcb, segment: &Segment, now: Instant) -> Verdict {
+    let Some(ours) = &tcb.timestamps else { return Verdict::Continue };
+    match segment.options.timestamps {
+        _ if segment.is_rst() => Verdict::Continue,
+        // RFC 7323 section 3.2.
+        None => Verdict::Drop(Reason::MissingTimestamp),
+        Some(theirs) => {
+            let old = Seq(theirs.value).before(Seq(ours.recent));
+            let stale = ours.recent_at.since(now) > TIMESTAMP_MAX_AGE;
+            if old && !stale { Verdict::Acknowledge(Reason::Paws) } else { Verdict::Continue }
+        }
+    }
+}
+
+/// First: check sequence number.
+fn sequence(tcb: &Tcb, segment: &Segment, _: Instant) -> Verdict {
+    let rcv = &tcb.rcv;
+    if tcb.state == State::SynReceived && segment.is_syn() && segment.seq == rcv.irs && segment.ack.is_none()
+    {
+        return Verdict::RepeatSyn;
+    }
+    let (start, end) = (segment.seq, segment.end());
+    let open = rcv.nxt.before(rcv.adv);
+    let acceptable = if segment.seq_len() == 0 {
+        // At the right edge too: there a sender is whose last flight we did not get.
+        rcv.nxt.at_or_before(start) && start.at_or_before(rcv.adv)
+    } else {
+        // A shut window still takes acknowledgements: the segment goes on without its octets.
+        (open && start.before(rcv.adv) && rcv.nxt.before(end)) || (!open && start == rcv.nxt)
+    };
+    match (acceptable, segment.is_rst()) {
+        (true, _) => Verdict::Continue,
+        (false, true) => Verdict::Drop(Reason::OutOfWindow),
+        (false, false) => Verdict::Acknowledge(Reason::OutOfWindow),
+    }
+}
+
+/// Second: check the RST bit (RFC 5961 section 3.2).
+fn reset(tcb: &Tcb, segment: &Segment, _: Instant) -> Verdict {
+    match segment.is_rst() {
+        false => Verdict::Continue,
+        true if segment.seq == tcb.rcv.nxt => Verdict::Reset,
+        true => Verdict::Acknowledge(Reason::BlindReset),
+    }
+}
+
+/// Fourth: check the SYN bit (RFC 5961 section 4.2).
+fn syn(_: &Tcb, segment: &Segment, _: Instant) -> Verdict {
+    if segment.is_syn() { Verdict::Acknowledge(Reason::UnexpectedSyn) } else { Verdict::Continue }
+}
+
+/// Fifth: check the ACK field (RFC 5961 section 5.2).
+fn acknowledgement(tcb: &Tcb, segment: &Segment, _: Instant) -> Verdict {
+    let snd = &tcb.snd;
+    let Some(ack) = segment.ack else { return Verdict::Drop(Reason::NoAck) };
+    if tcb.state == State::SynReceived {
+        let ours = ack.after(snd.una) && ack.at_or_before(snd.nxt);
+        return if ours { Verdict::Continue } else { Verdict::Refuse(ack) };
+    }
+    if ack.after(snd.nxt) {
+        return Verdict::Acknowledge(Reason::AckBeyondNxt);
+    }
+    if ack.before(snd.una - snd.max_wnd) {
+        Verdict::Acknowledge(Reason::AckTooOld)
+    } else {
+        Verdict::Continue
+    }
+}
+
+impl Tcb {
+    /// Takes a segment. Whatever must be answered is sent by the next calls of
+    /// [`poll_transmit`](Tcb::poll_transmit). The error says why nothing, or only a part, came of it.
+    pub fn receive(&mut self, segment: &Segment, now: Instant) -> Result<(), Reason> {
+        match self.state {
+            State::Closed(_) => Err(Reason::Closed),
+            State::SynSent => self.arrive_syn_sent(segment, now),
+            _ => match judge(self, segment, now) {
+                Verdict::Continue => self.accept_segment(segment, now),
+                refused => self.carry_out(refused, segment, now),
+            },
+        }
+    }
+
+    fn carry_out(&mut self, verdict: Verdict, segment: &Segment, now: Instant) -> Result<(), Reason> {
+        match verdict {
+            Verdict::Continue => Ok(()),
+            Verdict::Drop(reason) => Err(reason),
+            Verdict::Acknowledge(reason) => {
+                self.answer(segment, now);
+                Err(reason)
+            }
+            Verdict::Reset => {
+                let refused = self.state == State::SynReceived;
+                let finished = matches!(self.state, State::TimeWait { .. });
+                self.state = State::Closed(match (finished, refused) {
+                    (true, _) => Ending::Finished,
+                    (_, true) => Ending::Refused,
+                    _ => Ending::Reset,
+                });
+                Ok(())
+            }
+            Verdict::Refuse(ack) => Err(Reason::AckOfNothing(ack)),
+            Verdict::RepeatSyn => {
+                self.mark_syn_lost();
+                Ok(())
+            }
+        }
+    }
+
+    /// Acknowledges something unacceptable, within limits (RFC 5961 section 7), and reports a duplicate
+    /// (RFC 2883 section 4).
+    fn answer(&mut self, segment: &Segment, now: Instant) {
+        if self.challenges.since.since(now) >= CHALLENGE_SPAN {
+            (self.challenges.since, self.challenges.sent) = (now, 0);
+        }
+        // Octets that were received already mean that an acknowledgement was lost: that one is always repeated.
+        let duplicate = !segment.payload.is_empty() && segment.end().at_or_before(self.rcv.nxt);
+        if duplicate {
+            self.rcv.duplicate = Some((segment.seq, segment.seq + segment.payload.len()));
+        } else if self.challenges.sent >= MAX_CHALLENGES {
+            return;
+        } else {
+            self.challenges.sent += 1;
+        }
+        self.pending.ack = true;
+        // Our FIN or the other side's was lost: RFC 9293 section 3.10.7.4, eighth, TIME-WAIT.
+        if let State::TimeWait { until } = &mut self.state
+            && segment.is_fin()
+        {
+            *until = now + self.config.time_wait;
+        }
+    }
+
+    /// The segment is acceptable: acknowledgement, octets, FIN (RFC 9293 section 3.10.7.4 from the fifth on).
+    fn accept_segment(&mut self, segment: &Segment, now: Instant) -> Result<(), Reason> {
+        let Some(ack) = segment.ack else { return Err(Reason::NoAck) };
+        self.last_heard = now;
+        self.probes = 0;
+        self.restart_keep_alive(now);
+        self.update_recent_timestamp(segment, now);
+        if self.state == State::SynReceived {
+            self.establish(ack, now);
+            self.update_window(segment, ack);
+        }
+        self.process_ack(segment, ack, now);
+        self.our_fin_acknowledged(now);
+        self.take_payload(segment, now)?;
+        self.take_fin(segment, now);
+        Ok(())
+    }
+
+    /// RFC 7323 section 4.3: the timestamp to echo is that of the segment that moves the left edge of the window.
+    fn update_recent_timestamp(&mut self, segment: &Segment, now: Instant) {
+        let Some(TimestampState { recent, recent_at, .. }) = &mut self.timestamps else { return };
+        let Some(theirs) = segment.options.timestamps else { return };
+        if segment.seq.at_or_before(self.rcv.last_ack) && !Seq(theirs.value).before(Seq(*recent)) {
+            (*recent, *recent_at) = (theirs.value, now);
+        }
+    }
+
+    /// The transitions that wait for the acknowledgement of our FIN.
+    fn our_fin_acknowledged(&mut self, now: Instant) {
+        if !self.snd.fin.is_some_and(|fin| self.snd.una.after(fin)) {
+            return;
+        }
+        match self.state {
+            State::FinWait1 => {
+                let until = self.rcv.discard.then(|| now + self.config.fin_wait_2);
+                self.state = State::FinWait2 { until };
+            }
+            State::Closing => self.enter_time_wait(now),
+            State::LastAck => self.state = State::Closed(Ending::Finished),
+            _ => {}
+        }
+    }
+
+    /// The transitions that wait for the other side's FIN (eighth), once all octets before it are here.
+    pub(super) fn their_fin_in_order(&mut self, now: Instant) {
+        self.rcv.nxt += 1;
+        self.rcv.adv = self.rcv.adv.later(self.rcv.nxt);
+        self.pending.ack = true;
+        match self.state {
+            State::Established => self.state = State::CloseWait,
+            State::FinWait1 => self.state = State::Closing,
+            State::FinWait2 { .. } => self.enter_time_wait(now),
+            _ => {}
+        }
+    }
+
+    fn enter_time_wait(&mut self, now: Instant) {
+        self.timers = super::tcb::Timers::default();
+        self.state = State::TimeWait { until: now + self.config.time_wait };
+    }
+}

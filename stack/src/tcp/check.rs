@@ -1,0 +1,154 @@
+//! Whether a control block that came from elsewhere can be true. Bytes from another host are peer input.
+
+use thiserror::Error;
+
+use super::cc::{Algorithm, MAX_WINDOW};
+use super::config::Config;
+use super::state::State;
+use super::tcb::{Mark, Recovery, RecvSpace, SendSpace, Tcb};
+
+/// What cannot be true of a control block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Broken {
+    /// SND.UNA ≤ SND.NXT ≤ SND.UNA + 2³⁰ does not hold, or the queue disagrees with it.
+    #[error("the send sequence space is inconsistent")]
+    SendSpace,
+    /// What is in flight does not cover SND.UNA to SND.NXT, or is counted wrongly.
+    #[error("the record of what is in flight is inconsistent")]
+    Sent,
+    /// RCV.NXT, the advertised edge, the unread or the out-of-order octets disagree.
+    #[error("the receive sequence space is inconsistent")]
+    RecvSpace,
+    /// A window scale above 14, a segment size or a buffer out of range.
+    #[error("a parameter is out of range")]
+    Parameter,
+    /// The congestion window is zero or beyond all bounds.
+    #[error("the congestion state is out of range")]
+    Congestion,
+    /// The state contradicts the rest, such as a FIN acknowledged that was never sent.
+    #[error("the state contradicts the sequence numbers")]
+    State,
+}
+
+/// The largest buffer that is believed.
+const MAX_BUFFER: u32 = 1 << 30;
+
+impl<At> Tcb<At> {
+    /// Whether the control block can be true. Nothing that passes can make the engine panic or go astray.
+    pub fn check(&self) -> Result<(), Broken> {
+        self.config.check()?;
+        self.snd.check(self.opening())?;
+        self.rcv.check(self.opening(), &self.config)?;
+        self.check_congestion()?;
+        self.check_state()
+    }
+
+    fn opening(&self) -> bool {
+        matches!(self.state, State::SynSent | State::SynReceived)
+    }
+
+    fn check_congestion(&self) -> Result<(), Broken> {
+        let cc = &self.congestion;
+        let algorithm = match &cc.algorithm {
+            Algorithm::NewReno { acked } => *acked <= MAX_WINDOW,
+            Algorithm::Cubic(cubic) => {
+                let bounded = cubic.w_max <= MAX_WINDOW && cubic.cwnd_prior <= MAX_WINDOW;
+                let epoch = cubic.epoch.as_ref().is_none_or(|epoch| {
+                    epoch.plateau <= MAX_WINDOW
+                        && epoch.k_ms <= 1 << 24
+                        && epoch.w_est <= u64::from(MAX_WINDOW) << 10
+                        && epoch.rest <= u64::from(MAX_WINDOW)
+                });
+                bounded && epoch
+            }
+        };
+        let recovery = match self.recovery {
+            Recovery::Fast { flight, delivered, out, inferred, .. } => {
+                [flight, delivered, out, inferred].iter().all(|&octets| octets <= u32::MAX / 2)
+            }
+            _ => true,
+        };
+        let window = (1..=MAX_WINDOW).contains(&cc.cwnd) && (1..=MAX_WINDOW).contains(&cc.ssthresh);
+        if window && algorithm && recovery { Ok(()) } else { Err(Broken::Congestion) }
+    }
+
+    fn check_state(&self) -> Result<(), Broken> {
+        let our_fin_acked = self.snd.fin.is_some_and(|fin| self.snd.una.after(fin));
+        let their_fin = self.rcv.fin.is_some_and(|fin| self.rcv.nxt.after(fin));
+        let sound = match self.state {
+            State::SynSent | State::SynReceived => self.snd.una == self.snd.iss && !their_fin,
+            State::Established => self.snd.fin.is_none() && !their_fin,
+            State::FinWait1 => self.snd.fin.is_some() && !our_fin_acked && !their_fin,
+            State::FinWait2 { .. } => our_fin_acked && !their_fin,
+            State::CloseWait => self.snd.fin.is_none() && their_fin,
+            State::Closing | State::LastAck => self.snd.fin.is_some() && !our_fin_acked && their_fin,
+            State::TimeWait { .. } => our_fin_acked && their_fin,
+            State::Closed(_) => true,
+        };
+        if sound { Ok(()) } else { Err(Broken::State) }
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<(), Broken> {
+        let buffers =
+            [self.send_buffer, self.receive_buffer].iter().all(|size| (1..=MAX_BUFFER).contains(size));
+        let times = !self.min_rto.is_zero() && self.min_rto <= self.max_rto;
+        if buffers && times && self.mss >= 48 && self.initial_window >= 1 {
+            Ok(())
+        } else {
+            Err(Broken::Parameter)
+        }
+    }
+}
+
+impl<At> SendSpace<At> {
+    fn check(&self, opening: bool) -> Result<(), Broken> {
+        if self.wscale > 14 || self.mss < 48 || self.path_mtu < 1280 {
+            return Err(Broken::Parameter);
+        }
+        // The FIN is the only thing that lies behind the queue. Acknowledged, it has taken the queue with it.
+        let fin_acked = self.fin.is_some_and(|fin| self.una == fin + 1_u32);
+        let last = if fin_acked { self.una } else { self.fin.map_or(self.end(), |fin| fin + 1_u32) };
+        let fin = fin_acked && self.queue.is_empty() || self.fin.is_none_or(|fin| fin == self.end());
+        let ordered = self.una.at_or_before(self.nxt) && (opening || self.nxt.at_or_before(last));
+        let bounded = self.outstanding() <= 1 << 30 && self.queue.len() <= 1 << 30;
+        let windows = self.wnd <= MAX_WINDOW && self.max_wnd <= MAX_WINDOW;
+        if !(ordered && bounded && fin && windows) {
+            return Err(Broken::SendSpace);
+        }
+        self.check_sent()
+    }
+
+    fn check_sent(&self) -> Result<(), Broken> {
+        let (mut next, mut in_flight, mut sacked) = (self.una, 0_u64, 0_u64);
+        for sent in &self.sent {
+            if sent.seq != next || sent.len == 0 || sent.len > 1 << 30 {
+                return Err(Broken::Sent);
+            }
+            next = sent.end();
+            match sent.mark {
+                Mark::InFlight => in_flight += u64::from(sent.len),
+                Mark::Sacked => sacked += u64::from(sent.len),
+                Mark::Lost => {}
+            }
+        }
+        let covered = next == self.nxt && self.sent.len() <= self.outstanding() as usize;
+        let counted = in_flight == u64::from(self.in_flight) && sacked == u64::from(self.sacked);
+        if covered && counted { Ok(()) } else { Err(Broken::Sent) }
+    }
+}
+
+impl RecvSpace {
+    fn check(&self, opening: bool, config: &Config) -> Result<(), Broken> {
+        if self.wscale > 14 {
+            return Err(Broken::Parameter);
+        }
+        let edge = self.nxt.at_or_before(self.adv) && self.adv.distance_from(self.nxt) <= 1 << 30;
+        let unread = self.unread.len() <= config.receive_buffer as usize + (1 << self.wscale);
+        let reassembly = self.reassembly.is_sound(self.nxt, self.adv);
+        let empty = !opening || (self.unread.is_empty() && self.reassembly.is_empty());
+        let fin = self.fin.is_none_or(|fin| fin.distance_from(self.nxt) <= 1 << 30);
+        if edge && unread && reassembly && empty && fin { Ok(()) } else { Err(Broken::RecvSpace) }
+    }
+}

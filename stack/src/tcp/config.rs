@@ -1,0 +1,88 @@
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::cc::Kind;
+
+/// How a connection behaves. Fixed when it is opened; travels with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent switch of the protocol")]
+pub struct Config {
+    /// The largest segment that we ask the other side to send: octets of payload and TCP options (RFC 6691).
+    pub mss: u16,
+    /// Octets that may be queued to be sent, sent ones that are not acknowledged included.
+    pub send_buffer: u32,
+    /// Octets that may be received and not read: bounds the window.
+    pub receive_buffer: u32,
+    /// Offer and accept window scaling (RFC 7323 section 2).
+    pub window_scaling: bool,
+    /// Offer and accept timestamps (RFC 7323 section 3).
+    pub timestamps: bool,
+    /// Offer and accept selective acknowledgements (RFC 2018).
+    pub sack: bool,
+    /// Send small segments at once (switches the algorithm of Nagle off; RFC 9293 section 3.7.4).
+    pub nodelay: bool,
+    /// How long an acknowledgement may wait (RFC 9293 section 3.8.6.3: at most 500 ms).
+    pub delayed_ack: Duration,
+    /// Least retransmission timeout.
+    pub min_rto: Duration,
+    /// Greatest retransmission timeout (RFC 6298 section 2.5: at least 60 s).
+    pub max_rto: Duration,
+    /// Retransmissions of a SYN before giving up.
+    pub syn_retries: u8,
+    /// Retransmissions of anything else before giving up (RFC 9293 section 3.8.3, R2).
+    pub retries: u8,
+    /// How long FIN-WAIT-2 lasts once nobody reads any more.
+    pub fin_wait_2: Duration,
+    /// How long TIME-WAIT lasts.
+    pub time_wait: Duration,
+    /// Asks an idle peer whether it is still there.
+    pub keep_alive: Option<KeepAlive>,
+    /// The congestion control algorithm.
+    pub congestion: Kind,
+    /// Initial window in segments (RFC 6928).
+    pub initial_window: u8,
+}
+
+/// Keep-alive probes (RFC 9293 section 3.8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepAlive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Between probes.
+    pub interval: Duration,
+    /// Unanswered probes before the connection is given up.
+    pub count: u8,
+}
+
+impl Default for Config {
+    /// As Linux behaves by default where it matters, at an MTU of 1500.
+    fn default() -> Self {
+        Self {
+            mss: 1440,
+            send_buffer: 2 << 20,
+            receive_buffer: 2 << 20,
+            window_scaling: true,
+            timestamps: true,
+            sack: true,
+            nodelay: false,
+            delayed_ack: Duration::from_millis(40),
+            min_rto: Duration::from_millis(200),
+            max_rto: Duration::from_secs(120),
+            syn_retries: 6,
+            retries: 15,
+            fin_wait_2: Duration::from_secs(60),
+            time_wait: Duration::from_secs(60),
+            keep_alive: None,
+            congestion: Kind::Cubic,
+            initial_window: 10,
+        }
+    }
+}
+
+impl Config {
+    /// The window scale that lets the receive buffer be advertised in full (RFC 7323 section 2.3: at most 14).
+    pub fn window_scale(&self) -> u8 {
+        (0..=14).find(|scale| self.receive_buffer >> scale <= 0xffff).unwrap_or(14)
+    }
+}

@@ -1,0 +1,214 @@
+//! Octets in and out: the application's side, reassembly, and the window we offer.
+
+use bytes::Bytes;
+
+use super::Reason;
+use super::segment::Segment;
+use super::state::{Ending, State};
+use super::tcb::Tcb;
+use crate::Instant;
+
+/// A smaller payload is copied, so that it does not pin the large buffer it came in.
+const COPY_BELOW: usize = 512;
+
+impl Tcb {
+    /// Octets that can be read now.
+    pub fn readable(&self) -> usize {
+        self.rcv.unread.len()
+    }
+
+    /// The next octets in order, at most `max` of them; empty if there are none.
+    pub fn read(&mut self, max: usize) -> Bytes {
+        let octets = self.rcv.unread.pop(max);
+        if self.state.may_receive() && self.window_update_due() {
+            self.pending.ack = true;
+        }
+        octets
+    }
+
+    /// Whether the other side has finished and everything it sent has been read.
+    pub fn at_end(&self) -> bool {
+        let finished = self.rcv.fin.is_some_and(|fin| self.rcv.nxt.after(fin));
+        self.rcv.unread.is_empty() && (finished || self.state.is_closed())
+    }
+
+    /// Octets that [`Tcb::write`] takes now.
+    pub fn writable(&self) -> usize {
+        if !self.state.may_write() || self.snd.fin.is_some() {
+            return 0;
+        }
+        (self.config.send_buffer as usize).saturating_sub(self.snd.queue.len())
+    }
+
+    /// Queues octets to be sent and gives back those for which there was no room. Shares, does not copy.
+    pub fn write(&mut self, mut octets: Bytes) -> Bytes {
+        let rest = octets.split_off(self.writable().min(octets.len()));
+        if !octets.is_empty() {
+            self.snd.queue.push(octets);
+            self.snd.push = Some(self.snd.end());
+        }
+        rest
+    }
+
+    /// Nothing more will be written: a FIN follows what is queued. Reading goes on (RFC 9293 section 3.6).
+    pub fn finish(&mut self) {
+        if self.snd.fin.is_some() {
+            return;
+        }
+        match self.state {
+            State::Established => self.state = State::FinWait1,
+            State::CloseWait => self.state = State::LastAck,
+            State::SynReceived => {}
+            State::SynSent => {
+                self.state = State::Closed(Ending::Aborted);
+                return;
+            }
+            _ => return,
+        }
+        self.snd.fin = Some(self.snd.end());
+    }
+
+    /// Neither writes nor reads any more. Octets that were not read, or that still come, end the connection with
+    /// a RST, because the other side must not think that they were consumed (RFC 9293 section 3.6.1).
+    pub fn close(&mut self, now: Instant) {
+        if !self.rcv.unread.is_empty() {
+            self.abort();
+            return;
+        }
+        self.rcv.discard = true;
+        self.finish();
+        if let State::FinWait2 { until } = &mut self.state {
+            until.get_or_insert(now + self.config.fin_wait_2);
+        }
+    }
+
+    /// Gives the connection up: what is queued is dropped, and the other side gets a RST if it knows of us.
+    pub fn abort(&mut self) {
+        let known = !matches!(self.state, State::SynSent | State::TimeWait { .. } | State::Closed(_));
+        self.pending.reset |= known;
+        if !self.state.is_closed() {
+            self.state = State::Closed(Ending::Aborted);
+        }
+    }
+
+    /// Seventh: process the segment text (RFC 9293 section 3.10.7.4).
+    pub(super) fn take_payload(&mut self, segment: &Segment, now: Instant) -> Result<(), Reason> {
+        if segment.payload.is_empty() {
+            return Ok(());
+        }
+        if !self.state.may_receive() {
+            return Ok(());
+        }
+        if self.rcv.discard {
+            self.abort();
+            return Err(Reason::NobodyReads);
+        }
+        self.note_segment_size(segment);
+        // Only what lies inside the window that we advertised.
+        let skip = self.rcv.nxt.distance_from(segment.seq);
+        let room = self.rcv.adv.distance_from(segment.seq);
+        let (skip, room) = (skip.min(segment.payload.len()), room.min(segment.payload.len()));
+        if skip >= room {
+            self.pending.ack = true;
+            return Err(Reason::OutOfWindow);
+        }
+        let octets = segment.payload.slice(skip..room);
+        let octets = if octets.len() < COPY_BELOW { Bytes::copy_from_slice(&octets) } else { octets };
+        let seq = segment.seq + skip;
+        if seq == self.rcv.nxt {
+            self.take_in_order(octets, now)
+        } else {
+            self.take_out_of_order(seq, &octets)
+        }
+        Ok(())
+    }
+
+    fn take_in_order(&mut self, octets: Bytes, now: Instant) {
+        self.rcv.nxt += octets.len();
+        self.rcv.unacked = self.rcv.unacked.saturating_add(u32::try_from(octets.len()).unwrap_or(u32::MAX));
+        self.rcv.unread.push(octets);
+        if self.rcv.reassembly.is_empty() {
+            self.schedule_ack(now);
+            return;
+        }
+        // RFC 5681 section 4.2: a segment that fills a gap is acknowledged at once.
+        let follows = self.rcv.reassembly.take(self.rcv.nxt);
+        self.rcv.nxt += follows.len();
+        self.rcv.unread.append(follows);
+        self.pending.ack = true;
+    }
+
+    fn take_out_of_order(&mut self, seq: crate::Seq, octets: &Bytes) {
+        let new = self.rcv.reassembly.insert(seq, octets);
+        if new == 0 {
+            self.rcv.duplicate = Some((seq, seq + octets.len()));
+        }
+        self.pending.ack = true;
+    }
+
+    /// Eighth: check the FIN bit. A FIN beyond a gap waits for it to be filled.
+    pub(super) fn take_fin(&mut self, segment: &Segment, now: Instant) {
+        if !self.state.may_receive() {
+            return;
+        }
+        if segment.is_fin() && self.rcv.fin.is_none() {
+            let fin = segment.seq + segment.payload.len();
+            if fin.at_or_before(self.rcv.adv) {
+                self.rcv.fin = Some(fin);
+            }
+        }
+        if self.rcv.fin == Some(self.rcv.nxt) {
+            self.their_fin_in_order(now);
+        }
+    }
+
+    /// RFC 9293 section 3.8.6.3: at least every second full-sized segment, and within the delay.
+    fn schedule_ack(&mut self, now: Instant) {
+        if self.rcv.quick > 0 {
+            self.rcv.quick -= 1;
+            self.pending.ack = true;
+        } else if self.rcv.unacked >= 2 * u32::from(self.rcv.seen_mss) {
+            self.pending.ack = true;
+        } else {
+            self.timers.delayed_ack.get_or_insert(now + self.config.delayed_ack);
+        }
+    }
+
+    fn note_segment_size(&mut self, segment: &Segment) {
+        let size = segment.gso.map_or(segment.payload.len(), usize::from);
+        let size = u16::try_from(size).unwrap_or(u16::MAX).min(self.config.mss);
+        self.rcv.seen_mss = self.rcv.seen_mss.max(size);
+    }
+
+    /// How far the right edge of the window could be moved: to all the room there is, but never back.
+    fn right_edge(&self) -> crate::Seq {
+        let room = (self.config.receive_buffer as usize).saturating_sub(self.rcv.unread.len());
+        self.rcv.adv.later(self.rcv.nxt + room)
+    }
+
+    /// Whether the window has opened so far that the other side should be told without being asked
+    /// (RFC 9293 section 3.8.6.2.2, silly window syndrome avoidance).
+    fn window_update_due(&self) -> bool {
+        let mss = usize::from(self.rcv.seen_mss);
+        let (edge, buffer) = (self.right_edge(), self.config.receive_buffer as usize);
+        let growth = edge.distance_from(self.rcv.adv);
+        let left = self.rcv.adv.distance_from(self.rcv.nxt);
+        growth >= buffer / 2 || (left < mss && growth >= mss.min(buffer / 2))
+    }
+
+    /// The window field to send with the acknowledgement number `ack`, moving the right edge that it promises.
+    ///
+    /// The field counts in units of 2^wscale; it is rounded up, because rounding down would take back octets that
+    /// were promised.
+    pub(super) fn advertise(&mut self, ack: crate::Seq) -> u16 {
+        let edge = self.right_edge();
+        let growth = edge.distance_from(self.rcv.adv);
+        let mss = usize::from(self.rcv.seen_mss).min(self.config.receive_buffer as usize / 2);
+        let edge = if growth >= mss { edge } else { self.rcv.adv };
+        let unit = 1_usize << self.rcv.wscale;
+        let units = edge.distance_from(ack).div_ceil(unit);
+        let field = u16::try_from(units).unwrap_or(u16::MAX);
+        self.rcv.adv = self.rcv.adv.later(ack + (usize::from(field) << self.rcv.wscale));
+        field
+    }
+}

@@ -1,0 +1,460 @@
+//! Many connections: demultiplexing in constant time, listeners, timers, and who may send next.
+
+mod slots;
+
+use alloc::collections::{BTreeMap, BinaryHeap, VecDeque};
+use core::cmp::Reverse;
+use core::net::{Ipv6Addr, SocketAddrV6};
+use core::time::Duration;
+
+use hashbrown::HashMap;
+use siphasher::sip::SipHasher13;
+use thiserror::Error;
+
+use self::slots::Slots;
+use super::Reason;
+use super::check::Broken;
+use super::config::Config;
+use super::isn::{FIRST_EPHEMERAL, MapKey, Secret};
+use super::listener::Listener;
+use super::open::Opening;
+use super::output::Path;
+use super::segment::{Control, Flow, Segment};
+use super::state::{Ending, State};
+use super::tcb::Tcb;
+use crate::Instant;
+use crate::host::quoted_segment;
+use crate::icmp::{Error, Received};
+use crate::ip::Packet;
+
+/// Names a connection of one [`Endpoint`]. Never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Handle {
+    index: u32,
+    generation: u32,
+}
+
+/// Something that the application wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection waits at this port to be [accepted](Endpoint::accept).
+    Acceptable(u16),
+    /// A connection that we opened is established.
+    Connected(Handle),
+    /// There is more to read, the other side has finished, or there is more room to write.
+    Ready(Handle),
+    /// The connection is gone.
+    Closed(Handle, Flow, Ending),
+}
+
+/// What became of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It belongs to this connection, and was taken or refused for a reason.
+    Delivered(Handle, Result<(), Reason>),
+    /// It belongs to no connection here.
+    Unknown,
+}
+
+/// Why a connection could not be made or taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// There is a connection between these ends already.
+    #[error("there is already a connection between these addresses and ports")]
+    Exists,
+    /// Nobody listens there.
+    #[error("nobody listens on port {0}")]
+    NoListener(u16),
+    /// The listener's queue is full.
+    #[error("the listener's queue is full")]
+    QueueFull,
+    /// Every ephemeral port is in use.
+    #[error("no local port is free")]
+    NoPort,
+    /// The control block cannot be true.
+    #[error("the control block cannot be true: {0}")]
+    Broken(#[from] Broken),
+}
+
+#[derive(Debug)]
+struct Connection {
+    tcb: Tcb,
+    /// The earliest entry of the timer heap that is meant for it.
+    armed: Option<Instant>,
+    /// Whether it waits for its turn to send.
+    queued: bool,
+    /// Whether an [`Event::Ready`] is on its way.
+    told: bool,
+}
+
+/// Many connections of one host.
+#[derive(Debug)]
+pub struct Endpoint {
+    secret: Secret,
+    connections: Slots<Connection>,
+    flows: HashMap<Flow, Handle, MapKey>,
+    listeners: BTreeMap<u16, Listener>,
+    /// Connections with something to send, in turn.
+    senders: VecDeque<Handle>,
+    /// When a connection may have something to do. Entries can be out of date; `armed` tells.
+    timers: BinaryHeap<Reverse<(Instant, Handle)>>,
+    events: VecDeque<Event>,
+    ports: u16,
+    path_mtu: u16,
+    offload: bool,
+    resets: u64,
+    retransmitted: u64,
+}
+
+impl Endpoint {
+    /// An endpoint without connections. `secret` is what nobody outside may guess; `path_mtu` is the largest packet
+    /// of the link, in octets; with `offload` the checksums of what is sent are left to whoever is below.
+    pub fn new(secret: Secret, path_mtu: u16, offload: bool) -> Self {
+        let flows = HashMap::with_hasher(MapKey(SipHasher13::new_with_key(&secret.map_key())));
+        Self {
+            secret,
+            connections: Slots::default(),
+            flows,
+            listeners: BTreeMap::new(),
+            senders: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            events: VecDeque::new(),
+            ports: 0,
+            path_mtu,
+            offload,
+            resets: 0,
+            retransmitted: 0,
+        }
+    }
+
+    /// Starts to accept connections at a port.
+    pub fn listen(&mut self, port: u16, listener: Listener) {
+        self.listeners.insert(port, listener);
+    }
+
+    /// Accepts no more at a port. Connections that are open stay.
+    pub fn unlisten(&mut self, port: u16) {
+        self.listeners.remove(&port);
+    }
+
+    /// The listener at a port.
+    pub fn listener(&self, port: u16) -> Option<&Listener> {
+        self.listeners.get(&port)
+    }
+
+    /// The next established connection of a listener, the oldest first.
+    pub fn accept(&mut self, port: u16) -> Option<Handle> {
+        self.listeners.get_mut(&port)?.waiting.pop_front()
+    }
+
+    /// Opens a connection from a free port of `local`.
+    pub fn connect(
+        &mut self,
+        local: Ipv6Addr,
+        remote: SocketAddrV6,
+        config: Config,
+        now: Instant,
+    ) -> Result<Handle, Refusal> {
+        self.ports = self.ports.wrapping_add(1);
+        let first = self.secret.first_port(local, remote, self.ports);
+        let flow = (first..=u16::MAX)
+            .chain(FIRST_EPHEMERAL..first)
+            .map(|port| Flow { local: SocketAddrV6::new(local, port, 0, 0), remote })
+            .find(|flow| !self.flows.contains_key(flow))
+            .ok_or(Refusal::NoPort)?;
+        let tcb = Tcb::connect(flow, &self.opening(&flow, config, now), now);
+        Ok(self.insert(tcb))
+    }
+
+    /// Opens passively: `syn` came for a flow that is not known here, and this host is to serve it.
+    pub fn open(&mut self, flow: Flow, syn: &Segment, now: Instant) -> Result<Handle, Refusal> {
+        if self.flows.contains_key(&flow) {
+            return Err(Refusal::Exists);
+        }
+        let port = flow.local.port();
+        let listener = self.listeners.get_mut(&port).ok_or(Refusal::NoListener(port))?;
+        if listener.half_open >= listener.max_half_open {
+            return Err(Refusal::QueueFull);
+        }
+        listener.half_open += 1;
+        let config = listener.config;
+        let tcb = Tcb::accept(flow, syn, &self.opening(&flow, config, now), now);
+        Ok(self.insert(tcb))
+    }
+
+    fn opening(&self, flow: &Flow, config: Config, now: Instant) -> Opening {
+        Opening {
+            config,
+            iss: self.secret.initial_sequence(flow, now),
+            first_timestamp: self.secret.first_timestamp(flow, now),
+            flow_label: self.secret.flow_label(flow),
+            path_mtu: self.path_mtu,
+        }
+    }
+
+    fn insert(&mut self, tcb: Tcb) -> Handle {
+        let flow = tcb.flow;
+        let handle = self.connections.insert(Connection { tcb, armed: None, queued: false, told: false });
+        self.flows.insert(flow, handle);
+        self.touch(handle);
+        handle
+    }
+
+    /// Gives a segment to the connection that it belongs to.
+    pub fn receive(&mut self, flow: &Flow, segment: &Segment, now: Instant) -> Arrival {
+        let Some(&handle) = self.flows.get(flow) else { return Arrival::Unknown };
+        let Some(connection) = self.connections.get_mut(handle) else { return Arrival::Unknown };
+        if reopens(&connection.tcb, segment) {
+            self.remove(handle);
+            return Arrival::Unknown;
+        }
+        let opening = connection.tcb.state == State::SynReceived;
+        if opening && self.listeners.get(&flow.local.port()).is_some_and(|l| l.waiting.len() >= l.max_waiting)
+        {
+            return Arrival::Delivered(handle, Err(Reason::QueueFull));
+        }
+        let before = Progress::of(&connection.tcb);
+        let result = connection.tcb.receive(segment, now);
+        let after = Progress::of(&connection.tcb);
+        self.tell_progress(handle, before, after);
+        self.touch(handle);
+        Arrival::Delivered(handle, result)
+    }
+
+    fn tell_progress(&mut self, handle: Handle, before: Progress, after: Progress) {
+        let Some(connection) = self.connections.get_mut(handle) else { return };
+        let port = connection.tcb.flow.local.port();
+        match (before.opening, after.opening) {
+            (Some(State::SynReceived), None) if !connection.tcb.state.is_closed() => {
+                if let Some(listener) = self.listeners.get_mut(&port) {
+                    listener.half_open = listener.half_open.saturating_sub(1);
+                    listener.waiting.push_back(handle);
+                    self.events.push_back(Event::Acceptable(port));
+                } else {
+                    self.events.push_back(Event::Connected(handle));
+                }
+            }
+            (Some(State::SynSent), None) if !connection.tcb.state.is_closed() => {
+                self.events.push_back(Event::Connected(handle));
+            }
+            _ => {}
+        }
+        let news = after.received != before.received || after.acked != before.acked;
+        if news && !connection.told {
+            connection.told = true;
+            self.events.push_back(Event::Ready(handle));
+        }
+    }
+
+    /// Lets the application act on a connection, and takes note of what that changed.
+    pub fn with<R>(&mut self, handle: Handle, act: impl FnOnce(&mut Tcb) -> R) -> Option<R> {
+        let result = act(&mut self.connections.get_mut(handle)?.tcb);
+        self.touch(handle);
+        Some(result)
+    }
+
+    /// A connection's control block.
+    pub fn get(&self, handle: Handle) -> Option<&Tcb> {
+        self.connections.get(handle).map(|connection| &connection.tcb)
+    }
+
+    /// The connection between two ends.
+    pub fn find(&self, flow: &Flow) -> Option<Handle> {
+        self.flows.get(flow).copied()
+    }
+
+    /// Every connection, in no particular but always the same order.
+    pub fn iter(&self) -> impl Iterator<Item = (Handle, &Tcb)> {
+        self.connections.iter().map(|(handle, connection)| (handle, &connection.tcb))
+    }
+
+    /// How many connections there are, in whatever state.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// RST segments sent.
+    pub fn resets(&self) -> u64 {
+        self.resets
+    }
+
+    /// Segments sent again, by connections that are here or were.
+    pub fn retransmitted(&self) -> u64 {
+        let present: u64 = self.iter().map(|(_, tcb)| u64::from(tcb.snd.retransmitted)).sum();
+        self.retransmitted + present
+    }
+
+    /// Takes a connection out, clocks stopped, so that it can go on elsewhere. Nothing of it remains here.
+    pub fn export(&mut self, handle: Handle, now: Instant) -> Option<Tcb<Duration>> {
+        Some(self.remove(handle)?.freeze(now))
+    }
+
+    /// Takes over a connection from elsewhere: arms its timers, and makes it send at once what is due.
+    pub fn import(&mut self, tcb: Tcb<Duration>, now: Instant) -> Result<Handle, Refusal> {
+        tcb.check()?;
+        if self.flows.contains_key(&tcb.flow) {
+            return Err(Refusal::Exists);
+        }
+        let mut tcb = tcb.thaw(now);
+        tcb.kick();
+        if tcb.state == State::SynReceived
+            && let Some(listener) = self.listeners.get_mut(&tcb.flow.local.port())
+        {
+            listener.half_open += 1;
+        }
+        Ok(self.insert(tcb))
+    }
+
+    /// The next packet to send, and whose it is. Connections take turns. `path` says what the way to the other
+    /// side does to a packet.
+    pub fn poll_transmit(&mut self, now: Instant, path: impl Fn(&Flow) -> Path) -> Option<(Handle, Packet)> {
+        while let Some(handle) = self.senders.pop_front() {
+            let Some(connection) = self.connections.get_mut(handle) else { continue };
+            let tcb = &mut connection.tcb;
+            let Some(segment) = tcb.poll_transmit(path(&tcb.flow), now) else {
+                connection.queued = false;
+                self.settle(handle);
+                continue;
+            };
+            self.senders.push_back(handle);
+            self.resets += u64::from(segment.is_rst());
+            return Some((handle, segment.emit(&tcb.flow, tcb.flow_label, self.offload)));
+        }
+        None
+    }
+
+    /// What the application should know next.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        if let Event::Ready(handle) = event
+            && let Some(connection) = self.connections.get_mut(handle)
+        {
+            connection.told = false;
+        }
+        Some(event)
+    }
+
+    /// The next moment at which [`Endpoint::handle_timeout`] may have something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Does what has come due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&Reverse((at, handle))) = self.timers.peek() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let Some(connection) = self.connections.get_mut(handle) else { continue };
+            if connection.armed != Some(at) {
+                continue;
+            }
+            connection.armed = None;
+            if connection.tcb.deadline().is_some_and(|at| at <= now) {
+                connection.tcb.handle_timeout(now);
+            }
+            self.touch(handle);
+        }
+    }
+
+    /// Takes an ICMPv6 error about a packet of ours. Only Packet Too Big changes anything, and only if the quoted
+    /// segment is in flight (RFC 8201, RFC 5927): other errors can be forged or pass, so the connection lives on
+    /// until its timers give up (RFC 9293 section 3.9.2.2, soft errors).
+    pub fn receive_error(&mut self, received: &Received) {
+        let Error::PacketTooBig { mtu } = received.error else { return };
+        let Some((flow, seq)) = quoted_segment(received) else { return };
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        if let Some(handle) = self.find(&flow) {
+            self.with(handle, |tcb| tcb.packet_too_big(mtu, seq));
+        }
+    }
+
+    /// A RST for a segment of a connection that does not exist (RFC 9293 section 3.10.7.1). `None` if the segment
+    /// is itself a RST.
+    pub fn refuse(&mut self, flow: &Flow, segment: &Segment) -> Option<Packet> {
+        if segment.is_rst() {
+            return None;
+        }
+        let reset = match segment.ack {
+            Some(ack) => Segment::bare(ack, None, Some(Control::Rst)),
+            None => Segment::bare(crate::Seq(0), Some(segment.end()), Some(Control::Rst)),
+        };
+        self.resets += 1;
+        Some(reset.emit(flow, 0, self.offload))
+    }
+
+    /// A connection changed: it may have something to send, another deadline, or be over.
+    ///
+    /// Its timer is armed when it has sent what it can, because sending moves deadlines.
+    fn touch(&mut self, handle: Handle) {
+        let Some(connection) = self.connections.get_mut(handle) else { return };
+        if !connection.queued {
+            connection.queued = true;
+            self.senders.push_back(handle);
+        }
+    }
+
+    /// A connection has sent all that it can for now: arms its timer, or forgets it if it is over.
+    fn settle(&mut self, handle: Handle) {
+        let Some(connection) = self.connections.get_mut(handle) else { return };
+        if let State::Closed(ending) = connection.tcb.state {
+            let flow = connection.tcb.flow;
+            self.remove(handle);
+            self.events.push_back(Event::Closed(handle, flow, ending));
+            return;
+        }
+        let Some(at) = connection.tcb.deadline() else { return };
+        if connection.armed.is_none_or(|armed| at < armed) {
+            connection.armed = Some(at);
+            self.timers.push(Reverse((at, handle)));
+        }
+    }
+
+    fn remove(&mut self, handle: Handle) -> Option<Tcb> {
+        let connection = self.connections.remove(handle)?;
+        self.flows.remove(&connection.tcb.flow);
+        self.retransmitted += u64::from(connection.tcb.snd.retransmitted);
+        if let Some(listener) = self.listeners.get_mut(&connection.tcb.flow.local.port()) {
+            listener.waiting.retain(|waiting| *waiting != handle);
+            if connection.tcb.state == State::SynReceived {
+                listener.half_open = listener.half_open.saturating_sub(1);
+            }
+        }
+        Some(connection.tcb)
+    }
+}
+
+/// What the application can notice of a connection.
+#[derive(Clone, Copy)]
+struct Progress {
+    opening: Option<State<Instant>>,
+    received: crate::Seq,
+    acked: crate::Seq,
+}
+
+impl Progress {
+    fn of(tcb: &Tcb) -> Self {
+        let opening = (!tcb.state.is_synchronised() && !tcb.state.is_closed()).then_some(tcb.state);
+        Self { opening, received: tcb.rcv.nxt, acked: tcb.snd.una }
+    }
+}
+
+/// Whether a SYN may open a connection anew whose ends are in TIME-WAIT here (RFC 9293 section 3.6.1,
+/// RFC 6191 section 2).
+fn reopens(tcb: &Tcb, segment: &Segment) -> bool {
+    if !matches!(tcb.state, State::TimeWait { .. }) || !segment.is_syn() || segment.ack.is_some() {
+        return false;
+    }
+    match (&tcb.timestamps, segment.options.timestamps) {
+        (Some(old), Some(new)) if new.value != old.recent => {
+            crate::Seq(new.value).after(crate::Seq(old.recent))
+        }
+        _ => segment.seq.after(tcb.rcv.nxt),
+    }
+}

@@ -1,0 +1,313 @@
+//! What to send next. One segment a call, so that whoever drives it can stop between any two.
+
+use super::segment::{Control, Options, Segment, TIMESTAMPS_LEN, Timestamps};
+use super::state::State;
+use super::tcb::{Mark, Recovery, Sent, Tcb};
+use crate::{Instant, Seq};
+
+/// Octets of an IPv6 header and a TCP header without options.
+const HEADERS_LEN: u16 = 60;
+/// The largest payload of a super-segment: with its headers it fits the 16 bits of a payload length.
+const MAX_SUPER: usize = 65_000;
+
+/// What the way out does to a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    /// Octets that are added to each packet below TCP (extension headers, a tunnel).
+    pub overhead: u16,
+    /// Whether super-segments are cut below.
+    pub segmentation: bool,
+}
+
+impl Tcb {
+    /// The full-sized segment: octets of payload that fit when nothing is added below (SMSS).
+    pub fn mss(&self) -> u32 {
+        self.payload_limit(0)
+    }
+
+    /// Octets of payload in a segment with timestamps, with `overhead` octets added below.
+    fn payload_limit(&self, overhead: u16) -> u32 {
+        let by_path = self.snd.path_mtu.saturating_sub(HEADERS_LEN + overhead);
+        let options = if self.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
+        u32::from(self.snd.mss.min(by_path).saturating_sub(options).max(1))
+    }
+
+    /// The next segment to send, if there is one now. Call until `None`.
+    pub fn poll_transmit(&mut self, path: Path, now: Instant) -> Option<Segment> {
+        if self.pending.reset {
+            return self.send_reset(now);
+        }
+        if self.state.is_closed() {
+            return None;
+        }
+        if matches!(self.state, State::SynSent | State::SynReceived) {
+            return match self.owes_syn() {
+                Some(_) => Some(self.send_syn(now)),
+                None => self.send_ack(now),
+            };
+        }
+        self.send_first_again(path, now)
+            .or_else(|| self.send_lost(path, now))
+            .or_else(|| self.send_new(path, now))
+            .or_else(|| self.send_tail_probe(path, now))
+            .or_else(|| self.send_probe(now))
+            .or_else(|| self.send_ack(now))
+    }
+
+    /// The connection has just come to this host: say so, and send the oldest octets in flight once more, in case
+    /// they were lost on the way here. Sending does not wait for the timer.
+    pub fn kick(&mut self) {
+        if self.state.is_synchronised() {
+            self.pending.ack = true;
+            self.pending.resend = !self.snd.sent.is_empty();
+        } else {
+            self.mark_syn_lost();
+        }
+    }
+
+    fn send_reset(&mut self, now: Instant) -> Option<Segment> {
+        self.pending.reset = false;
+        let mut segment = self.segment(self.snd.nxt, now);
+        segment.control = Some(Control::Rst);
+        Some(segment)
+    }
+
+    fn send_syn(&mut self, now: Instant) -> Segment {
+        let retransmissions = match self.snd.sent.pop_front() {
+            Some(syn) => syn.retransmissions.saturating_add(1),
+            None => 0,
+        };
+        self.snd.retransmitted += u32::from(retransmissions > 0);
+        self.snd.nxt = self.snd.iss + 1_u32;
+        let (seq, mark) = (self.snd.iss, Mark::InFlight);
+        self.snd.sent.push_front(Sent { seq, len: 1, at: now, retransmissions, mark });
+        self.snd.in_flight = 1;
+        self.timers.rto = Some(now + self.rto());
+        self.pending.ack = false;
+        let answering = self.state == State::SynReceived;
+        let mut segment = Segment::bare(self.snd.iss, answering.then_some(self.rcv.nxt), Some(Control::Syn));
+        segment.window = self.syn_window();
+        segment.options = self.syn_options(now);
+        segment
+    }
+
+    /// After a move: see [`Tcb::kick`].
+    fn send_first_again(&mut self, path: Path, now: Instant) -> Option<Segment> {
+        if !core::mem::take(&mut self.pending.resend) {
+            return None;
+        }
+        self.resend(0, self.full_segment(path), path, now)
+    }
+
+    /// RFC 6675 section 5, NextSeg() rule 1: what is lost goes first, as far as the window allows.
+    fn send_lost(&mut self, path: Path, now: Instant) -> Option<Segment> {
+        if !matches!(self.recovery, Recovery::Open { .. }) || self.snd.in_flight < self.snd.outstanding() {
+            let index = self.snd.sent.iter().position(|sent| sent.mark == Mark::Lost)?;
+            let room = self.congestion_room(self.full_segment(path))?;
+            return self.resend(index, room, path, now);
+        }
+        None
+    }
+
+    /// Sends the record at `index` again, at most `room` octets of it.
+    fn resend(&mut self, index: usize, room: u32, path: Path, now: Instant) -> Option<Segment> {
+        let first = self.snd.sent.get(index)?.seq;
+        let limit = self.super_limit(room, path);
+        self.split_sent(index, first + limit);
+        let sent = self.snd.sent.get_mut(index)?;
+        if sent.mark == Mark::Lost {
+            self.snd.in_flight += sent.len;
+        }
+        if sent.mark != Mark::Sacked {
+            sent.mark = Mark::InFlight;
+        }
+        sent.retransmissions = sent.retransmissions.saturating_add(1);
+        sent.at = now;
+        let (seq, len) = (sent.seq, sent.len);
+        self.snd.retransmitted += 1;
+        self.note_sent(len, now);
+        Some(self.data_segment(seq, len, path, now))
+    }
+
+    /// Octets never sent before, then the FIN.
+    fn send_new(&mut self, path: Path, now: Instant) -> Option<Segment> {
+        let unsent = self.snd.unsent();
+        let fin_due = self.snd.fin.is_some_and(|fin| self.snd.nxt.at_or_before(fin));
+        self.snd.limited &= unsent > 0;
+        if unsent == 0 && !fin_due {
+            return None;
+        }
+        let window = self.window_room();
+        if window == 0 {
+            self.window_shut(now);
+            return None;
+        }
+        self.restart_after_idle(now);
+        let full = self.full_segment(path);
+        let Some(room) = self.congestion_room(full) else {
+            self.snd.limited = true;
+            return None;
+        };
+        let limit = self.super_limit(room.min(window), path);
+        let len = limit.min(u32::try_from(unsent).unwrap_or(u32::MAX));
+        let last = len as usize == unsent;
+        if len < full && !(fin_due && last) && self.wait_for_more(len, last) {
+            return None;
+        }
+        let fin = fin_due && last && (len < limit || unsent == 0);
+        Some(self.send_fresh(len + u32::from(fin), path, now))
+    }
+
+    /// RFC 5681 section 4.1: after a silence nothing is known of the path, so slow start begins anew.
+    fn restart_after_idle(&mut self, now: Instant) {
+        if self.snd.sent.is_empty() && self.snd.last.since(now) > self.rto() {
+            let restart = u32::from(self.config.initial_window) * self.mss();
+            self.congestion.cwnd = self.congestion.cwnd.min(restart);
+        }
+    }
+
+    fn send_fresh(&mut self, len: u32, path: Path, now: Instant) -> Segment {
+        let seq = self.snd.nxt;
+        self.snd.sent.push_back(Sent { seq, len, at: now, retransmissions: 0, mark: Mark::InFlight });
+        self.snd.nxt = seq + len;
+        self.snd.in_flight += len;
+        self.snd.last = now;
+        self.note_sent(len, now);
+        self.arm_tail_probe(now);
+        self.data_segment(seq, len, path, now)
+    }
+
+    /// RFC 9293 section 3.8.6.2.1 (silly window) and 3.7.4 (Nagle): whether a short segment should wait.
+    fn wait_for_more(&self, len: u32, last: bool) -> bool {
+        if !last {
+            // The window cuts it short: wait until it opens, unless it will never open further.
+            return len < self.snd.max_wnd / 2 && !self.snd.sent.is_empty();
+        }
+        !self.config.nodelay && !self.snd.sent.is_empty()
+    }
+
+    /// RFC 8985 section 7.3: new data if there is some, else the last segment again.
+    fn send_tail_probe(&mut self, path: Path, now: Instant) -> Option<Segment> {
+        if !core::mem::take(&mut self.pending.tail_probe) || self.snd.sent.is_empty() {
+            return None;
+        }
+        let mss = self.full_segment(path);
+        let new = u32::try_from(self.snd.unsent()).unwrap_or(u32::MAX).min(self.window_room()).min(mss);
+        let segment = if new > 0 {
+            self.send_fresh(new, path, now)
+        } else {
+            let last = self.snd.sent.len() - 1;
+            self.split_sent(last, self.snd.nxt - mss);
+            self.resend(self.snd.sent.len() - 1, mss, path, now)?
+        };
+        self.rack.probe = Some((self.snd.nxt, new == 0));
+        self.timers.tail_probe = None;
+        Some(segment)
+    }
+
+    /// A probe of the window or of the peer's presence: an old octet that must be answered, as Linux does
+    /// (RFC 9293 section 3.8.4: SEG.SEQ = SND.NXT - 1).
+    fn send_probe(&mut self, now: Instant) -> Option<Segment> {
+        if !core::mem::take(&mut self.pending.probe) {
+            return None;
+        }
+        Some(self.segment(self.snd.una - 1, now))
+    }
+
+    fn send_ack(&mut self, now: Instant) -> Option<Segment> {
+        self.pending.ack.then(|| self.segment(self.snd.nxt, now))
+    }
+
+    /// Octets that the other side's window still takes (RFC 9293 section 3.8.6.2.1, the usable window).
+    fn window_room(&self) -> u32 {
+        let used = self.snd.nxt.0.wrapping_sub(self.snd.wl2.0);
+        self.snd.wnd.saturating_sub(used)
+    }
+
+    /// Octets that the congestion window still takes; `None` if not even one segment. An empty network always
+    /// takes one, or nothing would ever move again.
+    fn congestion_room(&self, mss: u32) -> Option<u32> {
+        let pipe = self.pipe();
+        let room = self.congestion.cwnd.saturating_sub(pipe);
+        if room >= mss { Some(room) } else { (pipe == 0).then_some(mss) }
+    }
+
+    /// Octets of one (super-)segment when `room` octets may be sent: whole segments, as far as there is room.
+    fn super_limit(&self, room: u32, path: Path) -> u32 {
+        let mss = self.full_segment(path);
+        if !path.segmentation || room <= mss {
+            return room.min(mss);
+        }
+        let most = u32::try_from(MAX_SUPER).unwrap_or(u32::MAX);
+        room.min(most) / mss * mss
+    }
+
+    /// Octets of payload in a full segment now, with the SACK blocks that it would carry.
+    fn full_segment(&self, path: Path) -> u32 {
+        let blocks = Options { sack: self.sack_blocks(), ..Options::default() }.wire_len();
+        self.payload_limit(path.overhead).saturating_sub(u32::try_from(blocks).unwrap_or(0)).max(1)
+    }
+
+    fn window_shut(&mut self, now: Instant) {
+        self.snd.limited = false;
+        if self.snd.sent.is_empty() {
+            let rto = self.rto();
+            self.timers.persist.get_or_insert(now + rto);
+        }
+    }
+
+    /// Something that must be acknowledged was sent (RFC 6298 section 5.1).
+    fn note_sent(&mut self, len: u32, now: Instant) {
+        if let Recovery::Fast { out, .. } = &mut self.recovery {
+            *out = out.saturating_add(len);
+        }
+        let rto = self.rto();
+        self.timers.rto.get_or_insert(now + rto);
+        self.timers.persist = None;
+    }
+
+    /// A segment with the octets `seq` to `seq + len`; the FIN is the last of them if it lies there.
+    fn data_segment(&mut self, seq: Seq, len: u32, path: Path, now: Instant) -> Segment {
+        let fin = self.snd.fin.is_some_and(|fin| fin == seq + len - 1);
+        let offset = seq.distance_from(self.snd.first_octet());
+        let full = self.full_segment(path);
+        let mut segment = self.segment(seq, now);
+        segment.payload = self.snd.queue.slice(offset, (len - u32::from(fin)) as usize);
+        segment.control = fin.then_some(Control::Fin);
+        segment.push = self.snd.push.is_some_and(|push| seq.before(push) && push.at_or_before(seq + len));
+        let oversized = segment.payload.len() > full as usize;
+        segment.gso = oversized.then(|| u16::try_from(full).unwrap_or(u16::MAX));
+        segment
+    }
+
+    /// A segment with everything that every segment carries. Counts as an acknowledgement.
+    fn segment(&mut self, seq: Seq, now: Instant) -> Segment {
+        let ack = self.rcv.ack_release.map_or(self.rcv.nxt, |release| release.earlier(self.rcv.nxt));
+        let mut segment = Segment::bare(seq, Some(ack), None);
+        segment.window = self.advertise(ack);
+        segment.options.timestamps = self.timestamp_option(now);
+        segment.options.sack = self.sack_blocks();
+        self.rcv.last_ack = ack;
+        self.rcv.duplicate = None;
+        self.rcv.unacked = 0;
+        self.timers.delayed_ack = None;
+        self.pending.ack = false;
+        segment
+    }
+
+    pub(super) fn timestamp_option(&self, now: Instant) -> Option<Timestamps> {
+        self.timestamps.as_ref().map(|ours| Timestamps { value: ours.value_at(now), echo: ours.recent })
+    }
+
+    /// The blocks to report: a duplicate first (RFC 2883 section 4), then the islands (RFC 2018 section 4).
+    fn sack_blocks(&self) -> [Option<super::segment::Block>; super::segment::MAX_SACK_BLOCKS] {
+        match (self.sack, self.rcv.duplicate) {
+            (false, _) => [None; 3],
+            (true, None) => self.rcv.reassembly.blocks(),
+            (true, duplicate) => {
+                let [first, second] = self.rcv.reassembly.blocks();
+                [duplicate, first, second]
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Writes smaller than this are joined, so that many small ones do not become many chunks.
+const SMALL: usize = 1024;
+
+/// A run of octets in shared chunks: taken in, sliced and given out without copying, except where a slice
+/// crosses the border of two chunks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "VecDeque<Bytes>", into = "VecDeque<Bytes>")]
+pub struct Queue {
+    chunks: VecDeque<Bytes>,
+    len: usize,
+}
+
+impl Queue {
+    /// Octets in all.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends octets.
+    pub fn push(&mut self, octets: Bytes) {
+        if octets.is_empty() {
+            return;
+        }
+        self.len += octets.len();
+        match self.chunks.back_mut() {
+            Some(last) if last.len() + octets.len() <= SMALL => {
+                *last = [&last[..], &octets[..]].concat().into()
+            }
+            _ => self.chunks.push_back(octets),
+        }
+    }
+
+    /// Takes the first octets out, at most `max` of them and none beyond the first chunk.
+    pub fn pop(&mut self, max: usize) -> Bytes {
+        let Some(first) = self.chunks.front_mut() else { return Bytes::new() };
+        let octets = first.split_to(max.min(first.len()));
+        if first.is_empty() {
+            self.chunks.pop_front();
+        }
+        self.len -= octets.len();
+        octets
+    }
+
+    /// Drops the first `count` octets, or all if there are fewer.
+    pub fn advance(&mut self, mut count: usize) {
+        while count > 0 && !self.is_empty() {
+            count -= self.pop(count).len();
+        }
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Moves everything out of `other` to the end of `self`.
+    pub fn append(&mut self, mut other: Self) {
+        self.len += other.len;
+        self.chunks.append(&mut other.chunks);
+    }
+
+    /// The octets from `offset` on, at most `len` of them.
+    pub fn slice(&self, offset: usize, len: usize) -> Bytes {
+        let len = len.min(self.len.saturating_sub(offset));
+        if len == 0 {
+            return Bytes::new();
+        }
+        let (index, inner) = self.locate(offset);
+        let first = &self.chunks[index];
+        if inner + len <= first.len() {
+            return first.slice(inner..inner + len);
+        }
+        let mut gathered = Vec::with_capacity(len);
+        gathered.extend_from_slice(&first[inner..]);
+        for chunk in self.chunks.iter().skip(index + 1) {
+            let missing = len - gathered.len();
+            gathered.extend_from_slice(&chunk[..missing.min(chunk.len())]);
+            if gathered.len() == len {
+                break;
+            }
+        }
+        gathered.into()
+    }
+
+    /// The chunk that holds `offset` (which must be inside), and where in it. Searches from the nearer end.
+    fn locate(&self, offset: usize) -> (usize, usize) {
+        if offset <= self.len / 2 {
+            let mut start = 0;
+            for (index, chunk) in self.chunks.iter().enumerate() {
+                if offset < start + chunk.len() {
+                    return (index, offset - start);
+                }
+                start += chunk.len();
+            }
+        }
+        let mut end = self.len;
+        for (index, chunk) in self.chunks.iter().enumerate().rev() {
+            end -= chunk.len();
+            if offset >= end {
+                return (index, offset - end);
+            }
+        }
+        (0, 0)
+    }
+}
+
+impl From<VecDeque<Bytes>> for Queue {
+    fn from(mut chunks: VecDeque<Bytes>) -> Self {
+        chunks.retain(|chunk| !chunk.is_empty());
+        let len = chunks.iter().map(Bytes::len).sum();
+        Self { chunks, len }
+    }
+}
+
+impl From<Queue> for VecDeque<Bytes> {
+    fn from(queue: Queue) -> Self {
+        queue.chunks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn behaves_like_one_long_vector(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..12),
+            cuts in prop::collection::vec((0usize..9000, 0usize..9000), 0..20),
+        ) {
+            let mut queue = Queue::default();
+            let mut model: Vec<u8> = Vec::new();
+            for chunk in chunks {
+                model.extend_from_slice(&chunk);
+                queue.push(chunk.into());
+            }
+            for (offset, len) in cuts {
+                let from = offset.min(model.len());
+                let to = (from + len).min(model.len());
+                prop_assert_eq!(&queue.slice(offset, len)[..], &model[from..to]);
+                let popped = queue.pop(len % 700);
+                prop_assert_eq!(&popped[..], &model[..popped.len()]);
+                model.drain(..popped.len());
+                let count = (offset % 50).min(model.len());
+                queue.advance(count);
+                model.drain(..count);
+                prop_assert_eq!(queue.len(), model.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! The transmission control block: a plain value that holds everything that TCP knows about a connection.
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::cc::Congestion;
+use super::config::Config;
+use super::queue::Queue;
+use super::reassembly::Reassembly;
+use super::rtt::Rtt;
+use super::segment::Flow;
+use super::state::State;
+use crate::{Instant, Seq};
+
+/// Everything that TCP knows about one connection, and nothing else: no clock, no lock, no handle.
+///
+/// `At` is the clock in the type. A running connection is a `Tcb<Instant>`; only a `Tcb<Duration>`, in which every
+/// point in time has become time left or time passed, can be serialised and travel. See [`Tcb::freeze`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tcb<At = Instant> {
+    /// Both ends, by their home addresses.
+    pub flow: Flow,
+    /// The IPv6 flow label of what we send (RFC 6437).
+    pub flow_label: u32,
+    /// How it behaves.
+    pub config: Config,
+    /// Where in RFC 9293 figure 5 it is.
+    pub state: State<At>,
+    /// SND.*
+    pub snd: SendSpace<At>,
+    /// RCV.*
+    pub rcv: RecvSpace,
+    /// Timestamps, unless the other side declined them.
+    pub timestamps: Option<TimestampState<At>>,
+    /// Whether selective acknowledgements go both ways.
+    pub sack: bool,
+    /// Round-trip time.
+    pub rtt: Rtt,
+    /// Congestion control.
+    pub congestion: Congestion<At>,
+    /// How losses are being repaired.
+    pub recovery: Recovery,
+    /// What loss detection remembers.
+    pub rack: Rack<At>,
+    /// When to act without being asked.
+    pub timers: Timers<At>,
+    /// What must be sent as soon as possible.
+    pub pending: Pending,
+    /// Unanswered keep-alive or window probes in a row.
+    pub probes: u8,
+    /// When the last segment arrived.
+    pub last_heard: At,
+    /// Bounds the answers to unacceptable segments (RFC 5961 section 7).
+    pub challenges: Challenges<At>,
+}
+
+/// The send sequence space (RFC 9293 section 3.3.1).
+///
+/// SND.NXT never goes back: what is to be sent again is marked in [`SendSpace::sent`] instead, so there is no
+/// separate "highest sequence number ever sent".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendSpace<At> {
+    /// Our initial sequence number, that of the SYN.
+    pub iss: Seq,
+    /// The oldest sequence number that is not acknowledged.
+    pub una: Seq,
+    /// The next to be sent for the first time.
+    pub nxt: Seq,
+    /// The window that the other side advertised, in octets from SND.WL2.
+    pub wnd: u32,
+    /// The segment that last updated the window: its sequence number …
+    pub wl1: Seq,
+    /// … and its acknowledgement number.
+    pub wl2: Seq,
+    /// The largest window ever advertised (Max.SND.WND).
+    pub max_wnd: u32,
+    /// What the other side's window field is shifted by.
+    pub wscale: u8,
+    /// The largest segment that the other side takes: octets of payload and TCP options.
+    pub mss: u16,
+    /// The largest packet that the path carries, extension headers and tunnels included; octets.
+    pub path_mtu: u16,
+    /// What is not acknowledged, then what was never sent. Its first octet is SND.UNA (the SYN is not in it).
+    pub queue: Queue,
+    /// The sequence number of our FIN, once there will be no more octets in front of it.
+    pub fin: Option<Seq>,
+    /// What is in flight: SND.UNA to SND.NXT without gaps, in order.
+    pub sent: VecDeque<Sent<At>>,
+    /// Octets that are thought to be in the network: those of `sent` that are marked in flight.
+    pub in_flight: u32,
+    /// Octets of `sent` that were selectively acknowledged.
+    pub sacked: u32,
+    /// The end of the last write that is to be pushed.
+    pub push: Option<Seq>,
+    /// When data was last sent.
+    pub last: At,
+    /// Whether the congestion window, rather than the application or the peer, held the last flight back.
+    pub limited: bool,
+    /// Octets that the other side has acknowledged in all.
+    pub acked_total: u64,
+    /// Segments sent again in all.
+    pub retransmitted: u32,
+}
+
+/// A run of sequence numbers that was sent in one go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent<At> {
+    /// Its first.
+    pub seq: Seq,
+    /// How many; SYN and FIN count as one.
+    pub len: u32,
+    /// When it was last sent.
+    pub at: At,
+    /// How often it was sent again.
+    pub retransmissions: u8,
+    /// Where it is thought to be.
+    pub mark: Mark,
+}
+
+impl<At> Sent<At> {
+    /// The sequence number after its last.
+    pub fn end(&self) -> Seq {
+        self.seq + self.len
+    }
+}
+
+/// Where something that was sent is thought to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mark {
+    /// In the network.
+    InFlight,
+    /// At the other side.
+    Sacked,
+    /// Nowhere: to be sent again.
+    Lost,
+}
+
+/// The receive sequence space (RFC 9293 section 3.3.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecvSpace {
+    /// The other side's initial sequence number.
+    pub irs: Seq,
+    /// The next that is expected.
+    pub nxt: Seq,
+    /// The right edge of the window that we advertised. Never goes back.
+    pub adv: Seq,
+    /// The highest that may be acknowledged, if acknowledgements are held back until a backup has the data.
+    pub ack_release: Option<Seq>,
+    /// The last acknowledgement number that was sent.
+    pub last_ack: Seq,
+    /// What our window field is shifted by.
+    pub wscale: u8,
+    /// Received in order and not read.
+    pub unread: Queue,
+    /// Received out of order.
+    pub reassembly: Reassembly,
+    /// The sequence number of the other side's FIN, once seen.
+    pub fin: Option<Seq>,
+    /// Whether nobody will read any more: data that comes is answered with a RST (RFC 9293 section 3.6.1).
+    pub discard: bool,
+    /// Octets in order that no acknowledgement has covered.
+    pub unacked: u32,
+    /// Segments that are still acknowledged at once, so that the other side's slow start gets going.
+    pub quick: u8,
+    /// The largest payload seen in one segment: an estimate of the other side's segment size.
+    pub seen_mss: u16,
+    /// A duplicate to be reported (RFC 2883).
+    pub duplicate: Option<(Seq, Seq)>,
+}
+
+/// Timestamps (RFC 7323 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimestampState<At> {
+    /// Our TSval …
+    pub value: u32,
+    /// … at this moment; it counts milliseconds from there. Set anew at each freeze, so that TSval never goes
+    /// back, whatever the hosts' clocks say.
+    pub at: At,
+    /// TS.Recent.
+    pub recent: u32,
+    /// When TS.Recent was last updated (RFC 7323 section 5.5).
+    pub recent_at: At,
+}
+
+/// How losses are being repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recovery {
+    /// Nothing is known to be lost.
+    Open {
+        /// Acknowledgements in a row that acknowledged nothing, where there are no selective ones.
+        duplicates: u8,
+    },
+    /// Fast recovery (RFC 5681, 6582, 6675), paced by proportional rate reduction (RFC 9937).
+    Fast {
+        /// SND.NXT when it began; over when that is acknowledged.
+        point: Seq,
+        /// RecoverFS: octets in flight when it began.
+        flight: u32,
+        /// Octets delivered since.
+        delivered: u32,
+        /// Octets sent since.
+        out: u32,
+        /// Octets that duplicate acknowledgements stand for, where there are no selective ones.
+        inferred: u32,
+    },
+    /// After a timeout.
+    Loss {
+        /// SND.NXT when it began; over when that is acknowledged.
+        point: Seq,
+    },
+}
+
+/// What time-based loss detection remembers (RFC 8985).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rack<At> {
+    /// The most recently sent segment that was delivered.
+    pub newest: Option<Newest<At>>,
+    /// The highest sequence number that was selectively or cumulatively acknowledged (RACK.fack).
+    pub fack: Option<Seq>,
+    /// Whether the path was seen to reorder.
+    pub reordering: bool,
+    /// SND.NXT at the tail loss probe that is in flight (TLP.end_seq), and whether it sent octets again.
+    pub probe: Option<(Seq, bool)>,
+}
+
+/// A delivered segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newest<At> {
+    /// When it was sent (RACK.xmit_ts).
+    pub at: At,
+    /// The sequence number after its last (RACK.end_seq).
+    pub end: Seq,
+    /// How long it and its acknowledgement took (RACK.rtt).
+    pub rtt: Duration,
+}
+
+/// When to act without being asked. `None`: not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timers<At> {
+    /// Retransmission (RFC 6298).
+    pub rto: Option<At>,
+    /// Zero-window probe (RFC 9293 section 3.8.6.1).
+    pub persist: Option<At>,
+    /// Delayed acknowledgement (RFC 9293 section 3.8.6.3).
+    pub delayed_ack: Option<At>,
+    /// Keep-alive (RFC 9293 section 3.8.4).
+    pub keep_alive: Option<At>,
+    /// Segments that reordering may explain are lost by then (RFC 8985 section 6.2).
+    pub reorder: Option<At>,
+    /// Tail loss probe (RFC 8985 section 7).
+    pub tail_probe: Option<At>,
+}
+
+/// What must be sent as soon as possible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "any of them can be due at the same time")]
+pub struct Pending {
+    /// An acknowledgement.
+    pub ack: bool,
+    /// A probe of the window or of the peer's presence.
+    pub probe: bool,
+    /// A tail loss probe.
+    pub tail_probe: bool,
+    /// The first octets in flight once more, because the connection has just come to this host.
+    pub resend: bool,
+    /// A RST; then the connection is gone.
+    pub reset: bool,
+}
+
+/// Counts answers to unacceptable segments in a span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenges<At> {
+    /// When the span began.
+    pub since: At,
+    /// Answers sent in it.
+    pub sent: u8,
+}
+
+/// How points in time are carried over to another clock.
+pub trait Rebase<A, B> {
+    /// A deadline.
+    fn ahead(&self, at: A) -> B;
+    /// A moment that has passed.
+    fn behind(&self, at: A) -> B;
+}
+
+/// From this host's clock to time left and time passed, seen from the moment it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaving(pub Instant);
+
+impl Rebase<Instant, Duration> for Leaving {
+    fn ahead(&self, at: Instant) -> Duration {
+        at.until(self.0)
+    }
+
+    fn behind(&self, at: Instant) -> Duration {
+        at.since(self.0)
+    }
+}
+
+/// From time left and time passed to this host's clock, seen from the moment it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Arriving(pub Instant);
+
+impl Rebase<Duration, Instant> for Arriving {
+    fn ahead(&self, left: Duration) -> Instant {
+        self.0 + left
+    }
+
+    fn behind(&self, passed: Duration) -> Instant {
+        let passed = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
+        Instant::from_nanos(self.0.nanos().saturating_sub(passed))
+    }
+}
+
+impl Tcb<Instant> {
+    /// Takes the running connection and stops its clocks. What comes out can travel.
+    pub fn freeze(mut self, now: Instant) -> Tcb<Duration> {
+        if let Some(timestamps) = &mut self.timestamps {
+            timestamps.value = timestamps.value_at(now);
+            timestamps.at = now;
+        }
+        self.map_time(&Leaving(now))
+    }
+}
+
+impl Tcb<Duration> {
+    /// Starts the clocks again, those of the host that the connection has come to.
+    pub fn thaw(self, now: Instant) -> Tcb<Instant> {
+        self.map_time(&Arriving(now))
+    }
+}
+
+impl<At> Tcb<At> {
+    /// The same connection on another clock. Names every field: a new one does not compile until somebody has
+    /// decided how it travels. All are carried; points in time are rebased.
+    #[rustfmt::skip]
+    pub fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Tcb<B> {
+        let Self {
+            flow, flow_label, config, state, snd, rcv, timestamps, sack, rtt, congestion, recovery, rack, timers,
+            pending, probes, last_heard, challenges: Challenges { since, sent },
+        } = self;
+        Tcb {
+            flow,
+            flow_label,
+            config,
+            state: state.map_time(clock),
+            snd: snd.map_time(clock),
+            rcv,
+            timestamps: timestamps.map(|timestamps| timestamps.map_time(clock)),
+            sack,
+            rtt,
+            congestion: congestion.map_time(clock),
+            recovery,
+            rack: rack.map_time(clock),
+            timers: timers.map_time(clock),
+            pending,
+            probes,
+            last_heard: clock.behind(last_heard),
+            challenges: Challenges { since: clock.behind(since), sent },
+        }
+    }
+}
+
+impl<At> SendSpace<At> {
+    /// The sequence number of the first octet of the queue.
+    pub fn first_octet(&self) -> Seq {
+        if self.una == self.iss { self.iss + 1_u32 } else { self.una }
+    }
+
+    /// The sequence number after the last octet of the queue, where a FIN would be.
+    pub fn end(&self) -> Seq {
+        self.first_octet() + self.queue.len()
+    }
+
+    /// Octets of the queue that were never sent.
+    pub fn unsent(&self) -> usize {
+        self.end().distance_from(self.nxt.later(self.first_octet()))
+    }
+
+    /// Octets of sequence space that are sent and not acknowledged.
+    pub fn outstanding(&self) -> u32 {
+        self.nxt.0.wrapping_sub(self.una.0)
+    }
+
+    #[rustfmt::skip]
+    fn map_time<B>(self, clock: &impl Rebase<At, B>) -> SendSpace<B> {
+        let Self {
+            iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
+            last, limited, acked_total, retransmitted,
+        } = self;
+        let sent = sent
+            .into_iter()
+            .map(|Sent { seq, len, at, retransmissions, mark }| {
+                Sent { seq, len, at: clock.behind(at), retransmissions, mark }
+            })
+            .collect();
+        SendSpace {
+            iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
+            last: clock.behind(last), limited, acked_total, retransmitted,
+        }
+    }
+}
+
+impl<At> TimestampState<At> {
+    fn map_time<B>(self, clock: &impl Rebase<At, B>) -> TimestampState<B> {
+        let Self { value, at, recent, recent_at } = self;
+        TimestampState { value, at: clock.behind(at), recent, recent_at: clock.behind(recent_at) }
+    }
+}
+
+impl TimestampState<Instant> {
+    /// TSval at `now`: a millisecond clock (RFC 7323 section 5.4).
+    #[expect(clippy::cast_possible_truncation, reason = "the timestamp clock wraps by design")]
+    pub fn value_at(&self, now: Instant) -> u32 {
+        self.value.wrapping_add(self.at.since(now).as_millis() as u32)
+    }
+}
+
+impl<At> Rack<At> {
+    fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Rack<B> {
+        let Self { newest, fack, reordering, probe } = self;
+        let newest = newest.map(|Newest { at, end, rtt }| Newest { at: clock.behind(at), end, rtt });
+        Rack { newest, fack, reordering, probe }
+    }
+}
+
+impl<At> Timers<At> {
+    fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Timers<B> {
+        let Self { rto, persist, delayed_ack, keep_alive, reorder, tail_probe } = self;
+        let ahead = |timer: Option<At>| timer.map(|at| clock.ahead(at));
+        Timers {
+            rto: ahead(rto),
+            persist: ahead(persist),
+            delayed_ack: ahead(delayed_ack),
+            keep_alive: ahead(keep_alive),
+            reorder: ahead(reorder),
+            tail_probe: ahead(tail_probe),
+        }
+    }
+}
+
+impl<At> Default for Timers<At> {
+    fn default() -> Self {
+        Self {
+            rto: None,
+            persist: None,
+            delayed_ack: None,
+            keep_alive: None,
+            reorder: None,
+            tail_probe: None,
+        }
+    }
+}
