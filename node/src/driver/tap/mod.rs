@@ -1,0 +1,125 @@
+//! Frames to and from a TAP, with virtio-net headers: the kernel hands over and takes segments of up to 64 KiB
+//! whose checksums nobody needs to compute.
+
+mod attach;
+mod header;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use bytes::Bytes;
+use ferry_stack::Frame;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+pub use open::TapError;
+pub(crate) use open::owner;
+
+/// The virtio-net header, an Ethernet header with a VLAN tag, and the largest IPv6 packet without a jumbo payload.
+const MAX_READ: usize = header::LEN + 18 + 40 + 65_535;
+
+/// A frame of at least this many octets keeps the buffer that it was read into; a smaller one is copied out, so
+/// that it does not pin a big buffer for as long as somebody holds a slice of it.
+const KEEP: usize = MAX_READ / 2;
+
+/// An open TAP.
+#[derive(Debug)]
+pub struct Tap {
+    fd: OwnedFd,
+    /// Empty between calls.
+    buffer: Vec<u8>,
+    unusable: u64,
+}
+
+/// What became of a frame that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel has it.
+    Done,
+    /// The kernel has no room now; try again when the TAP is writable.
+    Full,
+    /// The kernel refused it; it is lost, as a frame on a wire can be.
+    Refused(Errno),
+}
+
+impl Tap {
+    /// Attaches to the device `name`, which exists and belongs to this process's user.
+    pub fn open(name: &str) -> Result<Self, TapError> {
+        Ok(Self::new(open::open_device(name)?))
+    }
+
+    /// Takes over a descriptor that the process was started with and that is attached to `name`. To be called at the
+    /// start of the process, before anything else could have been given the same number.
+    pub fn inherit(fd: RawFd, name: &str) -> Result<Self, TapError> {
+        Ok(Self::new(open::inherit_device(fd, name)?))
+    }
+
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd, buffer: Vec::new(), unusable: 0 }
+    }
+
+    /// The next frame; `None` if there is none now.
+    pub fn receive(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            self.buffer.reserve_exact(MAX_READ);
+            match rustix::io::read(&self.fd, spare_capacity(&mut self.buffer)) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(why) => return Err(why.into()),
+            }
+            match header::parse(&self.buffer) {
+                Ok(offload) => {
+                    let head = take(&mut self.buffer);
+                    return Ok(Some(Frame { head, body: Bytes::new(), offload }));
+                }
+                Err(_) => {
+                    self.unusable += 1;
+                    self.buffer.clear();
+                }
+            }
+        }
+    }
+
+    /// Hands a frame to the kernel. An error means that the TAP is gone.
+    pub fn send(&self, frame: &Frame) -> io::Result<Sent> {
+        let header = header::emit(frame);
+        let parts = [IoSlice::new(&header), IoSlice::new(&frame.head), IoSlice::new(&frame.body)];
+        loop {
+            return match rustix::io::writev(&self.fd, &parts) {
+                Ok(_) => Ok(Sent::Done),
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN | Errno::NOBUFS) => Ok(Sent::Full),
+                // The device is down, or the frame is not to its liking.
+                Err(why @ (Errno::IO | Errno::INVAL | Errno::MSGSIZE | Errno::NOMEM)) => {
+                    Ok(Sent::Refused(why))
+                }
+                Err(why) => Err(why.into()),
+            };
+        }
+    }
+
+    /// How many frames the kernel handed over that were none.
+    pub const fn unusable(&self) -> u64 {
+        self.unusable
+    }
+}
+
+/// The frame behind the header in `buffer`, which is left empty.
+fn take(buffer: &mut Vec<u8>) -> Bytes {
+    if buffer.len() < KEEP {
+        let frame = Bytes::copy_from_slice(&buffer[header::LEN..]);
+        buffer.clear();
+        return frame;
+    }
+    Bytes::from(core::mem::take(buffer)).slice(header::LEN..)
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
