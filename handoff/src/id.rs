@@ -26,9 +26,7 @@ impl fmt::Debug for NodeId {
 
 /// Counts the owners of a connection: it grows with every move and never shrinks. Who holds the greater epoch
 /// is the owner.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u32);
 
 impl Epoch {

@@ -1,0 +1,155 @@
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use ferry_stack::tcp::Flow;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{Epoch, NodeId};
+
+/// What nodes tell each other about connections. The link has authenticated the sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Donor to acceptor: will you take this connection?
+    Prepare {
+        /// Which.
+        flow: Flow,
+        /// The acceptor's epoch.
+        epoch: Epoch,
+        /// The service that it belongs to.
+        service: String,
+    },
+    /// Acceptor to donor: yes; segments are held from now on.
+    Ready {
+        /// Which.
+        flow: Flow,
+        /// As asked.
+        epoch: Epoch,
+    },
+    /// Acceptor to donor: no.
+    Refuse {
+        /// Which.
+        flow: Flow,
+        /// As asked.
+        epoch: Epoch,
+        /// Why not.
+        why: Refusal,
+    },
+    /// Donor to acceptor, before the freeze: forget it.
+    Abort {
+        /// Which.
+        flow: Flow,
+        /// As asked.
+        epoch: Epoch,
+    },
+    /// Donor to acceptor: here it is.
+    Transfer {
+        /// Which.
+        flow: Flow,
+        /// The acceptor's.
+        epoch: Epoch,
+        /// An encoded [`Snapshot`](crate::Snapshot).
+        snapshot: Bytes,
+    },
+    /// Acceptor to donor: I run it.
+    Taken {
+        /// Which.
+        flow: Flow,
+        /// As transferred.
+        epoch: Epoch,
+    },
+    /// Acceptor to donor: I do not run it, and never will in this epoch.
+    Returned {
+        /// Which.
+        flow: Flow,
+        /// As transferred.
+        epoch: Epoch,
+        /// Why not.
+        why: Refusal,
+    },
+    /// Owner to contact node: segments of this connection go to me. Repeated until it is seen.
+    Owner {
+        /// Which.
+        flow: Flow,
+        /// The owner's. A smaller one than known is out of date.
+        epoch: Epoch,
+        /// Who.
+        node: NodeId,
+    },
+    /// Contact node to owner: noted.
+    OwnerSeen {
+        /// Which.
+        flow: Flow,
+        /// As told.
+        epoch: Epoch,
+    },
+    /// Owner to contact node: the connection is over.
+    Ended {
+        /// Which.
+        flow: Flow,
+        /// The owner's.
+        epoch: Epoch,
+    },
+    /// To everybody: who owns this connection?
+    Ask {
+        /// Which.
+        flow: Flow,
+    },
+    /// The answer of a node that does not own it and does not know who does.
+    NotMine {
+        /// Which.
+        flow: Flow,
+    },
+    /// To everybody: how many connections the sender owns, and whether it takes new ones.
+    Load {
+        /// How many.
+        connections: u32,
+        /// Whether it takes new ones.
+        open: bool,
+    },
+}
+
+/// Why a node does not take a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum Refusal {
+    /// It empties itself.
+    #[error("the node is draining")]
+    Draining,
+    /// It offers no such service.
+    #[error("the node has no service \"{0}\"")]
+    NoSuchService(String),
+    /// It has seen a later epoch of this connection.
+    #[error("the node knows a later owner of the connection")]
+    Stale,
+    /// It cannot take more.
+    #[error("the node has too many connections on their way to it")]
+    TooMany,
+    /// The snapshot is not acceptable.
+    #[error("{0}")]
+    Snapshot(String),
+    /// The session cannot go on there.
+    #[error("the service refused: {0}")]
+    Session(String),
+}
+
+/// Octets that are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the message does not decode")]
+pub struct Malformed;
+
+impl Message {
+    /// The message as octets.
+    pub fn encode(&self) -> Bytes {
+        // Only a sequence of unknown length could fail, and there is none.
+        postcard::to_extend(self, Vec::with_capacity(128)).unwrap_or_default().into()
+    }
+
+    /// The message in these octets, if they are exactly one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((message, [])) => Ok(message),
+            _ => Err(Malformed),
+        }
+    }
+}

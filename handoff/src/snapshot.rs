@@ -1,0 +1,133 @@
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use ferry_stack::tcp::{Broken, Tcb};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::Epoch;
+
+/// The format's version. A change of the golden bytes in the tests means a new one.
+pub const VERSION: u16 = 1;
+/// Bounds what another node can make us allocate: both buffers of a connection, and a session, with room to spare.
+pub const MAX_SNAPSHOT: usize = 8 << 20;
+
+const MAGIC: [u8; 4] = *b"FRRY";
+/// Magic, version, length of the body, CRC-32 of the body; all big-endian.
+const HEADER: usize = 4 + 2 + 4 + 4;
+
+/// A frozen connection with its application's state: everything that moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Under which the new owner runs it.
+    pub epoch: Epoch,
+    /// The name of the service that it belongs to.
+    pub service: String,
+    /// Everything that TCP knows, its clocks stopped.
+    pub tcb: Tcb<Duration>,
+    /// What the session knows, in the service's own encoding.
+    pub session: Bytes,
+}
+
+/// A snapshot that no node would accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a snapshot of {0} octets exceeds the limit of {MAX_SNAPSHOT}")]
+pub struct TooLarge(pub usize);
+
+/// Why bytes from another node are not a snapshot. Harmless here: the donor still has the connection.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// Shorter than its header, or than the header says.
+    #[error("the snapshot is cut short: {present} of {wanted} octets")]
+    Truncated {
+        /// Octets that are there.
+        present: usize,
+        /// Octets that should be.
+        wanted: usize,
+    },
+    /// More octets than the header says.
+    #[error("{0} octets follow the snapshot")]
+    Trailing(usize),
+    /// It does not begin like a snapshot.
+    #[error("these octets are not a snapshot")]
+    Magic,
+    /// Another version of the format.
+    #[error("snapshot format {0}, but this node speaks {VERSION}")]
+    Version(u16),
+    /// Longer than any connection can be.
+    #[error("a snapshot of {0} octets exceeds the limit of {MAX_SNAPSHOT}")]
+    TooLarge(usize),
+    /// The octets changed on the way.
+    #[error("the snapshot's check does not fit its octets")]
+    Check,
+    /// The body does not decode.
+    #[error("the snapshot's body is malformed")]
+    Malformed,
+    /// It decodes, but no connection can be like that.
+    #[error("the snapshot cannot be true: {0}")]
+    Broken(#[from] Broken),
+}
+
+impl Snapshot {
+    /// The snapshot as octets.
+    pub fn encode(&self) -> Result<Bytes, TooLarge> {
+        let mut bytes =
+            Vec::with_capacity(HEADER + 512 + self.tcb.snd.queue.len() + self.tcb.rcv.unread.len());
+        bytes.resize(HEADER, 0);
+        // Only a sequence of unknown length could fail, and there is none.
+        let mut bytes = postcard::to_extend(self, bytes).map_err(|_| TooLarge(usize::MAX))?;
+        let body = bytes.len() - HEADER;
+        if bytes.len() > MAX_SNAPSHOT {
+            return Err(TooLarge(bytes.len()));
+        }
+        let length = u32::try_from(body).map_err(|_| TooLarge(body))?;
+        let check = crc32fast::hash(&bytes[HEADER..]);
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4..6].copy_from_slice(&VERSION.to_be_bytes());
+        bytes[6..10].copy_from_slice(&length.to_be_bytes());
+        bytes[10..14].copy_from_slice(&check.to_be_bytes());
+        Ok(bytes.into())
+    }
+
+    /// The snapshot in these octets, if they are exactly one that can be true.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+        if bytes.len() > MAX_SNAPSHOT {
+            return Err(Refused::TooLarge(bytes.len()));
+        }
+        let body = check_header(bytes)?;
+        let (snapshot, rest) = postcard::take_from_bytes::<Self>(body).map_err(|_| Refused::Malformed)?;
+        if !rest.is_empty() {
+            return Err(Refused::Trailing(rest.len()));
+        }
+        snapshot.tcb.check()?;
+        Ok(snapshot)
+    }
+}
+
+/// The body that the header announces and vouches for.
+fn check_header(bytes: &[u8]) -> Result<&[u8], Refused> {
+    let truncated = |wanted| Refused::Truncated { present: bytes.len(), wanted };
+    let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
+    let (version, rest) = rest.split_first_chunk::<2>().ok_or(truncated(HEADER))?;
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
+    let (check, body) = rest.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
+    if *magic != MAGIC {
+        return Err(Refused::Magic);
+    }
+    if u16::from_be_bytes(*version) != VERSION {
+        return Err(Refused::Version(u16::from_be_bytes(*version)));
+    }
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    if body.len() < length {
+        return Err(truncated(HEADER.saturating_add(length)));
+    }
+    if body.len() > length {
+        return Err(Refused::Trailing(body.len() - length));
+    }
+    if crc32fast::hash(body) != u32::from_be_bytes(*check) {
+        return Err(Refused::Check);
+    }
+    Ok(body)
+}
