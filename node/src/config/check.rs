@@ -93,16 +93,9 @@ impl Checker<'_> {
         path
     }
 
-    /// RFC 1123 section 2.1, lower case only: two spellings must not be one name.
     fn label(&mut self, label: &At<String>, of: &str) {
         let text = label.get_ref();
-        let fits = (1..=MAX_LABEL).contains(&text.len())
-            && text
-                .bytes()
-                .all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-')
-            && !text.starts_with('-')
-            && !text.ends_with('-');
-        if !fits {
+        if !is_label(text) {
             let right = format!("use 1 to {MAX_LABEL} of a-z, 0-9 and inner hyphens, such as \"{of}-1\"");
             self.problem(label, format!("\"{text}\" cannot be the name of a {of}"), right);
         }
@@ -422,6 +415,15 @@ impl Checker<'_> {
         };
         Some(Service { port: u16::try_from(number?).ok()?, kind })
     }
+}
+
+/// Whether `text` can name a node or a group: a label as RFC 1123 section 2.1 has it, in lower case only, for two
+/// spellings must not be one name.
+pub(crate) fn is_label(text: &str) -> bool {
+    (1..=MAX_LABEL).contains(&text.len())
+        && text.bytes().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 fn within(address: Ipv6Addr, link: Address) -> bool {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ferry_stack::interface::Address;
 
+pub(crate) use check::is_label;
 pub use error::{ConfigError, Problem};
 pub use files::{FileError, read_secret};
 

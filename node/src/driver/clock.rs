@@ -1,0 +1,23 @@
+//! The one place that reads time.
+
+use ferry_stack::Instant;
+use rustix::time::{ClockId, clock_gettime};
+
+const NANOS: u64 = 1_000_000_000;
+
+/// Now, on `CLOCK_MONOTONIC`: it never jumps, and is the same for all processes of one machine, so that their traces
+/// can be laid side by side.
+pub fn now() -> Instant {
+    Instant::from_nanos(nanos(ClockId::Monotonic))
+}
+
+/// Seconds since 1970, for certificates, which know no other time.
+pub(crate) fn unix_seconds() -> i64 {
+    clock_gettime(ClockId::Realtime).tv_sec
+}
+
+fn nanos(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    // Neither is ever negative on this clock.
+    u64::try_from(time.tv_sec).unwrap_or(0) * NANOS + u64::try_from(time.tv_nsec).unwrap_or(0)
+}

@@ -1,0 +1,5 @@
+//! x
+pub mod clock;
+mod mailbox;
+pub mod peers;
+pub mod tap;

@@ -1,0 +1,152 @@
+//! The side that calls: again and again, ever more slowly, and never in step with the others.
+
+use core::time::Duration;
+use std::io;
+
+use ferry_handoff::Incarnation;
+use rustix::rand::{GetRandomFlags, getrandom};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::greet::Arrival;
+use super::tls::{Tls, certified_name};
+use super::wire::{Answer, GreetError, Hello, Purpose, Refusal, receive_greeting, send_greeting};
+use super::{Identity, PeerError, Timing, Wire};
+use crate::config::Peer;
+
+/// Calls one other node.
+pub(super) struct Dialer {
+    peer: Peer,
+    own: Identity,
+    tls: Option<Tls>,
+    timing: Timing,
+    fatal: mpsc::Sender<PeerError>,
+    pause: Duration,
+    /// The last failure that was logged: the same one again is not news.
+    told: String,
+}
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum NotLinked {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("it does not answer in time")]
+    TimedOut,
+    #[error("TLS: {0}; both nodes need files that the same `ferry keygen` made")]
+    Tls(io::Error),
+    #[error(transparent)]
+    Greet(GreetError),
+    #[error("it refuses this node: {0}")]
+    Refused(Refusal),
+    #[error("it is \"{name}\" of the group \"{group}\"; compare `link` of this [[peer]]")]
+    SomebodyElse { name: String, group: String },
+}
+
+impl From<GreetError> for NotLinked {
+    /// With TLS 1.3 the side that calls learns only here, when it reads first, that its certificate was refused.
+    fn from(error: GreetError) -> Self {
+        match error {
+            GreetError::Io(why) if why.get_ref().is_some_and(|why| why.is::<rustls::Error>()) => Self::Tls(why),
+            error => Self::Greet(error),
+        }
+    }
+}
+
+impl Dialer {
+    pub(super) fn new(
+        peer: Peer,
+        own: Identity,
+        tls: Option<Tls>,
+        timing: Timing,
+        fatal: mpsc::Sender<PeerError>,
+    ) -> Self {
+        Self { peer, own, tls, timing, fatal, pause: timing.back_off.0, told: String::new() }
+    }
+
+    /// Calls until a link is there. `None` if this node must not go on.
+    pub(super) async fn next(&mut self) -> Option<Arrival> {
+        loop {
+            match self.call(Purpose::Link).await {
+                Ok((wire, incarnation)) => {
+                    self.pause = self.timing.back_off.0;
+                    self.told.clear();
+                    return Some(Arrival { wire, incarnation });
+                }
+                Err(NotLinked::Refused(refusal @ Refusal::NameTaken(_))) => {
+                    self.give_up(refusal).await;
+                    return None;
+                }
+                Err(why) => self.tell(&why.to_string()),
+            }
+            sleep(jittered(self.pause)).await;
+            self.pause = (self.pause * 2).min(self.timing.back_off.1);
+        }
+    }
+
+    /// Asks once whether this node's name is free. If the other node is not there, nobody is hurt.
+    pub(super) async fn probe(self) {
+        match self.call(Purpose::Probe).await {
+            Err(NotLinked::Refused(refusal @ Refusal::NameTaken(_))) => self.give_up(refusal).await,
+            Err(why) => debug!(peer = self.peer.name, "cannot ask whether the name is free: {why}"),
+            Ok(_) => {}
+        }
+    }
+
+    async fn give_up(&self, refusal: Refusal) {
+        // Fails only if somebody else has given up already.
+        let _ = self.fatal.send(PeerError::Refused { by: self.peer.name.clone(), refusal }).await;
+    }
+
+    fn tell(&mut self, why: &str) {
+        if self.told != why {
+            warn!(peer = self.peer.name, link = %self.peer.link, "no link yet: {why}");
+            why.clone_into(&mut self.told);
+        }
+    }
+
+    async fn call(&self, purpose: Purpose) -> Result<(Box<dyn Wire>, Incarnation), NotLinked> {
+        let mut wire = self.connect().await?;
+        self.in_time(send_greeting(&mut wire, &self.own.hello(purpose))).await??;
+        match self.in_time(receive_greeting(&mut wire)).await?? {
+            Answer::Refused(refusal) => Err(NotLinked::Refused(refusal)),
+            Answer::Welcome(Hello { name, group, incarnation, .. }) => {
+                if name != self.peer.name || group != self.own.group {
+                    return Err(NotLinked::SomebodyElse { name, group });
+                }
+                Ok((wire, incarnation))
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) async fn call_once(&self) -> Result<(), String> {
+        self.call(Purpose::Link).await.map(drop).map_err(|why| why.to_string())
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Wire>, NotLinked> {
+        let stream = self.in_time(TcpStream::connect(self.peer.link)).await?.map_err(NotLinked::Connect)?;
+        stream.set_nodelay(true).map_err(NotLinked::Connect)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(certified_name(&self.peer.name, &self.own.group))
+            .map_err(|why| NotLinked::Tls(io::Error::other(why)))?;
+        let stream = self.in_time(tls.connector.connect(name, stream)).await?.map_err(NotLinked::Tls)?;
+        Ok(Box::new(stream))
+    }
+
+    async fn in_time<T>(&self, step: impl Future<Output = T>) -> Result<T, NotLinked> {
+        // Longer than the other side may take for a contest about the name.
+        timeout(self.timing.step + self.timing.contest, step).await.map_err(|_| NotLinked::TimedOut)
+    }
+}
+
+/// Between half of `pause` and all of it.
+fn jittered(pause: Duration) -> Duration {
+    let mut octet = [0];
+    // Without randomness the nodes call in step, which is only slower.
+    let _ = getrandom(&mut octet[..], GetRandomFlags::NONBLOCK);
+    pause / 2 + pause / 2 * u32::from(octet[0]) / 255
+}

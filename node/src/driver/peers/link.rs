@@ -1,0 +1,167 @@
+//! One established link: frames both ways, signs of life, and the end of it.
+
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use ferry_handoff::NodeId;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::queue::Outgoing;
+use super::wire::{FrameError, Kind, MAX_MESSAGE, frame_header, next_frame};
+use crate::driver::mailbox::{Letter, Mailbox};
+
+/// Octets of received messages that may wait for the data plane; then the link is not read until it has caught up.
+const BUDGET: usize = 4 * MAX_MESSAGE;
+
+/// A payload up to this length is copied behind its header, so that both leave as one TLS record.
+const JOIN: usize = 16 << 10;
+
+const READ: usize = 64 << 10;
+
+/// Anything that octets can be read from and written to.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// When the other side counts as dead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// How often a sign of life is asked for.
+    pub(super) ping: Duration,
+    /// How long a silence ends the link.
+    pub(super) silence: Duration,
+}
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the other side closed it")]
+    Closed,
+    #[error("it broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("nothing was heard for {} s", .0.as_secs_f32())]
+    Silent(Duration),
+    #[error("{0}")]
+    Malformed(#[from] FrameError),
+    #[error("a newer connection takes its place")]
+    Replaced,
+}
+
+/// What others may know of a running link, and ask of it.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    /// Grows with everything that is heard.
+    heard: watch::Sender<u64>,
+    ping_now: Notify,
+}
+
+impl Pulse {
+    /// Whether the other side gives a sign of life within `patience`.
+    pub(super) async fn is_alive(&self, patience: Duration) -> bool {
+        let mut heard = self.heard.subscribe();
+        self.ping_now.notify_one();
+        timeout(patience, heard.changed()).await.is_ok_and(|changed| changed.is_ok())
+    }
+
+    fn heard(&self) {
+        self.heard.send_modify(|count| *count += 1);
+    }
+}
+
+/// Carries frames until the link ends.
+pub(super) async fn run(
+    wire: Box<dyn Wire>,
+    peer: NodeId,
+    outgoing: &mut Outgoing,
+    mailbox: &Mailbox,
+    pulse: &Pulse,
+    patience: Patience,
+) -> Ended {
+    let (reader, writer) = tokio::io::split(wire);
+    let pong = Notify::new();
+    let incoming = Incoming { peer, mailbox, pulse, pong: &pong, silence: patience.silence };
+    tokio::select! {
+        Err(ended) = incoming.read(reader) => ended,
+        Err(ended) = write(writer, outgoing, pulse, &pong, patience.ping) => ended,
+    }
+}
+
+struct Incoming<'a> {
+    peer: NodeId,
+    mailbox: &'a Mailbox,
+    pulse: &'a Pulse,
+    /// Told when the other side asks for a sign of life.
+    pong: &'a Notify,
+    silence: Duration,
+}
+
+/// There is no good end.
+enum Never {}
+
+impl Incoming<'_> {
+    async fn read(&self, mut reader: ReadHalf<Box<dyn Wire>>) -> Result<Never, Ended> {
+        let budget = Arc::new(Semaphore::new(BUDGET));
+        let mut buffer = BytesMut::with_capacity(READ);
+        loop {
+            buffer.reserve(READ);
+            match timeout(self.silence, reader.read_buf(&mut buffer)).await {
+                Err(_) => return Err(Ended::Silent(self.silence)),
+                Ok(Ok(0)) => return Err(Ended::Closed),
+                Ok(count) => count?,
+            };
+            self.pulse.heard();
+            while let Some((kind, bytes)) = next_frame(&mut buffer)? {
+                match kind {
+                    Kind::Message => self.deliver(bytes, &budget).await,
+                    Kind::Ping => self.pong.notify_one(),
+                    Kind::Pong => {}
+                }
+            }
+        }
+    }
+
+    async fn deliver(&self, bytes: Bytes, budget: &Arc<Semaphore>) {
+        let octets = u32::try_from(bytes.len().max(1)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        if let Ok(share) = Arc::clone(budget).acquire_many_owned(octets).await {
+            self.mailbox.send(Letter::Message { from: self.peer, bytes, share });
+        }
+    }
+}
+
+async fn write(
+    mut writer: WriteHalf<Box<dyn Wire>>,
+    outgoing: &mut Outgoing,
+    pulse: &Pulse,
+    pong: &Notify,
+    every: Duration,
+) -> Result<Never, Ended> {
+    let mut pings = interval(every);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let (kind, payload) = tokio::select! {
+            message = outgoing.next() => (Kind::Message, message.ok_or(Ended::Closed)?),
+            () = pong.notified() => (Kind::Pong, Bytes::new()),
+            () = pulse.ping_now.notified() => (Kind::Ping, Bytes::new()),
+            _ = pings.tick() => (Kind::Ping, Bytes::new()),
+        };
+        put(&mut writer, kind, &payload).await?;
+        while let Some(message) = outgoing.try_next() {
+            put(&mut writer, Kind::Message, &message).await?;
+        }
+        writer.flush().await?;
+    }
+}
+
+async fn put(writer: &mut WriteHalf<Box<dyn Wire>>, kind: Kind, payload: &[u8]) -> io::Result<()> {
+    let header = frame_header(kind, payload.len());
+    if payload.len() <= JOIN {
+        return writer.write_all(&[&header, payload].concat()).await;
+    }
+    writer.write_all(&header).await?;
+    writer.write_all(payload).await
+}

@@ -1,0 +1,321 @@
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout};
+
+use super::link::Pulse;
+use super::wire::{Kind, MAX_MESSAGE, frame_header};
+use super::*;
+use crate::config::{Group, KeyFiles, PeerLink, Tap};
+use crate::driver::mailbox::{Inbox, mailbox};
+use crate::{Placement, keygen};
+
+const SOON: Duration = Duration::from_secs(20);
+
+const QUICK: Timing = Timing {
+    patience: Patience { ping: Duration::from_millis(100), silence: Duration::from_millis(1500) },
+    step: Duration::from_secs(5),
+    back_off: (Duration::from_millis(10), Duration::from_millis(50)),
+    contest: Duration::from_millis(500),
+};
+
+/// One group's keys and ports.
+struct Lab {
+    folder: TempDir,
+    ports: BTreeMap<String, u16>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let nodes = ["a", "b", "c"].map(str::to_owned);
+        let plan = keygen::Plan { group: "demo", nodes: &nodes, out: folder.path(), ca: None };
+        keygen::generate(&plan).unwrap();
+        let free = || std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        // All are held at once, so that they differ.
+        let held: Vec<_> = nodes.iter().map(|name| (name.clone(), free())).collect();
+        let ports =
+            held.iter().map(|(name, port)| (name.clone(), port.local_addr().unwrap().port())).collect();
+        Self { folder, ports }
+    }
+
+    fn keys(&self, node: &str) -> Option<KeyFiles> {
+        let file = |name: String| self.folder.path().join(name);
+        Some(KeyFiles {
+            ca: file("ca.pem".into()),
+            certificate: file(format!("{node}.pem")),
+            key: file(format!("{node}.key")),
+        })
+    }
+
+    fn config(&self, name: &str, peers: &[&str]) -> Config {
+        let address = |name: &str| SocketAddr::from((Ipv6Addr::LOCALHOST, self.ports[name]));
+        let care_of: Ipv6Addr = "2001:db8::2".parse().unwrap();
+        Config {
+            name: name.into(),
+            control: PathBuf::new(),
+            group: Group {
+                name: "demo".into(),
+                service_address: care_of,
+                contact: "a".into(),
+                secret_file: PathBuf::new(),
+                placement: Placement::Local,
+            },
+            tap: Tap {
+                device: String::new(),
+                address: ferry_stack::interface::Address { address: care_of, prefix_len: 64 },
+                gateway: care_of,
+                mtu: 1500,
+                busy_poll: Duration::ZERO,
+            },
+            peer_link: Some(PeerLink { listen: address(name), keys: self.keys(name) }),
+            peers: peers
+                .iter()
+                .map(|&peer| Peer { name: peer.into(), care_of, link: address(peer) })
+                .collect(),
+            services: Vec::new(),
+        }
+    }
+}
+
+struct Node {
+    links: PeerLinks,
+    inbox: Inbox,
+}
+
+impl Node {
+    async fn start(config: &Config, incarnation: u64) -> Self {
+        let (mailbox, inbox) = mailbox().unwrap();
+        let links = start_with(config, Incarnation(incarnation), &mailbox, QUICK).await.unwrap();
+        Self { links, inbox }
+    }
+
+    /// The next letter.
+    async fn letter(&self) -> Letter {
+        let until = Instant::now() + SOON;
+        loop {
+            if let Some(letter) = self.inbox.take() {
+                return letter;
+            }
+            assert!(Instant::now() < until, "no letter");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn up(&self, name: &str) -> u64 {
+        match self.letter().await {
+            Letter::PeerUp { peer, incarnation } if peer == NodeId::of(name) => incarnation.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn message(&self) -> (NodeId, Bytes) {
+        match self.letter().await {
+            Letter::Message { from, bytes, .. } => (from, bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn tell(&self, name: &str, message: impl Into<Bytes>) {
+        assert!(self.links.queues[&NodeId::of(name)].push(message.into()));
+    }
+
+    async fn fatal(&mut self) -> String {
+        timeout(SOON, self.links.fatal.recv()).await.unwrap().unwrap().to_string()
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_find_each_other_and_messages_arrive_whole_and_in_order() {
+    let lab = Lab::new();
+    let a = Node::start(&lab.config("a", &["b"]), 1).await;
+    let b = Node::start(&lab.config("b", &["a"]), 2).await;
+    assert_eq!((a.up("b").await, b.up("a").await), (2, 1));
+    let big: Bytes =
+        (0..MAX_MESSAGE).map(|index| u8::try_from(index % 251).unwrap()).collect::<Vec<_>>().into();
+    for message in [Bytes::from_static(b"one"), big.clone(), Bytes::new(), Bytes::from_static(b"two")] {
+        a.tell("b", message.clone());
+        assert!(b.message().await == (NodeId::of("a"), message));
+    }
+    b.tell("a", "three");
+    assert_eq!(a.message().await, (NodeId::of("b"), Bytes::from_static(b"three")));
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_is_linked_again_with_its_new_life() {
+    let lab = Lab::new();
+    let a = Node::start(&lab.config("a", &["b"]), 1).await;
+    let config = lab.config("b", &["a"]);
+    let stop = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // Dropping the runtime is as sudden as the end of a process.
+        runtime.block_on(async { Node::start(&config, 2).await.up("a").await });
+    });
+    assert_eq!(a.up("b").await, 2);
+    stop.await.unwrap();
+    assert!(matches!(a.letter().await, Letter::PeerDown { .. }));
+    let _b = Node::start(&lab.config("b", &["a"]), 3).await;
+    assert_eq!(a.up("b").await, 3);
+}
+
+/// Both names: the one that dials for links, and the one that is only dialled.
+#[tokio::test]
+async fn a_second_node_with_a_taken_name_is_told_so() {
+    for name in ["a", "c"] {
+        let lab = Lab::new();
+        let b = Node::start(&lab.config("b", &["a", "c"]), 1).await;
+        let _first = Node::start(&lab.config(name, &["b"]), 2).await;
+        assert_eq!(b.up(name).await, 2);
+        let mut config = lab.config(name, &["b"]);
+        config.peer_link.as_mut().unwrap().listen.set_port(0);
+        let mut second = Node::start(&config, 3).await;
+        let expected = format!(
+            "b refuses this node: another node with the name \"{name}\" is running; give each node a name of its own"
+        );
+        assert_eq!(second.fatal().await, expected);
+        assert!(b.inbox.take().is_none(), "the first was not disturbed");
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_went_dumb_gives_way_to_the_same_node_started_again() {
+    let lab = Lab::new();
+    let b = Node::start(&lab.config("b", &["a"]), 1).await;
+    let own = Identity { name: "a".into(), group: "demo".into(), incarnation: Incarnation(2) };
+    let tls = Tls::load(&lab.keys("a").unwrap(), "a", "demo").unwrap();
+    let peer = lab.config("a", &["b"]).peers.remove(0);
+    let (fatal, _fatal) = mpsc::channel(1);
+    let mut dumb = dial::Dialer::new(peer, own, Some(tls), QUICK, fatal);
+    let _wire = dumb.next().await.unwrap();
+    assert_eq!(b.up("a").await, 2);
+    let _a = Node::start(&lab.config("a", &["b"]), 3).await;
+    assert!(matches!(b.letter().await, Letter::PeerDown { .. }));
+    assert_eq!(b.up("a").await, 3);
+}
+
+#[tokio::test]
+async fn only_a_certificate_of_the_group_for_the_very_name_opens_a_link() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let b = Node::start(&lab.config("b", &["a", "c"]), 1).await;
+    let peer = lab.config("a", &["b"]).peers.remove(0);
+    let call = async |name: &str, keys: &KeyFiles, ca: &Path| {
+        let own = Identity { name: name.into(), group: "demo".into(), incarnation: Incarnation(9) };
+        let keys = KeyFiles { ca: ca.to_owned(), ..keys.clone() };
+        // The name in the certificate is right for its files; what the greeting claims may be another.
+        let certified = keys.certificate.file_stem().unwrap().to_str().unwrap();
+        let tls = Tls::load(&keys, certified, "demo").unwrap();
+        let (fatal, _receiver) = mpsc::channel(1);
+        let dialer = dial::Dialer::new(peer.clone(), own, Some(tls), QUICK, fatal);
+        dialer.call_once().await
+    };
+    let (right, wrong) = (lab.keys("a").unwrap(), other.keys("a").unwrap());
+    let cases = [
+        (
+            "a certificate of another authority",
+            "a",
+            &wrong,
+            &right.ca,
+            "TLS: received fatal alert: DecryptError; both nodes",
+        ),
+        (
+            "an authority that did not sign b's",
+            "a",
+            &right,
+            &wrong.ca,
+            "TLS: invalid peer certificate: BadSignature; both nodes",
+        ),
+        (
+            "the certificate of another node",
+            "c",
+            &right,
+            &right.ca,
+            "it refuses this node: its certificate is not for \"c.demo.ferry\"",
+        ),
+        (
+            "a name that b does not know",
+            "x",
+            &right,
+            &right.ca,
+            "it refuses this node: its certificate is not for \"x.demo.ferry\"",
+        ),
+    ];
+    for (case, name, keys, ca, expected) in cases {
+        let why = call(name, keys, ca).await.unwrap_err();
+        assert!(why.contains(expected), "{case}: {why}");
+    }
+    assert!(b.inbox.take().is_none(), "nothing of it reached the data plane");
+    call("a", &right, &right.ca).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_wrong_keys_are_refused_at_the_start() {
+    let lab = Lab::new();
+    let keys = lab.keys("a").unwrap();
+    let error = |keys: KeyFiles| Tls::load(&keys, "a", "demo").err().unwrap().to_string();
+    let missing = error(KeyFiles { key: "/nonexistent.key".into(), ..keys.clone() });
+    assert!(missing.starts_with("cannot read /nonexistent.key: No such file"), "{missing}");
+    let foreign = error(KeyFiles { certificate: lab.keys("b").unwrap().certificate, ..keys.clone() });
+    assert!(
+        foreign.contains("b.pem: the certificate is not for a.demo.ferry; use the files that"),
+        "{foreign}"
+    );
+    let unpaired = error(KeyFiles { key: lab.keys("b").unwrap().key, ..keys.clone() });
+    assert!(unpaired.contains("b.key: "), "{unpaired}");
+    let empty = error(KeyFiles { ca: keys.key.clone(), ..keys });
+    assert!(empty.contains("a.key: holds no certificate"), "{empty}");
+}
+
+#[tokio::test]
+async fn plain_text_works_where_it_is_asked_for() {
+    let lab = Lab::new();
+    let [mut a, mut b] = [lab.config("a", &["b"]), lab.config("b", &["a"])];
+    for config in [&mut a, &mut b] {
+        config.peer_link.as_mut().unwrap().keys = None;
+    }
+    let (a, b) = (Node::start(&a, 1).await, Node::start(&b, 2).await);
+    assert_eq!((a.up("b").await, b.up("a").await), (2, 1));
+}
+
+/// Runs one end of a link against a test that speaks for the other.
+async fn run_link(wire: tokio::io::DuplexStream) -> String {
+    let (mailbox, _inbox) = mailbox().unwrap();
+    let (_queue, mut outgoing) = queue::queue();
+    let patience = Patience { ping: Duration::from_secs(1), silence: Duration::from_secs(3) };
+    link::run(Box::new(wire), NodeId::of("b"), &mut outgoing, &mailbox, &Pulse::default(), patience)
+        .await
+        .to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_link_is_given_up_after_three_seconds() {
+    let (wire, _silent) = tokio::io::duplex(1 << 16);
+    let start = Instant::now();
+    assert_eq!(run_link(wire).await, "nothing was heard for 3 s");
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_without_messages_stays_up_as_long_as_its_pings_are_answered() {
+    let (wire, mut other) = tokio::io::duplex(1 << 16);
+    let running = tokio::spawn(run_link(wire));
+    for _ in 0..60 {
+        let mut ping = [0; 5];
+        other.read_exact(&mut ping).await.unwrap();
+        assert_eq!(ping, frame_header(Kind::Ping, 0));
+        other.write_all(&frame_header(Kind::Pong, 0)).await.unwrap();
+    }
+    assert!(!running.is_finished());
+    drop(other);
+    let end = running.await.unwrap();
+    assert!(end.contains("closed") || end.contains("broke"), "{end}");
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_long_ends_the_link() {
+    let (wire, mut other) = tokio::io::duplex(1 << 16);
+    other.write_all(&frame_header(Kind::Message, MAX_MESSAGE + 1)).await.unwrap();
+    assert_eq!(run_link(wire).await, "it sent a frame of 8388610 octets, and 8388608 is the limit");
+}
