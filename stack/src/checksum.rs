@@ -108,6 +108,9 @@ pub const TCP: Field = Field { protocol: ip::TCP, offset: 16 };
 /// ICMPv6's checksum (RFC 4443 section 2.3).
 pub const ICMPV6: Field = Field { protocol: ip::ICMPV6, offset: 2 };
 
+/// Where UDP keeps its checksum (RFC 768), by which a completed UDP checksum is told from others.
+const UDP_OFFSET: u16 = 6;
+
 /// Fills the checksum field of a packet whose transport header starts at `upper_at`: wholly, or, if `partial`,
 /// with the folded sum of the pseudo-header only, noting in the packet's offload what is left to do.
 ///
@@ -136,7 +139,7 @@ pub fn complete(packet: &mut Packet) {
     // The field already holds the pseudo-header's sum, so that it is summed along with the rest.
     let sum = Sum::new().add(summed).add(&packet.body).finish();
     // Zero means "no checksum" in UDP; all ones is the same number (RFC 8200 section 8.1).
-    let sum = if sum == 0 { 0xffff } else { sum };
+    let sum = if sum == 0 && offset == UDP_OFFSET { 0xffff } else { sum };
     let Some(place) = packet.head.get_mut(at..at + 2) else { return };
     place.copy_from_slice(&sum.to_be_bytes());
     packet.offload.checksum = Checksum::Complete;
@@ -218,6 +221,21 @@ mod tests {
             complete(&mut packet);
             assert_eq!(packet.offload.checksum, Checksum::Complete);
             assert!(judge(&packet), "{in_head} octets in the head");
+        }
+    }
+
+    #[test]
+    fn only_udp_writes_all_ones_for_zero() {
+        let cases = [(6, 0xffff), (16, 0), (2, 0)];
+        for (offset, expected) in cases {
+            let mut packet = tcp_packet(&[], 0);
+            // What is summed comes to all ones, so that the checksum is zero.
+            packet.head[40..].fill(0);
+            packet.head[58..].fill(0xff);
+            packet.offload.checksum = Checksum::Partial { start: 40, offset };
+            complete(&mut packet);
+            let at = 40 + usize::from(offset);
+            assert_eq!(u16::from_be_bytes([packet.head[at], packet.head[at + 1]]), expected, "{offset}");
         }
     }
 

@@ -210,7 +210,7 @@ impl Bucket {
 
     /// Takes a token if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let came = now.since(self.filled).as_nanos() / self.every.as_nanos().max(1);
+        let came = self.filled.since(now).as_nanos() / self.every.as_nanos().max(1);
         let came = u32::try_from(came).unwrap_or(u32::MAX);
         self.tokens = self.tokens.saturating_add(came).min(self.burst);
         // The part of an interval that has passed counts on, except while the bucket is full.
