@@ -14,6 +14,8 @@ fn at(ms: u64) -> Instant {
     Instant::from_millis(ms)
 }
 
+type Make = fn() -> Cache;
+
 /// Packets are told apart by their length.
 fn packet(octets: usize) -> Packet {
     Packet { body: Bytes::from(vec![0; octets]), ..Packet::default() }
@@ -83,7 +85,6 @@ fn name(cache: &Cache, now: Instant) -> &'static str {
 #[test]
 fn an_advertisement_does_what_rfc_4861_appendix_c_says() {
     let (same, other, none) = (Some(MAC), Some(OTHER), None);
-    type Make = fn() -> Cache;
     let states: [(&str, Make); 5] = [
         ("incomplete", incomplete),
         ("reachable", reachable),
@@ -206,7 +207,7 @@ fn a_neighbour_that_is_not_used_costs_nothing() {
 
 #[test]
 fn progress_above_keeps_a_neighbour_reachable() {
-    let cases: [(&str, fn() -> Cache); 4] =
+    let cases: [(&str, Make); 4] =
         [("reachable", reachable), ("stale", stale), ("delay", delay), ("probe", probe)];
     for (state, make) in cases {
         let mut cache = make();
@@ -226,7 +227,7 @@ fn who_asks_us_is_remembered_but_not_trusted() {
     let mut cache = Cache::new(None);
     cache.heard(A, MAC, at(0));
     assert_eq!((name(&cache, at(0)), cache.deadline()), ("stale", None));
-    let cases: [(&str, fn() -> Cache, EthernetAddress, &str); 6] = [
+    let cases: [(&str, Make, EthernetAddress, &str); 6] = [
         ("incomplete", incomplete, MAC, "delay"),
         ("reachable", reachable, MAC, "reachable"),
         ("reachable, another address", reachable, OTHER, "stale"),

@@ -60,7 +60,11 @@ fn a_solicitation_for_our_address_is_answered_to_who_asks() {
         ("to us, by the group's link-layer address", Icmp { destination: US_GROUP, ..solicitation() }),
     ];
     for (name, solicitation) in cases {
-        assert_eq!(swallow(&mut interface(), solicitation.frame(), at(0)), [answer.clone()], "{name}");
+        assert_eq!(
+            swallow(&mut interface(), solicitation.frame(), at(0)),
+            core::slice::from_ref(&answer),
+            "{name}"
+        );
     }
     let nameless = Icmp { to_mac: MAC, destination: US, body: body(0, US, None), ..solicitation() };
     assert_eq!(
