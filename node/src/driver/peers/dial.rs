@@ -50,7 +50,9 @@ impl From<GreetError> for NotLinked {
     /// With TLS 1.3 the side that calls learns only here, when it reads first, that its certificate was refused.
     fn from(error: GreetError) -> Self {
         match error {
-            GreetError::Io(why) if why.get_ref().is_some_and(|why| why.is::<rustls::Error>()) => Self::Tls(why),
+            GreetError::Io(why) if why.get_ref().is_some_and(|why| why.is::<rustls::Error>()) => {
+                Self::Tls(why)
+            }
             error => Self::Greet(error),
         }
     }
