@@ -173,7 +173,7 @@ fn check_addresses(source: Ipv6Addr, destination: Ipv6Addr) -> Result<(), Proble
 fn step_over_hop_by_hop(packet: &[u8]) -> Result<(u8, usize), Problem> {
     let mut chain = Extensions::new(packet, packet.len());
     let first = chain.next().ok_or(Problem::Truncated)?;
-    options(packet, first, false)?;
+    options(packet, first, None)?;
     Ok(chain.rest())
 }
 
@@ -182,6 +182,7 @@ fn walk(packet: &[u8], mobility: bool) -> Result<(u8, usize), Problem> {
     let mut chain = Extensions::new(packet, packet.len());
     let mut named_at = chain::NEXT_HEADER_AT;
     let mut fragment = None;
+    let mut homes = mobility.then_some(0);
     for count in 0.. {
         let before = chain.rest();
         let Some(extension) = chain.next() else { break };
@@ -192,7 +193,7 @@ fn walk(packet: &[u8], mobility: bool) -> Result<(u8, usize), Problem> {
             Kind::HopByHop if before.1 > HEADER_LEN => {
                 return Err(Problem::Order { pointer: pointer(named_at) });
             }
-            Kind::HopByHop | Kind::Destination => options(packet, extension, mobility)?,
+            Kind::HopByHop | Kind::Destination => options(packet, extension, homes.as_mut())?,
             Kind::Routing => routing(packet, extension, mobility)?,
             Kind::Fragment if fragment_of_many(packet, extension.at) => {
                 if chain::fragment_offset(packet, extension.at) != Some(0) {
@@ -243,10 +244,11 @@ fn routing(packet: &[u8], extension: Extension, mobility: bool) -> Result<(), Pr
     }
 }
 
-/// Walks the options of a Hop-by-Hop or Destination Options header (RFC 8200 section 4.2).
-fn options(packet: &[u8], extension: Extension, mobility: bool) -> Result<(), Problem> {
+/// Walks the options of a Hop-by-Hop or Destination Options header (RFC 8200 section 4.2). `homes` counts the Home
+/// Address options of the packet; without it they are unknown.
+fn options(packet: &[u8], extension: Extension, mut homes: Option<&mut u8>) -> Result<(), Problem> {
     let header = packet.get(extension.range()).ok_or(Problem::Truncated)?;
-    let (mut at, mut count, mut padding, mut home) = (2, 0, 0, false);
+    let (mut at, mut count, mut padding) = (2, 0, 0);
     while let Some(kind) = header.get(at) {
         let len = match (kind, header.get(at + 1)) {
             (&chain::PAD_1, _) => 1,
@@ -260,14 +262,15 @@ fn options(packet: &[u8], extension: Extension, mobility: bool) -> Result<(), Pr
             padding += len;
         } else {
             (padding, count) = (0, count + 1);
-            if *kind == chain::HOME_ADDRESS && extension.kind == Kind::Destination && mobility {
-                // RFC 6275 section 6.3: 16 octets, at most once.
-                if len != 18 || home {
-                    return Err(Problem::Malformed);
+            match &mut homes {
+                // RFC 6275 section 6.3: 16 octets, at most once in a packet.
+                Some(homes) if *kind == chain::HOME_ADDRESS && extension.kind == Kind::Destination => {
+                    **homes += 1;
+                    if len != 18 || **homes > 1 {
+                        return Err(Problem::Malformed);
+                    }
                 }
-                home = true;
-            } else {
-                unknown_option(*kind, extension.at + at)?;
+                _ => unknown_option(*kind, extension.at + at)?,
             }
         }
         if padding > MAX_PADDING || count > MAX_OPTIONS {

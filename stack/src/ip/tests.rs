@@ -115,6 +115,19 @@ fn a_chain_that_is_bad_has_its_own_problem() {
             Problem::Malformed,
         ),
         ("a home address of 4 octets", vec![(DESTINATION, unknown(0xc9))], Problem::Malformed),
+        (
+            "two home addresses in two headers",
+            vec![(DESTINATION, home_address()), (DESTINATION, home_address())],
+            Problem::Malformed,
+        ),
+        (
+            "two home addresses in one",
+            vec![(
+                DESTINATION,
+                options(&[&home_address()[2..], &home_address()[6..], &[1, 4, 0, 0, 0, 0]].concat()),
+            )],
+            Problem::Malformed,
+        ),
         ("nine options", vec![(DESTINATION, options(&[0x1e, 0].repeat(11)))], Problem::Excess),
         (
             "eight octets of padding",

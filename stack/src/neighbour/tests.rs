@@ -270,3 +270,13 @@ fn a_scan_of_the_link_holds_few_packets() {
     assert_eq!(cache.entries.len(), MAX_INCOMPLETE);
     assert_eq!(cache.timers.len(), MAX_INCOMPLETE, "no timer outlives its entry");
 }
+
+#[test]
+fn a_scan_of_the_link_does_not_stop_the_search_for_the_gateway() {
+    let mut cache = Cache::new(Some(GATEWAY));
+    assert_eq!(cache.route(GATEWAY, packet(1), at(0)), None);
+    for n in 0..1000 {
+        assert_eq!(cache.route(nth(n), packet(1000), at(1)), None);
+    }
+    assert!(cache.entries.contains_key(&GATEWAY));
+}
