@@ -3,6 +3,7 @@
 use core::net::SocketAddrV6;
 
 use bytes::Bytes;
+use ferry_stack::Instant;
 use ferry_stack::tcp::Tcb;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,11 +60,12 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct Stream<'a> {
     tcb: &'a mut Tcb,
+    now: Instant,
 }
 
 impl<'a> Stream<'a> {
-    pub(crate) fn new(tcb: &'a mut Tcb) -> Self {
-        Self { tcb }
+    pub(crate) fn new(tcb: &'a mut Tcb, now: Instant) -> Self {
+        Self { tcb, now }
     }
 
     /// The client's address and port.
@@ -99,6 +101,12 @@ impl<'a> Stream<'a> {
     /// No more will be written: a FIN follows what is queued. Reading goes on.
     pub fn finish(&mut self) {
         self.tcb.finish();
+    }
+
+    /// Nothing more will be written or read: a FIN follows what is queued. If the client still sends something, it
+    /// gets a RST, so that it does not think that it was read.
+    pub fn close(&mut self) {
+        self.tcb.close(self.now);
     }
 
     /// Gives the connection up: what is queued is dropped and the client gets a RST.

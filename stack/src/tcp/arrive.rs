@@ -50,12 +50,13 @@ fn timestamps(tcb: &Tcb, segment: &Segment, now: Instant) -> Verdict {
     let Some(ours) = &tcb.timestamps else { return Verdict::Continue };
     match segment.options.timestamps {
         _ if segment.is_rst() => Verdict::Continue,
+        // A peer that lost its state does not know what was agreed on: RFC 5961 section 4 answers its SYN.
+        None if segment.is_syn() => Verdict::Continue,
         // RFC 7323 section 3.2.
         None => Verdict::Drop(Reason::MissingTimestamp),
         Some(theirs) => {
             let old = Seq(theirs.value).before(Seq(ours.recent));
-            let stale = ours.recent_at.since(now) > TIMESTAMP_MAX_AGE;
-            if old && !stale { Verdict::Acknowledge(Reason::Paws) } else { Verdict::Continue }
+            if old && !ours.is_stale(now) { Verdict::Acknowledge(Reason::Paws) } else { Verdict::Continue }
         }
     }
 }
@@ -112,6 +113,13 @@ fn acknowledgement(tcb: &Tcb, segment: &Segment, _: Instant) -> Verdict {
         Verdict::Acknowledge(Reason::AckTooOld)
     } else {
         Verdict::Continue
+    }
+}
+
+impl TimestampState<Instant> {
+    /// Whether TS.Recent is so old that it proves nothing (RFC 7323 section 5.5).
+    fn is_stale(&self, now: Instant) -> bool {
+        self.recent_at.since(now) > TIMESTAMP_MAX_AGE
     }
 }
 
@@ -199,10 +207,11 @@ impl Tcb {
 
     /// RFC 7323 section 4.3: the timestamp to echo is that of the segment that moves the left edge of the window.
     fn update_recent_timestamp(&mut self, segment: &Segment, now: Instant) {
-        let Some(TimestampState { recent, recent_at, .. }) = &mut self.timestamps else { return };
+        let Some(ours) = &mut self.timestamps else { return };
         let Some(theirs) = segment.options.timestamps else { return };
-        if segment.seq.at_or_before(self.rcv.last_ack) && !Seq(theirs.value).before(Seq(*recent)) {
-            (*recent, *recent_at) = (theirs.value, now);
+        let newer = !Seq(theirs.value).before(Seq(ours.recent)) || ours.is_stale(now);
+        if newer && segment.seq.at_or_before(self.rcv.last_ack) {
+            (ours.recent, ours.recent_at) = (theirs.value, now);
         }
     }
 
@@ -226,7 +235,7 @@ impl Tcb {
     pub(super) fn their_fin_in_order(&mut self, now: Instant) {
         self.rcv.nxt += 1;
         self.rcv.adv = self.rcv.adv.later(self.rcv.nxt);
-        self.pending.ack = true;
+        self.owe_ack();
         match self.state {
             State::Established => self.state = State::CloseWait,
             State::FinWait1 => self.state = State::Closing,

@@ -71,11 +71,14 @@ impl Tcb {
     /// Neither writes nor reads any more. Octets that were not read, or that still come, end the connection with
     /// a RST, because the other side must not think that they were consumed (RFC 9293 section 3.6.1).
     pub fn close(&mut self, now: Instant) {
-        if !self.rcv.unread.is_empty() {
+        let unread = !self.rcv.unread.is_empty();
+        self.rcv.discard = true;
+        self.rcv.unread.clear();
+        // In TIME-WAIT the other side is beyond caring, and old duplicates must still be kept off.
+        if unread && !matches!(self.state, State::TimeWait { .. }) {
             self.abort();
             return;
         }
-        self.rcv.discard = true;
         self.finish();
         if let State::FinWait2 { until } = &mut self.state {
             until.get_or_insert(now + self.config.fin_wait_2);
@@ -104,10 +107,13 @@ impl Tcb {
             return Err(Reason::NobodyReads);
         }
         self.note_segment_size(segment);
-        // Only what lies inside the window that we advertised.
+        // Only what lies inside the window that we advertised, and nothing behind a FIN.
         let skip = self.rcv.nxt.distance_from(segment.seq);
-        let room = self.rcv.adv.distance_from(segment.seq);
-        let (skip, room) = (skip.min(segment.payload.len()), room.min(segment.payload.len()));
+        if skip >= segment.payload.len() {
+            return Ok(());
+        }
+        let edge = self.rcv.fin.map_or(self.rcv.adv, |fin| fin.earlier(self.rcv.adv));
+        let room = edge.distance_from(segment.seq).min(segment.payload.len());
         if skip >= room {
             self.pending.ack = true;
             return Err(Reason::OutOfWindow);
@@ -125,6 +131,7 @@ impl Tcb {
 
     fn take_in_order(&mut self, octets: Bytes, now: Instant) {
         self.rcv.nxt += octets.len();
+        self.rcv.total += octets.len() as u64;
         self.rcv.unacked = self.rcv.unacked.saturating_add(u32::try_from(octets.len()).unwrap_or(u32::MAX));
         self.rcv.unread.push(octets);
         if self.rcv.reassembly.is_empty() {
@@ -134,16 +141,37 @@ impl Tcb {
         // RFC 5681 section 4.2: a segment that fills a gap is acknowledged at once.
         let follows = self.rcv.reassembly.take(self.rcv.nxt);
         self.rcv.nxt += follows.len();
+        self.rcv.total += follows.len() as u64;
         self.rcv.unread.append(follows);
-        self.pending.ack = true;
+        self.owe_ack();
     }
 
     fn take_out_of_order(&mut self, seq: crate::Seq, octets: &Bytes) {
-        let new = self.rcv.reassembly.insert(seq, octets);
-        if new == 0 {
+        if self.rcv.reassembly.insert(seq, octets) == Some(0) {
             self.rcv.duplicate = Some((seq, seq + octets.len()));
         }
-        self.pending.ack = true;
+        self.owe_ack();
+    }
+
+    /// Has what arrived acknowledged at once, unless acknowledgements are held back so far that the answer would
+    /// only repeat the last one, and look like a loss to the other side.
+    pub(super) fn owe_ack(&mut self) {
+        let rcv = &self.rcv;
+        let held = rcv.ack_release.is_some_and(|release| release.at_or_before(rcv.last_ack));
+        self.pending.ack |= !(held && rcv.last_ack.before(rcv.nxt));
+    }
+
+    /// Holds acknowledgements back at `release`, or no longer (`None`). What was acknowledged stays so. Sends an
+    /// acknowledgement if there is now something to acknowledge.
+    pub fn release_ack(&mut self, release: Option<crate::Seq>) {
+        self.rcv.ack_release = release;
+        self.pending.ack |= self.state.is_synchronised() && self.ack_number().after(self.rcv.last_ack);
+    }
+
+    /// What we acknowledge: everything in order, or as much of it as may be. Never goes back.
+    pub(super) fn ack_number(&self) -> crate::Seq {
+        let rcv = &self.rcv;
+        rcv.ack_release.map_or(rcv.nxt, |release| release.earlier(rcv.nxt).later(rcv.last_ack))
     }
 
     /// Eighth: check the FIN bit. A FIN beyond a gap waits for it to be filled.
@@ -153,7 +181,9 @@ impl Tcb {
         }
         if segment.is_fin() && self.rcv.fin.is_none() {
             let fin = segment.seq + segment.payload.len();
-            if fin.at_or_before(self.rcv.adv) {
+            // A FIN in front of octets that are here already is a lie.
+            if fin.at_or_before(self.rcv.adv) && self.rcv.reassembly.end().is_none_or(|end| end.at_or_before(fin))
+            {
                 self.rcv.fin = Some(fin);
             }
         }
@@ -166,9 +196,9 @@ impl Tcb {
     fn schedule_ack(&mut self, now: Instant) {
         if self.rcv.quick > 0 {
             self.rcv.quick -= 1;
-            self.pending.ack = true;
+            self.owe_ack();
         } else if self.rcv.unacked >= 2 * u32::from(self.rcv.seen_mss) {
-            self.pending.ack = true;
+            self.owe_ack();
         } else {
             self.timers.delayed_ack.get_or_insert(now + self.config.delayed_ack);
         }
@@ -182,15 +212,20 @@ impl Tcb {
 
     /// How far the right edge of the window could be moved: to all the room there is, but never back.
     fn right_edge(&self) -> crate::Seq {
-        let room = (self.config.receive_buffer as usize).saturating_sub(self.rcv.unread.len());
+        let room = self.largest_window().saturating_sub(self.rcv.unread.len());
         self.rcv.adv.later(self.rcv.nxt + room)
+    }
+
+    /// Octets that may be received and not read, as far as a window field can say so (RFC 7323 section 2.2).
+    fn largest_window(&self) -> usize {
+        (self.config.receive_buffer as usize).min(usize::from(u16::MAX) << self.rcv.wscale)
     }
 
     /// Whether the window has opened so far that the other side should be told without being asked
     /// (RFC 9293 section 3.8.6.2.2, silly window syndrome avoidance).
     fn window_update_due(&self) -> bool {
         let mss = usize::from(self.rcv.seen_mss);
-        let (edge, buffer) = (self.right_edge(), self.config.receive_buffer as usize);
+        let (edge, buffer) = (self.right_edge(), self.largest_window());
         let growth = edge.distance_from(self.rcv.adv);
         let left = self.rcv.adv.distance_from(self.rcv.nxt);
         growth >= buffer / 2 || (left < mss && growth >= mss.min(buffer / 2))
@@ -203,7 +238,7 @@ impl Tcb {
     pub(super) fn advertise(&mut self, ack: crate::Seq) -> u16 {
         let edge = self.right_edge();
         let growth = edge.distance_from(self.rcv.adv);
-        let mss = usize::from(self.rcv.seen_mss).min(self.config.receive_buffer as usize / 2);
+        let mss = usize::from(self.rcv.seen_mss).min(self.largest_window() / 2);
         let edge = if growth >= mss { edge } else { self.rcv.adv };
         let unit = 1_usize << self.rcv.wscale;
         let units = edge.distance_from(ack).div_ceil(unit);

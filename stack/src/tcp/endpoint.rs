@@ -206,6 +206,7 @@ impl Endpoint {
         let Some(connection) = self.connections.get_mut(handle) else { return Arrival::Unknown };
         if reopens(&connection.tcb, segment) {
             self.remove(handle);
+            self.events.push_back(Event::Closed(handle, *flow, Ending::Finished));
             return Arrival::Unknown;
         }
         let opening = connection.tcb.state == State::SynReceived;

@@ -57,6 +57,13 @@ impl Tcb {
         tcb
     }
 
+    /// A connection that is gone: nothing can be read or written.
+    pub fn closed(flow: Flow, now: Instant) -> Self {
+        let config = Config::default();
+        let opening = Opening { config, iss: Seq(0), first_timestamp: 0, flow_label: 0, path_mtu: u16::MAX };
+        Self::blank(flow, &opening, State::Closed(Ending::Finished), now)
+    }
+
     fn blank(flow: Flow, opening: &Opening, state: State<Instant>, now: Instant) -> Self {
         let Opening { config, iss, path_mtu, flow_label, .. } = *opening;
         let mut tcb = Self {
@@ -257,6 +264,7 @@ impl RecvSpace {
             unacked: 0,
             quick: QUICK_ACKS,
             seen_mss: DEFAULT_MSS,
+            total: 0,
             duplicate: None,
         }
     }

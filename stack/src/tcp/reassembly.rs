@@ -42,14 +42,22 @@ impl Reassembly {
         self.islands.iter().map(|island| island.octets.len()).sum()
     }
 
-    /// Keeps octets that arrived; those that are there already win. Returns how many were new; none too if there
-    /// are too many islands.
-    pub fn insert(&mut self, seq: Seq, octets: &Bytes) -> usize {
+    /// The sequence number after the last octet, if there is one.
+    pub fn end(&self) -> Option<Seq> {
+        self.islands.last().map(Island::end)
+    }
+
+    /// Keeps octets that arrived; those that are there already win. Returns how many were new; `None` if there are
+    /// too many islands for them.
+    pub fn insert(&mut self, seq: Seq, octets: &Bytes) -> Option<usize> {
         let end = seq + octets.len();
         let first = self.islands.partition_point(|island| island.end().before(seq));
         let last = self.islands.partition_point(|island| island.seq.at_or_before(end));
-        if octets.is_empty() || (first == last && self.islands.len() >= MAX_ISLANDS) {
-            return 0;
+        if octets.is_empty() {
+            return Some(0);
+        }
+        if first == last && self.islands.len() >= MAX_ISLANDS {
+            return None;
         }
         self.arrivals = self.arrivals.wrapping_add(1);
         let mut merged = Island { seq, octets: Queue::default(), arrival: self.arrivals };
@@ -72,7 +80,7 @@ impl Reassembly {
         }
         fill(&mut merged, end);
         self.islands.insert(first, merged);
-        new
+        Some(new)
     }
 
     /// Takes out what now follows in order at `nxt`.
@@ -172,7 +180,7 @@ mod tests {
                 let octets = Bytes::copy_from_slice(&text[at..(at + len).min(text.len())]);
                 let before = model.len();
                 model.extend((at..at + octets.len()).map(|index| (index, text[index])));
-                prop_assert_eq!(reassembly.insert(start + at, &octets), model.len() - before);
+                prop_assert_eq!(reassembly.insert(start + at, &octets), Some(model.len() - before));
                 prop_assert_eq!(reassembly.len(), model.len());
                 prop_assert!(reassembly.is_sound(start - 1, start + 256_u32));
             }

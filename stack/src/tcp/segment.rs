@@ -28,6 +28,18 @@ pub struct Flow {
     pub remote: SocketAddrV6,
 }
 
+impl Flow {
+    /// The flow of a datagram that arrived, if it is long enough to carry TCP ports. Nothing else is checked: enough
+    /// to send it on, not to act on it.
+    pub fn of(datagram: &Datagram) -> Option<Self> {
+        let (&[a, b, c, d], _) = datagram.upper_bytes().split_first_chunk::<4>()?;
+        Some(Self {
+            local: SocketAddrV6::new(datagram.destination, u16::from_be_bytes([c, d]), 0, 0),
+            remote: SocketAddrV6::new(datagram.source, u16::from_be_bytes([a, b]), 0, 0),
+        })
+    }
+}
+
 /// A range of sequence numbers: from the first to before the second.
 pub type Block = (Seq, Seq);
 

@@ -166,6 +166,8 @@ pub struct RecvSpace {
     pub quick: u8,
     /// The largest payload seen in one segment: an estimate of the other side's segment size.
     pub seen_mss: u16,
+    /// Octets received in order in all.
+    pub total: u64,
     /// A duplicate to be reported (RFC 2883).
     pub duplicate: Option<(Seq, Seq)>,
 }

@@ -1,0 +1,89 @@
+//! A segment of a connection that nobody here knows: the others are asked before anything is refused, because a
+//! RST in doubt would kill a connection that lives elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ferry_handoff::{Message, NodeId};
+use ferry_stack::Instant;
+use ferry_stack::ip::Packet;
+use ferry_stack::tcp::{Flow, Segment};
+
+use super::Node;
+use super::places::Place;
+
+/// How long the others may think. After it the segment is forgotten; the client sends it again.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Questions under way at once: a flood of strange segments costs no more.
+const MAX_ASKS: usize = 1024;
+
+/// Questions that are not answered.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    asks: BTreeMap<Flow, Ask>,
+}
+
+#[derive(Debug)]
+struct Ask {
+    /// What the client gets if nobody knows the connection.
+    reset: Option<Packet>,
+    silent: BTreeSet<NodeId>,
+    until: Instant,
+}
+
+impl Asks {
+    /// A node does not own the connection. Once all have said so, the client may be told.
+    pub(super) fn denied(&mut self, flow: &Flow, by: NodeId) -> Option<Packet> {
+        let ask = self.asks.get_mut(flow)?;
+        ask.silent.remove(&by);
+        if ask.silent.is_empty() { self.asks.remove(flow)?.reset } else { None }
+    }
+
+    /// Somebody owns it.
+    pub(super) fn answered(&mut self, flow: &Flow) {
+        self.asks.remove(flow);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.asks.values().map(|ask| ask.until).min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.asks.retain(|_, ask| ask.until > now);
+    }
+}
+
+impl Node {
+    /// Asks the others whose connection this is. Alone in the group there is nobody to ask; with one of them out
+    /// of reach there is no certainty, so the client gets no RST, and tries again.
+    pub(super) fn ask(&mut self, flow: Flow, segment: &Segment, now: Instant) {
+        if self.asks.asks.contains_key(&flow) || self.asks.asks.len() >= MAX_ASKS {
+            return;
+        }
+        let silent: BTreeSet<_> = self.peers.reachable().collect();
+        if silent.is_empty() && self.peers.all_up() {
+            return self.reset(&flow, segment, now);
+        }
+        let reset = if self.peers.all_up() { self.tcp.refuse(&flow, segment) } else { None };
+        for peer in &silent {
+            self.tell(*peer, &Message::Ask { flow });
+        }
+        self.asks.asks.insert(flow, Ask { reset, silent, until: now + PATIENCE });
+    }
+
+    /// Another node asks whose connection this is.
+    pub(super) fn asked(&mut self, from: NodeId, flow: Flow) {
+        let ours = self.tcp.find(&flow).and_then(|handle| self.owned.get(&handle)).map(|owned| owned.epoch);
+        let answer = match (ours, self.places.get(&flow)) {
+            (Some(epoch), _) => Message::Owner { flow, epoch, node: self.id },
+            (None, Some(Place::Arriving(arriving))) => {
+                Message::Owner { flow, epoch: arriving.epoch, node: self.id }
+            }
+            (None, Some(Place::Elsewhere(route))) if route.to != from => {
+                Message::Owner { flow, epoch: route.epoch, node: route.to }
+            }
+            _ => Message::NotMine { flow },
+        };
+        self.tell(from, &answer);
+    }
+}

@@ -1,0 +1,253 @@
+//! The node itself, sans-I/O: what arrives is brought to the connection that it belongs to, wherever that lives.
+
+mod ask;
+mod commands;
+mod moves;
+mod peers;
+mod places;
+mod segments;
+mod service;
+mod sessions;
+mod setup;
+mod status;
+#[cfg(test)]
+mod tests;
+mod updates;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use ferry_handoff::{Epoch, Handoffs, Incarnation, Message, NodeId, Snapshot};
+use ferry_mipv6::{Stage, TUNNEL_OVERHEAD};
+use ferry_stack::interface::{Address, Config as InterfaceConfig};
+use ferry_stack::tcp::{Endpoint, Flow, Handle, Listener, MapKey, Path, Secret, Tcb};
+use ferry_stack::{Instant, Interface};
+
+use self::ask::Asks;
+use self::commands::Jobs;
+use self::peers::Peers;
+use self::places::Place;
+use self::service::AnySession;
+pub use self::service::Service;
+pub use self::setup::{Peer, Placement, Setup, SetupError};
+use self::updates::Updates;
+use crate::io::{Counters, Input, Output, Trace, TraceEvent};
+
+/// Octets of an IPv6 header and a TCP header without options.
+const HEADERS: u16 = 60;
+
+/// One node of a group: an IPv6 host that owns connections of the group's clients, and gives and takes them.
+///
+/// Feed it by [`Node::handle`], then call [`Node::poll`] until it says [`Output::WaitUntil`]; call
+/// [`Node::handle`] with [`Input::Tick`] when that moment has come. It reads no clock, no socket and no randomness.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    group: String,
+    id: NodeId,
+    incarnation: Incarnation,
+    care_of: Ipv6Addr,
+    service_address: Ipv6Addr,
+    contact: NodeId,
+    placement: Placement,
+    peers: Peers,
+    interface: Interface,
+    stage: Stage,
+    tcp: Endpoint,
+    path: Path,
+    services: BTreeMap<u16, Service>,
+    owned: BTreeMap<Handle, Owned>,
+    /// Connections that are not here: where their segments go.
+    places: HashMap<Flow, Place, MapKey>,
+    handoffs: Handoffs,
+    updates: Updates,
+    asks: Asks,
+    jobs: Jobs,
+    draining: bool,
+    outputs: VecDeque<Output>,
+    started: Instant,
+    counters: Counters,
+}
+
+/// A connection that this node owns.
+#[derive(Debug)]
+struct Owned {
+    flow: Flow,
+    epoch: Epoch,
+    /// The greatest epoch that was offered to another node.
+    offered: Epoch,
+    /// Absent until the handshake is over.
+    session: Option<AnySession>,
+}
+
+impl Node {
+    /// A node without connections.
+    pub fn new(setup: Setup, now: Instant) -> Result<Self, SetupError> {
+        setup.check()?;
+        let secret = Secret::new(setup.secret);
+        let id = NodeId::of(&setup.name);
+        let contact = NodeId::of(&setup.contact);
+        let mut tcp = Endpoint::new(secret.clone(), setup.mtu, setup.offload);
+        let tunnelled = setup.mtu - HEADERS - TUNNEL_OVERHEAD;
+        let config = ferry_stack::tcp::Config { mss: setup.tcp.mss.min(tunnelled), ..setup.tcp };
+        for service in &setup.services {
+            tcp.listen(service.port(), Listener::new(config));
+        }
+        let key = siphasher::sip::SipHasher13::new_with_key(&secret.map_key());
+        let mut node = Self {
+            id,
+            contact,
+            incarnation: setup.incarnation,
+            care_of: setup.care_of.address,
+            service_address: setup.service_address,
+            placement: setup.placement,
+            interface: Interface::new(InterfaceConfig {
+                mac: setup.mac,
+                addresses: vec![setup.care_of],
+                gateway: Some(setup.gateway),
+                mtu: setup.mtu,
+            }),
+            stage: Stage::new(setup.peers.iter().map(|peer| peer.care_of)),
+            peers: Peers::new(setup.peers),
+            tcp,
+            path: Path { overhead: 0, segmentation: setup.offload },
+            services: setup.services.into_iter().map(|service| (service.port(), service)).collect(),
+            owned: BTreeMap::new(),
+            places: HashMap::with_hasher(MapKey(key)),
+            handoffs: Handoffs::new(),
+            updates: Updates::default(),
+            asks: Asks::default(),
+            jobs: Jobs::default(),
+            draining: false,
+            outputs: VecDeque::new(),
+            started: now,
+            counters: Counters::default(),
+            name: setup.name,
+            group: setup.group,
+        };
+        if node.is_contact() {
+            let address = Address { address: node.service_address, prefix_len: 128 };
+            node.interface.add_address(address, true, now);
+        }
+        Ok(node)
+    }
+
+    /// Whether this node answers for the service address on the home link.
+    pub fn is_contact(&self) -> bool {
+        self.id == self.contact
+    }
+
+    /// This life of the node, as it tells its peers.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Something happened.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Frame(frame) => {
+                self.counters.frames_in += 1;
+                if let Some(datagram) = self.interface.receive(frame, now) {
+                    self.receive(datagram, now);
+                }
+            }
+            Input::Peer { from, bytes } => self.receive_message(from, &bytes, now),
+            Input::PeerUp { peer, incarnation } => self.peer_up(peer, incarnation, now),
+            Input::PeerDown { peer } => self.peer_down(peer, now),
+            Input::Command { id, command } => self.command(id, command, now),
+            Input::Tick => {}
+        }
+        self.handle_timeout(now);
+        self.settle(now);
+    }
+
+    /// The next thing that the node wants done. Call until [`Output::WaitUntil`].
+    pub fn poll(&mut self, now: Instant) -> Output {
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        loop {
+            if let Some(frame) = self.interface.poll_transmit() {
+                self.counters.frames_out += 1;
+                return Output::Frame(frame);
+            }
+            let path = self.path;
+            match self.tcp.poll_transmit(now, |_| path) {
+                Some((_, packet)) => self.interface.send(packet, now),
+                None => break,
+            }
+        }
+        self.settle(now);
+        match self.outputs.pop_front() {
+            Some(output) => output,
+            None => Output::WaitUntil(self.deadline()),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [
+            self.interface.deadline(),
+            self.tcp.deadline(),
+            self.handoffs.deadline(),
+            self.updates.deadline(),
+            self.asks.deadline(),
+            self.peers.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.interface.handle_timeout(now);
+        self.tcp.handle_timeout(now);
+        self.handoffs.handle_timeout(now);
+        self.repeat_updates(now);
+        self.asks.handle_timeout(now);
+        self.tell_load(now);
+    }
+
+    /// Runs sessions and handoffs until nothing more follows from what has happened.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(event) = self.tcp.poll_event() {
+                self.session_event(event, now);
+            } else if let Some(action) = self.handoffs.poll() {
+                self.act(action, now);
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// The connections that this node owns, each as the snapshot that would move now. For tests and experiments.
+    pub fn snapshots(&self, now: Instant) -> Vec<Snapshot> {
+        let snapshot = |(handle, owned): (&Handle, &Owned)| {
+            let tcb = self.tcp.get(*handle)?.clone();
+            Some(self.snapshot(owned, tcb.freeze(now), owned.epoch))
+        };
+        self.owned.iter().filter_map(snapshot).collect()
+    }
+
+    /// The running control blocks of the connections that this node owns.
+    pub fn control_blocks(&self) -> impl Iterator<Item = &Tcb> {
+        self.owned.keys().filter_map(|handle| self.tcp.get(*handle))
+    }
+
+    fn snapshot(&self, owned: &Owned, tcb: Tcb<Duration>, epoch: Epoch) -> Snapshot {
+        let service = self.services.get(&owned.flow.local.port());
+        let encode = |session| service.and_then(|service| service.encode(session).ok());
+        let session = owned.session.as_ref().and_then(encode).unwrap_or_default();
+        let service = service.map(|service| service.name().to_owned()).unwrap_or_default();
+        Snapshot { epoch, service, tcb, session }
+    }
+
+    fn tell(&mut self, to: NodeId, message: &Message) {
+        self.outputs.push_back(Output::Peer { to, bytes: message.encode() });
+    }
+
+    fn trace(&mut self, event: TraceEvent, now: Instant) {
+        self.outputs.push_back(Output::Trace(Trace { at_ns: now.nanos(), event }));
+    }
+}

@@ -1,0 +1,184 @@
+//! Handoffs: what the node does when a connection leaves or comes.
+
+use std::collections::VecDeque;
+
+use ferry_handoff::{Action, Epoch, Failure, NodeId, Refusal, Snapshot};
+use ferry_stack::Instant;
+use ferry_stack::ip::Datagram;
+use ferry_stack::tcp::Flow;
+
+use super::places::{Arriving, Place, Route};
+use super::service::AnySession;
+use super::{Node, Owned};
+use crate::io::{Step, TraceEvent};
+use crate::session::Event;
+
+impl Node {
+    /// Carries out what a handoff asks for.
+    pub(super) fn act(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Send { to, message } => self.tell(to, &message),
+            Action::Hold { flow, from, epoch } => self.hold(flow, from, epoch, now),
+            Action::Release { flow } => self.release(&flow, now),
+            Action::Freeze { flow, to, epoch } => self.freeze(flow, to, epoch, now),
+            Action::Install { flow, from, snapshot } => self.install(flow, from, *snapshot, now),
+            Action::Given { flow, to, epoch } => self.given(flow, to, epoch, now),
+            Action::Failed { flow, to, why, resume } => self.failed(flow, to, &why, resume, now),
+            Action::Forget { flow, epoch } => {
+                // The contact node relays as long as the connection lives; the owner says when it ends.
+                if !self.is_contact() {
+                    self.forget_place(&flow, epoch);
+                }
+            }
+        }
+    }
+
+    /// Starts to give a connection away. `false` if there is nothing to give.
+    pub(super) fn give(&mut self, flow: Flow, to: NodeId, now: Instant) -> bool {
+        let Some(owned) = self.tcp.find(&flow).and_then(|handle| self.owned.get_mut(&handle)) else {
+            return false;
+        };
+        let Some(service) = self.services.get(&flow.local.port()) else { return false };
+        owned.offered = owned.offered.next();
+        let epoch = owned.offered;
+        self.handoffs.give(flow, to, epoch, service.name(), now);
+        self.step(flow, to, epoch, Step::Asked, now);
+        true
+    }
+
+    fn hold(&mut self, flow: Flow, from: NodeId, epoch: Epoch, now: Instant) {
+        let before = self.places.get(&flow).and_then(Place::route);
+        let arriving = Arriving { from, epoch, before, held: VecDeque::new(), octets: 0 };
+        self.places.insert(flow, Place::Arriving(arriving));
+        self.step(flow, from, epoch, Step::Reserved, now);
+    }
+
+    /// The connection does not come: its segments go where they went before.
+    fn release(&mut self, flow: &Flow, now: Instant) {
+        let Some(Place::Arriving(arriving)) = self.places.remove(flow) else { return };
+        let route = arriving.before.unwrap_or(Route { to: arriving.from, epoch: arriving.epoch });
+        if self.is_contact() || arriving.before.is_some() {
+            self.places.insert(*flow, Place::Elsewhere(route));
+        }
+        for datagram in arriving.held {
+            self.forward(datagram, route.to, now);
+        }
+    }
+
+    /// The acceptor is ready: the connection leaves.
+    fn freeze(&mut self, flow: Flow, to: NodeId, epoch: Epoch, now: Instant) {
+        let handle = self.tcp.find(&flow).filter(|handle| self.owned.contains_key(handle));
+        let Some((handle, tcb)) = handle.and_then(|handle| Some((handle, self.tcp.export(handle, now)?)))
+        else {
+            self.handoffs.ended(&flow, now);
+            return;
+        };
+        let Some(owned) = self.owned.remove(&handle) else { return };
+        let snapshot = self.snapshot(&owned, tcb, epoch);
+        match self.handoffs.frozen(&snapshot, now) {
+            Ok(snapshot_bytes) => {
+                self.updates.forget(&flow);
+                self.places.insert(flow, Place::Elsewhere(Route { to, epoch }));
+                self.step(flow, to, epoch, Step::Frozen { snapshot_bytes }, now);
+            }
+            // Nothing has left: it goes on as if it had not been asked.
+            Err(_) => self.put_back(owned, snapshot, now),
+        }
+    }
+
+    fn put_back(&mut self, owned: Owned, snapshot: Snapshot, now: Instant) {
+        if let Ok(handle) = self.tcp.import(snapshot.tcb, now) {
+            self.owned.insert(handle, owned);
+        }
+    }
+
+    /// A connection has come.
+    fn install(&mut self, flow: Flow, from: NodeId, snapshot: Snapshot, now: Instant) {
+        let epoch = snapshot.epoch;
+        let session = match self.adopt(&flow, &snapshot) {
+            Ok(session) => session,
+            Err(why) => return self.reject(flow, from, epoch, why, now),
+        };
+        let handle = match self.tcp.import(snapshot.tcb, now) {
+            Ok(handle) => handle,
+            Err(why) => return self.reject(flow, from, epoch, Refusal::Snapshot(why.to_string()), now),
+        };
+        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session });
+        self.handoffs.installed(flow, from, epoch);
+        self.counters.taken += 1;
+        let held = match self.places.remove(&flow) {
+            Some(Place::Arriving(arriving)) => arriving.held,
+            _ => VecDeque::new(),
+        };
+        self.step(flow, from, epoch, Step::Installed { held: held.len() }, now);
+        self.tell_owner(flow, epoch, now);
+        self.peers.load_changed(now);
+        self.run(handle, Event::Adopted, now);
+        self.replay(flow, held, now);
+    }
+
+    fn replay(&mut self, flow: Flow, held: VecDeque<Datagram>, now: Instant) {
+        for datagram in held {
+            self.deliver(flow, None, &datagram, now);
+        }
+    }
+
+    /// The session of a connection that has come, if it can go on here. A connection in its handshake has none.
+    fn adopt(&self, flow: &Flow, snapshot: &Snapshot) -> Result<Option<AnySession>, Refusal> {
+        let service =
+            self.services.get(&flow.local.port()).filter(|service| service.name() == snapshot.service);
+        let service = service.ok_or_else(|| Refusal::NoSuchService(snapshot.service.clone()))?;
+        if *flow.local.ip() != self.service_address {
+            return Err(Refusal::Snapshot("the connection is of another service address".into()));
+        }
+        if !snapshot.tcb.state.is_synchronised() && snapshot.session.is_empty() {
+            return Ok(None);
+        }
+        service.adopt(&snapshot.session).map(Some).map_err(Refusal::Session)
+    }
+
+    fn reject(&mut self, flow: Flow, from: NodeId, epoch: Epoch, why: Refusal, now: Instant) {
+        self.step(flow, from, epoch, Step::Failed { why: why.to_string() }, now);
+        self.handoffs.rejected(flow, from, epoch, why, now);
+    }
+
+    fn given(&mut self, flow: Flow, to: NodeId, epoch: Epoch, now: Instant) {
+        self.counters.given += 1;
+        self.peers.load_changed(now);
+        self.step(flow, to, epoch, Step::Taken, now);
+        self.moved(flow, now);
+    }
+
+    fn failed(&mut self, flow: Flow, to: NodeId, why: &Failure, resume: Option<Box<Snapshot>>, now: Instant) {
+        self.counters.handoffs_failed += 1;
+        if let Some(snapshot) = resume {
+            self.resume(flow, *snapshot, now);
+        }
+        let epoch =
+            self.tcp.find(&flow).and_then(|handle| self.owned.get(&handle)).map(|owned| owned.offered);
+        self.step(flow, to, epoch.unwrap_or_default(), Step::Failed { why: why.to_string() }, now);
+        self.not_moved(flow, to, why, now);
+    }
+
+    /// The acceptor will never run it: it goes on here, under a new epoch.
+    fn resume(&mut self, flow: Flow, snapshot: Snapshot, now: Instant) {
+        let epoch = snapshot.epoch;
+        let Ok(session) = self.adopt(&flow, &snapshot) else { return };
+        let Ok(handle) = self.tcp.import(snapshot.tcb, now) else { return };
+        self.places.remove(&flow);
+        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session });
+        self.tell_owner(flow, epoch, now);
+        self.run(handle, Event::Adopted, now);
+    }
+
+    fn step(&mut self, flow: Flow, peer: NodeId, epoch: Epoch, step: Step, now: Instant) {
+        let event = TraceEvent::Handoff {
+            client: flow.remote,
+            port: flow.local.port(),
+            epoch: epoch.0,
+            peer: self.peers.name(peer).to_owned(),
+            step,
+        };
+        self.trace(event, now);
+    }
+}

@@ -1,0 +1,223 @@
+//! The other nodes of the group, as they are seen from here.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use ferry_handoff::{Incarnation, Message, NodeId};
+use ferry_stack::Instant;
+
+use super::setup::{Peer, Placement};
+use super::{Node, Place};
+use crate::io::{PeerStatus, TraceEvent};
+
+/// The load is told at most so often.
+const LOAD_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The other nodes of the group.
+#[derive(Debug)]
+pub(super) struct Peers {
+    peers: BTreeMap<NodeId, State>,
+    by_address: BTreeMap<Ipv6Addr, NodeId>,
+    /// Whose turn it is, for placement: counts the connections placed.
+    turn: usize,
+    /// When the others are to be told our load.
+    tell_load: Option<Instant>,
+    told_load: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct State {
+    peer: Peer,
+    up: Option<Incarnation>,
+    connections: u32,
+    open: bool,
+}
+
+impl Peers {
+    pub(super) fn new(peers: Vec<Peer>) -> Self {
+        let by_address = peers.iter().map(|peer| (peer.care_of, NodeId::of(&peer.name))).collect();
+        let state =
+            |peer: Peer| (NodeId::of(&peer.name), State { peer, up: None, connections: 0, open: false });
+        let peers = peers.into_iter().map(state).collect();
+        Self { peers, by_address, turn: 0, tell_load: None, told_load: None }
+    }
+
+    pub(super) fn at(&self, address: Ipv6Addr) -> Option<NodeId> {
+        self.by_address.get(&address).copied()
+    }
+
+    pub(super) fn care_of(&self, peer: NodeId) -> Option<Ipv6Addr> {
+        self.peers.get(&peer).map(|state| state.peer.care_of)
+    }
+
+    pub(super) fn name(&self, peer: NodeId) -> &str {
+        self.peers.get(&peer).map_or("?", |state| &state.peer.name)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.peers.values().map(|state| state.peer.name.as_str())
+    }
+
+    pub(super) fn is_known(&self, peer: NodeId) -> bool {
+        self.peers.contains_key(&peer)
+    }
+
+    pub(super) fn is_up(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|state| state.up.is_some())
+    }
+
+    pub(super) fn all_up(&self) -> bool {
+        self.peers.values().all(|state| state.up.is_some())
+    }
+
+    pub(super) fn reachable(&self) -> impl Iterator<Item = NodeId> {
+        self.peers.iter().filter(|(_, state)| state.up.is_some()).map(|(id, _)| *id)
+    }
+
+    /// Whether a node can be given new connections.
+    pub(super) fn takes_connections(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(State::takes_connections)
+    }
+
+    /// The nodes that can be given connections, the least loaded first.
+    pub(super) fn takers(&self) -> Vec<NodeId> {
+        let mut takers: Vec<_> = self.peers.iter().filter(|(_, state)| state.takes_connections()).collect();
+        takers.sort_by_key(|(_, state)| state.connections);
+        takers.into_iter().map(|(id, _)| *id).collect()
+    }
+
+    /// Who is to serve a new connection: another node, or `None` for this one, which owns `own` connections and
+    /// is a candidate if `open`.
+    pub(super) fn choose(&mut self, placement: Placement, own: usize, open: bool) -> Option<NodeId> {
+        let takers = self.takers();
+        match placement {
+            Placement::Local if open => None,
+            Placement::Local | Placement::LeastConnections => {
+                let least = *takers.first()?;
+                let lighter = self.peers.get(&least).is_some_and(|state| (state.connections as usize) < own);
+                (lighter || !open).then_some(least)
+            }
+            Placement::RoundRobin => {
+                let mut candidates: Vec<_> = takers.into_iter().map(Some).collect();
+                candidates.sort();
+                if open || candidates.is_empty() {
+                    candidates.insert(0, None);
+                }
+                self.turn = self.turn.wrapping_add(1);
+                candidates[(self.turn - 1) % candidates.len()]
+            }
+        }
+    }
+
+    /// A connection was placed there: it counts until the node tells its load itself.
+    pub(super) fn count_placed(&mut self, peer: NodeId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.connections += 1;
+        }
+    }
+
+    /// Our load has changed: the others will be told soon.
+    pub(super) fn load_changed(&mut self, now: Instant) {
+        let earliest = self.told_load.map_or(now, |told| told + LOAD_INTERVAL);
+        self.tell_load.get_or_insert(if earliest > now { earliest } else { now });
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.tell_load
+    }
+
+    pub(super) fn status(&self) -> Vec<PeerStatus> {
+        let status = |state: &State| PeerStatus {
+            name: state.peer.name.clone(),
+            care_of: state.peer.care_of,
+            up: state.up.is_some(),
+            connections: state.connections as usize,
+        };
+        let mut peers: Vec<_> = self.peers.values().map(status).collect();
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        peers
+    }
+}
+
+impl State {
+    fn takes_connections(&self) -> bool {
+        self.up.is_some() && self.open
+    }
+}
+
+impl Node {
+    pub(super) fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
+        let Some(state) = self.peers.peers.get_mut(&peer) else { return };
+        let reborn = state.up.is_some_and(|known| known != incarnation);
+        state.up = Some(incarnation);
+        if reborn {
+            state.open = false;
+        }
+        self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: true }, now);
+        self.handoffs.peer_up(peer, incarnation, now);
+        self.repeat_updates_to(peer, now);
+        // Everybody, the newcomer among them.
+        self.peers.tell_load = Some(now);
+    }
+
+    pub(super) fn peer_down(&mut self, peer: NodeId, now: Instant) {
+        let Some(state) = self.peers.peers.get_mut(&peer) else { return };
+        (state.up, state.open) = (None, false);
+        self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: false }, now);
+        self.handoffs.peer_down(peer);
+    }
+
+    /// A message from another node. The driver vouches for the sender, not for what it says.
+    pub(super) fn receive_message(&mut self, from: NodeId, bytes: &[u8], now: Instant) {
+        let message = Message::decode(bytes);
+        let Ok(message) = message.as_ref() else {
+            self.counters.dropped += 1;
+            return;
+        };
+        if !self.peers.is_known(from) {
+            self.counters.dropped += 1;
+            return;
+        }
+        match message {
+            Message::Owner { flow, epoch, node } => self.owner_told(from, *flow, *epoch, *node, now),
+            Message::OwnerSeen { flow, epoch } => self.updates.seen(flow, *epoch),
+            Message::Ended { flow, epoch } => self.forget_place(flow, *epoch),
+            Message::Ask { flow } => self.asked(from, *flow),
+            Message::NotMine { flow } => self.not_mine(from, flow, now),
+            Message::Load { connections, open } => {
+                if let Some(state) = self.peers.peers.get_mut(&from) {
+                    (state.connections, state.open) = (*connections, *open);
+                }
+                self.drain_further(now);
+            }
+            handoff => self.handoffs.receive(from, handoff.clone(), now),
+        }
+    }
+
+    fn not_mine(&mut self, from: NodeId, flow: &ferry_stack::tcp::Flow, now: Instant) {
+        if let Some(Place::Elsewhere(route)) = self.places.get(flow)
+            && route.to == from
+        {
+            self.places.remove(flow);
+        }
+        if let Some(reset) = self.asks.denied(flow, from) {
+            self.send(reset, now);
+        }
+    }
+
+    /// Tells every other node how many connections there are here.
+    pub(super) fn tell_load(&mut self, now: Instant) {
+        if self.peers.tell_load.is_none_or(|at| at > now) {
+            return;
+        }
+        self.peers.tell_load = None;
+        self.peers.told_load = Some(now);
+        let connections = u32::try_from(self.owned.len()).unwrap_or(u32::MAX);
+        let message = Message::Load { connections, open: !self.draining };
+        let reachable: Vec<_> = self.peers.reachable().collect();
+        for peer in reachable {
+            self.tell(peer, &message);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Connections that are not here: where their segments go.
+
+use std::collections::VecDeque;
+
+use ferry_handoff::{Epoch, NodeId};
+use ferry_stack::ip::Datagram;
+use ferry_stack::tcp::Flow;
+
+use super::Node;
+
+/// Segments held for one connection that is arriving. A peer's whole window comes in the time of one message.
+const MAX_HELD: usize = 4096;
+/// Octets held for it.
+const MAX_HELD_OCTETS: usize = 8 << 20;
+/// Connections whose place is remembered. Beyond it the contact node asks again, which costs time, not correctness.
+const MAX_PLACES: usize = 1 << 20;
+
+/// Where the segments of a connection go that is not here.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// To its owner.
+    Elsewhere(Route),
+    /// It is on its way to this node.
+    Arriving(Arriving),
+}
+
+/// The owner of a connection, as far as is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Who.
+    pub(super) to: NodeId,
+    /// Since which epoch. Zero: the contact node placed it there and nobody has confirmed.
+    pub(super) epoch: Epoch,
+}
+
+/// A connection on its way to this node.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    pub(super) from: NodeId,
+    pub(super) epoch: Epoch,
+    /// Where its segments went before.
+    pub(super) before: Option<Route>,
+    pub(super) held: VecDeque<Datagram>,
+    pub(super) octets: usize,
+}
+
+impl Arriving {
+    /// Keeps a segment until the connection is here; `false` if there is no room, so that the client sends again.
+    pub(super) fn hold(&mut self, datagram: Datagram) -> bool {
+        let room = self.held.len() < MAX_HELD && self.octets + datagram.packet.len() <= MAX_HELD_OCTETS;
+        if room {
+            self.octets += datagram.packet.len();
+            self.held.push_back(datagram);
+        }
+        room
+    }
+}
+
+impl Place {
+    /// The owner, if it is another node.
+    pub(super) fn route(&self) -> Option<Route> {
+        match self {
+            Self::Elsewhere(route) => Some(*route),
+            Self::Arriving(arriving) => arriving.before,
+        }
+    }
+}
+
+impl Node {
+    /// Notes where a connection's segments go, unless something later is known.
+    pub(super) fn note_owner(&mut self, flow: Flow, to: NodeId, epoch: Epoch) {
+        let room = self.places.len() < MAX_PLACES;
+        match self.places.get_mut(&flow) {
+            Some(Place::Elsewhere(route)) if route.epoch <= epoch => *route = Route { to, epoch },
+            Some(Place::Elsewhere(_)) => {}
+            Some(Place::Arriving(arriving)) => {
+                if arriving.epoch > epoch {
+                    arriving.before = Some(Route { to, epoch });
+                }
+            }
+            None if room => {
+                self.places.insert(flow, Place::Elsewhere(Route { to, epoch }));
+            }
+            None => {}
+        }
+    }
+
+    /// Forgets where a connection's segments go, if nothing later than `epoch` is known.
+    pub(super) fn forget_place(&mut self, flow: &Flow, epoch: Epoch) {
+        if matches!(self.places.get(flow), Some(Place::Elsewhere(route)) if route.epoch <= epoch) {
+            self.places.remove(flow);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A packet arrives: which connection it belongs to, and where that is.
+
+use std::net::Ipv6Addr;
+
+use ferry_handoff::{Epoch, Message, NodeId};
+use ferry_mipv6::{Inbound, Path, TUNNEL_OVERHEAD};
+use ferry_stack::Instant;
+use ferry_stack::host::quoted_segment;
+use ferry_stack::icmp;
+use ferry_stack::ip::{self, Datagram, Packet};
+use ferry_stack::tcp::{Arrival, Flow, Reason, Refusal, Segment};
+
+use super::Node;
+use super::places::Place;
+
+impl Node {
+    /// A packet for one of our addresses, perhaps out of a tunnel.
+    pub(super) fn receive(&mut self, datagram: Datagram, now: Instant) {
+        let (via, datagram) = match self.stage.inbound(datagram) {
+            Inbound::Direct(datagram) => (None, datagram),
+            Inbound::Tunnelled { via, datagram } => (Some(via), datagram),
+            Inbound::Dropped(_) => {
+                self.counters.dropped += 1;
+                return;
+            }
+        };
+        let ours = datagram.destination == self.service_address;
+        match datagram.upper {
+            ip::TCP if ours => self.receive_segment(via, datagram, now),
+            ip::ICMPV6 => self.receive_icmp(&datagram, now),
+            ip::TCP => self.refuse(&datagram, now),
+            _ => self.interface.icmp_error(&datagram, icmp::Error::unknown_upper(&datagram), now),
+        }
+    }
+
+    fn receive_segment(&mut self, via: Option<Ipv6Addr>, datagram: Datagram, now: Instant) {
+        let Some(flow) = Flow::of(&datagram) else {
+            self.counters.dropped += 1;
+            return;
+        };
+        let from = via.and_then(|address| self.peers.at(address));
+        match self.places.get_mut(&flow) {
+            // What the donor forwards has passed it: only the new owner can use it. What comes another way still
+            // belongs to the donor, which forwards it when the time has come.
+            Some(Place::Arriving(arriving)) if from == Some(arriving.from) || arriving.before.is_none() => {
+                let kept = arriving.hold(datagram);
+                self.counters.held += u64::from(kept);
+                self.counters.dropped += u64::from(!kept);
+            }
+            Some(place) => match place.route() {
+                Some(route) => self.relay(flow, from, datagram, route.to, route.epoch, now),
+                None => self.counters.dropped += 1,
+            },
+            None => self.deliver(flow, from, &datagram, now),
+        }
+    }
+
+    /// Sends a segment on to the node that owns its connection.
+    fn relay(
+        &mut self,
+        flow: Flow,
+        from: Option<NodeId>,
+        datagram: Datagram,
+        to: NodeId,
+        epoch: Epoch,
+        now: Instant,
+    ) {
+        // Placed, not confirmed, and the node cannot take it any more: a repeated SYN is placed anew.
+        if epoch == Epoch::default() && !self.peers.takes_connections(to) {
+            self.places.remove(&flow);
+            self.deliver(flow, from, &datagram, now);
+            return;
+        }
+        self.forward(datagram, to, now);
+    }
+
+    pub(super) fn forward(&mut self, datagram: Datagram, to: NodeId, now: Instant) {
+        let Some(exit) = self.peers.care_of(to) else { return };
+        // RFC 2473 section 7.1: the tunnel is a link with a smaller MTU.
+        let mtu = self.interface.mtu() - TUNNEL_OVERHEAD;
+        if datagram.offload.gso.is_none() && datagram.packet.len() > usize::from(mtu) {
+            self.interface.icmp_error(&datagram, icmp::Error::PacketTooBig { mtu: mtu.into() }, now);
+            return;
+        }
+        let path = Path::Tunnel { entry: self.care_of, exit };
+        let interface = &mut self.interface;
+        let sent = self.stage.outbound(datagram.into_packet(), &path, |packet| interface.send(packet, now));
+        match sent {
+            Ok(()) => self.counters.forwarded += 1,
+            Err(_) => self.counters.dropped += 1,
+        }
+    }
+
+    /// The segment is for this node, as far as anybody here knows.
+    pub(super) fn deliver(&mut self, flow: Flow, from: Option<NodeId>, datagram: &Datagram, now: Instant) {
+        let Ok((_, segment)) = Segment::parse(datagram) else {
+            self.counters.dropped += 1;
+            return;
+        };
+        if from.is_none() {
+            self.interface.confirm_reachable(*flow.remote.ip(), now);
+        }
+        match self.tcp.receive(&flow, &segment, now) {
+            Arrival::Delivered(_, Err(Reason::AckOfNothing(_))) => self.reset(&flow, &segment, now),
+            Arrival::Delivered(_, Ok(())) => {}
+            Arrival::Delivered(_, Err(_)) => self.counters.dropped += 1,
+            Arrival::Unknown => {
+                // A connection in TIME-WAIT may just have made way for a new one.
+                self.settle(now);
+                self.unknown(flow, from, &segment, datagram, now);
+            }
+        }
+    }
+
+    /// A segment that belongs to no connection that is known here.
+    fn unknown(
+        &mut self,
+        flow: Flow,
+        from: Option<NodeId>,
+        segment: &Segment,
+        datagram: &Datagram,
+        now: Instant,
+    ) {
+        if segment.is_rst() {
+            return;
+        }
+        if segment.is_syn() && segment.ack.is_none() {
+            return self.place(flow, from, segment, datagram, now);
+        }
+        match from {
+            // Whoever sent it here believes that we own it.
+            Some(from) => self.tell(from, &Message::NotMine { flow }),
+            None => self.ask(flow, segment, now),
+        }
+    }
+
+    /// A new connection: decides who serves it.
+    fn place(&mut self, flow: Flow, from: Option<NodeId>, syn: &Segment, datagram: &Datagram, now: Instant) {
+        if !self.services.contains_key(&flow.local.port()) {
+            return self.reset(&flow, syn, now);
+        }
+        let to = match from {
+            None => self.peers.choose(self.placement, self.owned.len(), !self.draining),
+            Some(_) if self.draining => return,
+            Some(_) => None,
+        };
+        match to {
+            Some(to) => {
+                self.note_owner(flow, to, Epoch::default());
+                self.peers.count_placed(to);
+                self.forward(datagram.clone(), to, now);
+            }
+            None => self.accept(flow, syn, now),
+        }
+    }
+
+    fn accept(&mut self, flow: Flow, syn: &Segment, now: Instant) {
+        match self.tcp.open(flow, syn, now) {
+            Ok(handle) => self.own(handle, flow, Epoch::FIRST),
+            Err(Refusal::NoListener(_)) => self.reset(&flow, syn, now),
+            // The client will try again.
+            Err(_) => self.counters.dropped += 1,
+        }
+    }
+
+    /// A segment for an address of ours at which nobody serves.
+    fn refuse(&mut self, datagram: &Datagram, now: Instant) {
+        match Segment::parse(datagram) {
+            Ok((flow, segment)) => self.reset(&flow, &segment, now),
+            Err(_) => self.counters.dropped += 1,
+        }
+    }
+
+    pub(super) fn reset(&mut self, flow: &Flow, segment: &Segment, now: Instant) {
+        if let Some(packet) = self.tcp.refuse(flow, segment) {
+            self.send(packet, now);
+        }
+    }
+
+    pub(super) fn send(&mut self, packet: Packet, now: Instant) {
+        self.interface.send(packet, now);
+    }
+
+    /// An error about a packet that some node of the group sent from the service address comes to the contact node:
+    /// it belongs to the owner of the connection that it quotes.
+    fn receive_icmp(&mut self, datagram: &Datagram, now: Instant) {
+        let Some(received) = icmp::parse_error(datagram) else { return };
+        if let icmp::Error::PacketTooBig { .. } = received.error
+            && received.quote.upper == ip::IPV6
+        {
+            return;
+        }
+        let Some((flow, _)) = quoted_segment(&received) else { return };
+        match self.places.get(&flow).and_then(Place::route) {
+            Some(route) => self.forward(datagram.clone(), route.to, now),
+            None => self.tcp.receive_error(&received),
+        }
+    }
+}

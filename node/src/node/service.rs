@@ -1,0 +1,96 @@
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddrV6;
+
+use bytes::Bytes;
+
+use crate::session::{Event, Session, Stream};
+
+/// A session whose type only its service knows.
+pub(super) type AnySession = Box<dyn Any + Send>;
+
+/// A service that a node offers at a port, whatever its sessions are made of.
+pub struct Service {
+    name: String,
+    port: u16,
+    inner: Box<dyn AnyService>,
+}
+
+impl Service {
+    /// Offers sessions of type `S` at `port` of the service address. `name` is the same on every node.
+    pub fn new<S: Session>(name: &str, port: u16, service: S::Service) -> Self {
+        Self { name: name.into(), port, inner: Box::new(Typed::<S> { service, session: PhantomData }) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn open(&self, client: SocketAddrV6) -> AnySession {
+        self.inner.open(client)
+    }
+
+    pub(super) fn adopt(&self, state: &[u8]) -> Result<AnySession, String> {
+        self.inner.adopt(state)
+    }
+
+    pub(super) fn encode(&self, session: &AnySession) -> Result<Bytes, String> {
+        self.inner.encode(session)
+    }
+
+    pub(super) fn run(&self, session: &mut AnySession, event: Event, stream: &mut Stream<'_>) {
+        self.inner.run(session, event, stream);
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+trait AnyService: Send {
+    fn open(&self, client: SocketAddrV6) -> AnySession;
+    fn adopt(&self, state: &[u8]) -> Result<AnySession, String>;
+    fn encode(&self, session: &AnySession) -> Result<Bytes, String>;
+    fn run(&self, session: &mut AnySession, event: Event, stream: &mut Stream<'_>);
+}
+
+struct Typed<S: Session> {
+    service: S::Service,
+    session: PhantomData<fn() -> S>,
+}
+
+impl<S: Session> AnyService for Typed<S> {
+    fn open(&self, client: SocketAddrV6) -> AnySession {
+        Box::new(S::open(&self.service, client))
+    }
+
+    fn adopt(&self, state: &[u8]) -> Result<AnySession, String> {
+        let (mut session, rest) = postcard::take_from_bytes::<S>(state).map_err(|e| e.to_string())?;
+        if !rest.is_empty() {
+            return Err(format!("{} octets follow the session's state", rest.len()));
+        }
+        session.adopt(&self.service)?;
+        Ok(Box::new(session))
+    }
+
+    fn encode(&self, session: &AnySession) -> Result<Bytes, String> {
+        let session = session.downcast_ref::<S>().ok_or("the session is of another service")?;
+        postcard::to_extend(session, Vec::new()).map(Bytes::from).map_err(|e| e.to_string())
+    }
+
+    fn run(&self, session: &mut AnySession, event: Event, stream: &mut Stream<'_>) {
+        // A session is only ever given to the service that made it.
+        if let Some(session) = session.downcast_mut::<S>() {
+            session.handle(&self.service, event, stream);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Sessions: what the application makes of a connection.
+
+use ferry_handoff::{Epoch, Message};
+use ferry_stack::Instant;
+use ferry_stack::tcp::{self, Flow, Handle};
+
+use super::{Node, Owned};
+use crate::io::TraceEvent;
+use crate::session::{Ending, Event, Stream};
+
+impl Node {
+    /// From now on a connection is ours; its session comes with the end of the handshake.
+    pub(super) fn own(&mut self, handle: Handle, flow: Flow, epoch: Epoch) {
+        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session: None });
+    }
+
+    pub(super) fn session_event(&mut self, event: tcp::Event, now: Instant) {
+        match event {
+            tcp::Event::Acceptable(port) => {
+                while let Some(handle) = self.tcp.accept(port) {
+                    self.opened(handle, now);
+                }
+            }
+            tcp::Event::Connected(handle) => self.opened(handle, now),
+            tcp::Event::Ready(handle) => self.run(handle, Event::Ready, now),
+            tcp::Event::Closed(handle, flow, ending) => self.closed(handle, &flow, ending, now),
+        }
+    }
+
+    fn opened(&mut self, handle: Handle, now: Instant) {
+        let Some(owned) = self.owned.get_mut(&handle) else { return };
+        let flow = owned.flow;
+        let Some(service) = self.services.get(&flow.local.port()) else { return };
+        owned.session = Some(service.open(flow.remote));
+        let epoch = owned.epoch;
+        self.counters.accepted += 1;
+        self.trace(TraceEvent::Accepted { client: flow.remote, port: flow.local.port() }, now);
+        self.tell_owner(flow, epoch, now);
+        self.peers.load_changed(now);
+        self.run(handle, Event::Opened, now);
+    }
+
+    /// Lets a session react.
+    pub(super) fn run(&mut self, handle: Handle, event: Event, now: Instant) {
+        let Some(owned) = self.owned.get_mut(&handle) else { return };
+        let Some(service) = self.services.get(&owned.flow.local.port()) else { return };
+        let Some(session) = &mut owned.session else { return };
+        self.tcp.with(handle, |tcb| service.run(session, event, &mut Stream::new(tcb, now)));
+    }
+
+    fn closed(&mut self, handle: Handle, flow: &Flow, ending: tcp::Ending, now: Instant) {
+        let Some(owned) = self.owned.remove(&handle) else { return };
+        let epoch = owned.epoch;
+        self.handoffs.ended(flow, now);
+        self.updates.forget(flow);
+        if !self.is_contact() {
+            let contact = self.contact;
+            self.tell(contact, &Message::Ended { flow: *flow, epoch });
+        }
+        if owned.session.is_some() {
+            self.end_session(owned, ending, now);
+            self.trace(TraceEvent::Closed { client: flow.remote, port: flow.local.port() }, now);
+        }
+        self.peers.load_changed(now);
+    }
+
+    /// Tells a session that its connection is gone. What it still writes goes nowhere.
+    fn end_session(&self, mut owned: Owned, ending: tcp::Ending, now: Instant) {
+        let ending = match ending {
+            tcp::Ending::Finished | tcp::Ending::Aborted => Ending::Finished,
+            tcp::Ending::Reset | tcp::Ending::Refused => Ending::Reset,
+            tcp::Ending::TimedOut => Ending::TimedOut,
+        };
+        let (Some(service), Some(session)) =
+            (self.services.get(&owned.flow.local.port()), &mut owned.session)
+        else {
+            return;
+        };
+        let mut gone = tcp::Tcb::closed(owned.flow, now);
+        service.run(session, Event::Closed(ending), &mut Stream::new(&mut gone, now));
+    }
+}

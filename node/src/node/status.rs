@@ -1,0 +1,72 @@
+//! How the node is, for those who look.
+
+use std::time::Duration;
+
+use ferry_stack::Instant;
+use ferry_stack::tcp::Tcb;
+
+use super::{Node, Owned};
+use crate::io::{Connection, Counters, Status};
+
+impl Node {
+    /// How the node is.
+    pub fn status(&self, now: Instant) -> Status {
+        Status {
+            name: self.name.clone(),
+            group: self.group.clone(),
+            service_address: self.service_address,
+            care_of: self.care_of,
+            contact: self.is_contact(),
+            draining: self.draining,
+            uptime_ms: millis(self.started.since(now)),
+            connections: self.owned.len(),
+            relayed: self.places.len(),
+            moving: self.handoffs.under_way(),
+            peers: self.peers.status(),
+            counters: self.counters(),
+        }
+    }
+
+    /// The connections that it owns, in the order of client address and port.
+    pub fn connections(&self) -> Vec<Connection> {
+        let mut owned: Vec<_> = self.owned.iter().collect();
+        owned.sort_by_key(|(_, owned)| (owned.flow.remote, owned.flow.local.port()));
+        owned
+            .into_iter()
+            .filter_map(|(handle, owned)| Some(self.connection(owned, self.tcp.get(*handle)?)))
+            .collect()
+    }
+
+    fn connection(&self, owned: &Owned, tcb: &Tcb) -> Connection {
+        let port = owned.flow.local.port();
+        Connection {
+            client: owned.flow.remote,
+            port,
+            service: self.services.get(&port).map(|service| service.name().to_owned()).unwrap_or_default(),
+            state: tcb.state.to_string(),
+            epoch: owned.epoch.0,
+            sent: tcb.snd.acked_total,
+            received: tcb.rcv.total,
+            srtt_us: tcb.rtt.smoothed.map(micros),
+            cwnd: tcb.congestion.cwnd.into(),
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let below = self.interface.counters();
+        Counters {
+            resets_sent: self.tcp.resets(),
+            retransmitted: self.tcp.retransmitted(),
+            dropped: self.counters.dropped + below.malformed + below.bad_checksum + below.not_ours,
+            ..self.counters.clone()
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
