@@ -7,7 +7,7 @@ const NANOS: u64 = 1_000_000_000;
 
 /// Now, on `CLOCK_MONOTONIC`: it never jumps, and is the same for all processes of one machine, so that their traces
 /// can be laid side by side.
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::from_nanos(nanos(ClockId::Monotonic))
 }
 

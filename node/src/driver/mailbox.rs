@@ -82,7 +82,11 @@ impl Inbox {
     /// The data plane is awake again.
     pub(crate) fn awake(&self) {
         self.waker.asleep.store(false, Ordering::SeqCst);
-        // Nothing to read means that nobody had to wake it.
+    }
+
+    /// Makes [`Self::event`] unreadable until the next sleeper is woken.
+    pub(crate) fn clear(&self) {
+        // Nothing to read would mean that nobody had to wake it.
         let _ = rustix::io::read(&self.waker.event, &mut [0u8; 8]);
     }
 
@@ -115,6 +119,7 @@ mod tests {
         mailbox.send(Letter::Stop);
         assert!(readable(&inbox));
         inbox.awake();
+        inbox.clear();
         assert!(!readable(&inbox));
         assert!(matches!(inbox.take(), Some(Letter::Stop)));
         assert!(inbox.take().is_none());

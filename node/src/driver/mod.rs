@@ -1,8 +1,24 @@
-//! x
-pub mod ask;
-pub mod clock;
-pub mod control;
+//! What connects the node's core to the world: a thread for the data plane, tasks for the control plane.
+//!
+//! ```text
+//!   TAP ⇄ data plane (one thread, the core) ⇄ mailbox, queues ⇄ control plane (tokio): peer links, control socket
+//!                                            ⇒ trace writer (one thread)
+//! ```
+//!
+//! The data plane never waits for anybody but the TAP and the mailbox: whatever it hands on goes to bounded queues.
+
+mod ask;
+pub(crate) mod clock;
+mod control;
+mod dataplane;
 mod mailbox;
-pub mod peers;
-pub mod tap;
+pub(crate) mod peers;
+mod start;
+mod tap;
 mod trace;
+
+pub use ask::Asker;
+pub use control::{AskError, Client, ControlError};
+pub use peers::{PeerError, Refusal};
+pub use start::{Failed, Options, Running, StartError, start};
+pub use tap::TapError;

@@ -27,7 +27,7 @@ const KEEP: usize = MAX_READ / 2;
 
 /// An open TAP.
 #[derive(Debug)]
-pub struct Tap {
+pub(crate) struct Tap {
     fd: OwnedFd,
     /// Empty between calls.
     buffer: Vec<u8>,
@@ -36,7 +36,7 @@ pub struct Tap {
 
 /// What became of a frame that was to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub(crate) enum Sent {
     /// The kernel has it.
     Done,
     /// The kernel has no room now; try again when the TAP is writable.
@@ -47,13 +47,13 @@ pub enum Sent {
 
 impl Tap {
     /// Attaches to the device `name`, which exists and belongs to this process's user.
-    pub fn open(name: &str) -> Result<Self, TapError> {
+    pub(crate) fn open(name: &str) -> Result<Self, TapError> {
         Ok(Self::new(open::open_device(name)?))
     }
 
     /// Takes over a descriptor that the process was started with and that is attached to `name`. To be called at the
     /// start of the process, before anything else could have been given the same number.
-    pub fn inherit(fd: RawFd, name: &str) -> Result<Self, TapError> {
+    pub(crate) fn inherit(fd: RawFd, name: &str) -> Result<Self, TapError> {
         Ok(Self::new(open::inherit_device(fd, name)?))
     }
 
@@ -62,7 +62,7 @@ impl Tap {
     }
 
     /// The next frame; `None` if there is none now.
-    pub fn receive(&mut self) -> io::Result<Option<Frame>> {
+    pub(crate) fn receive(&mut self) -> io::Result<Option<Frame>> {
         loop {
             self.buffer.reserve_exact(MAX_READ);
             match rustix::io::read(&self.fd, spare_capacity(&mut self.buffer)) {
@@ -85,7 +85,7 @@ impl Tap {
     }
 
     /// Hands a frame to the kernel. An error means that the TAP is gone.
-    pub fn send(&self, frame: &Frame) -> io::Result<Sent> {
+    pub(crate) fn send(&self, frame: &Frame) -> io::Result<Sent> {
         let header = header::emit(frame);
         let parts = [IoSlice::new(&header), IoSlice::new(&frame.head), IoSlice::new(&frame.body)];
         loop {
@@ -103,7 +103,7 @@ impl Tap {
     }
 
     /// How many frames the kernel handed over that were none.
-    pub const fn unusable(&self) -> u64 {
+    pub(crate) const fn unusable(&self) -> u64 {
         self.unusable
     }
 }

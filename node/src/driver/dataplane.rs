@@ -1,0 +1,285 @@
+//! The data plane: one thread that runs the node's core between a TAP and two queues, each input to completion.
+
+use core::num::NonZeroU64;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::thread::JoinHandle;
+
+use ferry_handoff::NodeId;
+use ferry_stack::{Frame, Instant};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::ask::Replies;
+use super::clock::now;
+use super::mailbox::{Inbox, Letter};
+use super::peers::PeerQueue;
+use super::tap::{Sent, Tap};
+use super::trace::Tracer;
+use crate::{Input, Node, Output};
+
+/// Frames that are read before the core's outputs are carried out.
+const BATCH: usize = 32;
+
+/// Letters that are taken before frames have their turn again.
+const LETTERS: usize = 64;
+
+/// Frames that may wait for a TAP without room; more are lost, as on any full queue of a network device.
+const BACKLOG: usize = 1024;
+
+const TAP: EventData = EventData::new_u64(0);
+const MAILBOX: EventData = EventData::new_u64(1);
+
+/// What the data plane works on.
+pub(crate) struct DataPlane {
+    pub(crate) node: Node,
+    pub(crate) tap: Tap,
+    pub(crate) inbox: Inbox,
+    pub(crate) peers: BTreeMap<NodeId, PeerQueue>,
+    pub(crate) replies: Replies,
+    pub(crate) tracer: Option<Tracer>,
+    pub(crate) busy_poll: Duration,
+}
+
+/// How the data plane ended; nothing at all if it panicked.
+pub(crate) type End = oneshot::Receiver<io::Result<()>>;
+
+impl DataPlane {
+    /// Starts the thread.
+    pub(crate) fn start(self) -> io::Result<(JoinHandle<()>, End)> {
+        let mut running = Loop::new(self)?;
+        let (sender, end) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("ferry-data".to_owned()).spawn(move || {
+            punctual();
+            // Nobody listens any more if the process is ending anyway.
+            let _ = sender.send(running.run());
+        })?;
+        Ok((thread, end))
+    }
+}
+
+/// Timers of this thread fire when they are due, not when it suits the kernel (prctl(2), `PR_SET_TIMERSLACK`).
+fn punctual() {
+    if let Err(why) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
+        warn!("timers are late by up to 50 µs: {why}");
+    }
+}
+
+struct Loop {
+    plane: DataPlane,
+    epoll: OwnedFd,
+    backlog: VecDeque<Frame>,
+    /// Whether the epoll set waits for room on the TAP.
+    wants_room: bool,
+    /// The last input.
+    active: Instant,
+    /// What was lost and not yet told.
+    lost: Lost,
+    /// Frames that the TAP did not want.
+    refused: u64,
+    /// Frames that were no frames, as far as that was told.
+    unusable: u64,
+}
+
+/// Counts of what had no room.
+#[derive(Debug, Default)]
+struct Lost {
+    frames: u64,
+    messages: u64,
+}
+
+/// What there was to take in.
+enum Taken {
+    Nothing,
+    Something,
+    Stop,
+}
+
+impl Loop {
+    fn new(plane: DataPlane) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, plane.tap.as_fd(), TAP, EventFlags::IN)?;
+        epoll::add(&epoll, plane.inbox.event(), MAILBOX, EventFlags::IN)?;
+        Ok(Self {
+            plane,
+            epoll,
+            backlog: VecDeque::new(),
+            wants_room: false,
+            active: now(),
+            lost: Lost::default(),
+            refused: 0,
+            unusable: 0,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut deadline = None;
+        loop {
+            let input = self.take_inputs()?;
+            if matches!(input, Taken::Stop) {
+                return Ok(());
+            }
+            self.send_backlog()?;
+            if deadline.is_some_and(|deadline| deadline <= now()) {
+                self.plane.node.handle(Input::Tick, now());
+            }
+            deadline = self.carry_out()?;
+            if matches!(input, Taken::Something) {
+                self.active = now();
+            } else if self.active + self.plane.busy_poll <= now() {
+                self.sleep(deadline)?;
+            }
+        }
+    }
+
+    fn take_inputs(&mut self) -> io::Result<Taken> {
+        let mut input = Taken::Nothing;
+        for _ in 0..LETTERS {
+            let Some(letter) = self.plane.inbox.take() else { break };
+            input = Taken::Something;
+            if !self.open(letter) {
+                return Ok(Taken::Stop);
+            }
+        }
+        for _ in 0..BATCH {
+            let Some(frame) = self.plane.tap.receive()? else { break };
+            input = Taken::Something;
+            self.plane.node.handle(Input::Frame(frame), now());
+        }
+        Ok(input)
+    }
+
+    /// `false` if the data plane is to end.
+    fn open(&mut self, letter: Letter) -> bool {
+        let (input, share) = match letter {
+            Letter::PeerUp { peer, incarnation } => (Input::PeerUp { peer, incarnation }, None),
+            Letter::PeerDown { peer } => (Input::PeerDown { peer }, None),
+            Letter::Message { from, bytes, share } => (Input::Peer { from, bytes }, Some(share)),
+            Letter::Command { id, command } => (Input::Command { id, command }, None),
+            Letter::Stop => return false,
+        };
+        self.plane.node.handle(input, now());
+        drop(share);
+        true
+    }
+
+    /// Carries out everything that the core wants, and tells when it wants to be called again.
+    fn carry_out(&mut self) -> io::Result<Option<Instant>> {
+        loop {
+            match self.plane.node.poll(now()) {
+                Output::WaitUntil(deadline) => return Ok(deadline),
+                Output::Frame(frame) => self.send(frame)?,
+                Output::Peer { to, bytes } => {
+                    if !self.plane.peers.get(&to).is_some_and(|queue| queue.push(bytes)) {
+                        self.lost.messages += 1;
+                    }
+                }
+                Output::Reply { id, reply } => {
+                    // There is room for every command that may be unanswered; and at the end nobody listens.
+                    let _ = self.plane.replies.try_send((id, reply));
+                }
+                Output::Trace(trace) => {
+                    if let Some(tracer) = &self.plane.tracer {
+                        tracer.put(trace);
+                    }
+                }
+            }
+        }
+    }
+
+    /// In the order of the core: nothing overtakes what waits already.
+    fn send(&mut self, frame: Frame) -> io::Result<()> {
+        if self.backlog.is_empty() && self.put(&frame)? {
+            return Ok(());
+        }
+        if self.backlog.len() < BACKLOG {
+            self.backlog.push_back(frame);
+        } else {
+            self.lost.frames += 1;
+        }
+        Ok(())
+    }
+
+    fn send_backlog(&mut self) -> io::Result<()> {
+        while let Some(frame) = self.backlog.pop_front() {
+            if !self.put(&frame)? {
+                self.backlog.push_front(frame);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// `false` if there is no room now.
+    fn put(&mut self, frame: &Frame) -> io::Result<bool> {
+        match self.plane.tap.send(frame)? {
+            Sent::Done => Ok(true),
+            Sent::Full => Ok(false),
+            Sent::Refused(why) => {
+                self.refused += 1;
+                if self.refused.is_power_of_two() {
+                    warn!("the TAP refuses frames, {} so far: {why}; is the device up?", self.refused);
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Until there is an input, or the deadline has come.
+    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        self.want_room(!self.backlog.is_empty())?;
+        self.tell_losses();
+        if !self.plane.inbox.may_sleep() {
+            self.plane.inbox.awake();
+            return Ok(());
+        }
+        let timeout = deadline.map(|deadline| timespec(deadline.until(now())));
+        let mut events = Vec::with_capacity(2);
+        let woken = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+        self.plane.inbox.awake();
+        match woken {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(why) => return Err(why.into()),
+        }
+        if events.iter().map(|event: &epoll::Event| event.data).any(|data| data == MAILBOX) {
+            self.plane.inbox.clear();
+        }
+        Ok(())
+    }
+
+    fn want_room(&mut self, wanted: bool) -> io::Result<()> {
+        if wanted != self.wants_room {
+            let flags = if wanted { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            epoll::modify(&self.epoll, self.plane.tap.as_fd(), TAP, flags)?;
+            self.wants_room = wanted;
+        }
+        Ok(())
+    }
+
+    fn tell_losses(&mut self) {
+        let Lost { frames, messages } = core::mem::take(&mut self.lost);
+        if frames > 0 {
+            warn!("{frames} frames were lost: the TAP took none for too long");
+        }
+        let unusable = self.plane.tap.unusable();
+        if unusable > self.unusable {
+            warn!("{} frames from the TAP could not be understood", unusable - self.unusable);
+            self.unusable = unusable;
+        }
+        if messages > 0 {
+            warn!("{messages} messages to other nodes were lost: their links are down or too slow");
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}

@@ -1,0 +1,195 @@
+//! Puts a node together from its configuration, and takes it apart again.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use ferry_handoff::Incarnation;
+use ferry_stack::{EthernetAddress, tcp};
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::sync::mpsc;
+
+use super::ask::Asker;
+use super::clock;
+use super::control::{Control, ControlError};
+use super::dataplane::{DataPlane, End};
+use super::mailbox::{Letter, Mailbox, mailbox};
+use super::peers::{self, PeerError};
+use super::tap::{Tap, TapError};
+use super::trace::{TraceWriter, tracer};
+use crate::config::{Config, FileError, Service as ServiceConfig, ServiceKind, read_secret};
+use crate::services::{Discard, Echo, File, FileService, RootError};
+use crate::{Node, Peer, Service, Setup, SetupError};
+
+/// What a node is told besides its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A descriptor that the process was started with, already attached to the TAP.
+    pub tap_fd: Option<RawFd>,
+    /// Where to write traces.
+    pub trace: Option<PathBuf>,
+}
+
+/// A node cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The TAP cannot be used.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// A file that the configuration names cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A folder cannot be served.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The control socket cannot be made.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Peer links cannot be started.
+    #[error(transparent)]
+    Peers(#[from] PeerError),
+    /// The core refuses the configuration.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The trace file cannot be written.
+    #[error("cannot write the trace {}: {why}", file.display())]
+    Trace {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// The system refuses something that every process needs.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Why a running node ended though nobody wanted it to.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// Another node says that this one must not be.
+    #[error(transparent)]
+    Peers(PeerError),
+    /// The TAP is gone.
+    #[error("the TAP cannot be used any more: {0}; was the device removed?")]
+    Tap(io::Error),
+    /// The data plane panicked.
+    #[error("the data plane ended by a fault in ferry; what it said stands above")]
+    Panicked,
+}
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct Running {
+    asker: Asker,
+    mailbox: Mailbox,
+    fatal: mpsc::Receiver<PeerError>,
+    end: End,
+    data: JoinHandle<()>,
+    trace: Option<TraceWriter>,
+}
+
+/// Starts a node; to be called within a runtime, which then runs its control plane.
+///
+/// An inherited TAP is taken over first, before anything else could be given its number.
+pub async fn start(config: &Config, options: &Options) -> Result<Running, StartError> {
+    let tap = match options.tap_fd {
+        Some(fd) => Tap::inherit(fd, &config.tap.device)?,
+        None => Tap::open(&config.tap.device)?,
+    };
+    let incarnation = draw_incarnation()?;
+    let setup = setup(config, incarnation)?;
+    let (mailbox, inbox) = mailbox()?;
+    let (asker, replies) = Asker::new(mailbox.clone());
+    let control = Control::bind(&config.control)?;
+    let links = peers::start(config, incarnation, &mailbox).await?;
+    let (tracer, trace) = match &options.trace {
+        None => (None, None),
+        Some(file) => {
+            let (tracer, writer) =
+                tracer(file).map_err(|why| StartError::Trace { file: file.clone(), why })?;
+            (Some(tracer), Some(writer))
+        }
+    };
+    let node = Node::new(setup, clock::now())?;
+    let busy_poll = config.tap.busy_poll;
+    let plane = DataPlane { node, tap, inbox, peers: links.queues, replies, tracer, busy_poll };
+    let (data, end) = plane.start()?;
+    tokio::spawn(control.serve(asker.clone()));
+    Ok(Running { asker, mailbox, fatal: links.fatal, end, data, trace })
+}
+
+impl Running {
+    /// To ask the node what an operator can ask.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+
+    /// Waits until the node cannot go on.
+    pub async fn failed(&mut self) -> Failed {
+        tokio::select! {
+            Some(error) = self.fatal.recv() => Failed::Peers(error),
+            end = &mut self.end => match end {
+                Ok(Err(why)) => Failed::Tap(why),
+                // Nobody has asked it to stop.
+                Ok(Ok(())) | Err(_) => Failed::Panicked,
+            },
+        }
+    }
+
+    /// Ends the node at once, and writes what is left of the trace. Blocks for as long as that takes.
+    pub fn stop(self) {
+        self.mailbox.send(Letter::Stop);
+        // A panic has told its own story.
+        let _ = self.data.join();
+        if let Some(trace) = self.trace {
+            trace.finish();
+        }
+    }
+}
+
+fn draw_incarnation() -> io::Result<Incarnation> {
+    let mut octets = [0u8; 8];
+    getrandom(&mut octets[..], GetRandomFlags::empty())?;
+    Ok(Incarnation(u64::from_ne_bytes(octets)))
+}
+
+fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError> {
+    let services = config.services.iter().map(service).collect::<Result<_, _>>()?;
+    let peers =
+        config.peers.iter().map(|peer| Peer { name: peer.name.clone(), care_of: peer.care_of }).collect();
+    Ok(Setup {
+        name: config.name.clone(),
+        group: config.group.name.clone(),
+        incarnation,
+        secret: read_secret(&config.group.secret_file)?,
+        care_of: config.tap.address,
+        gateway: config.tap.gateway,
+        mac: mac(config),
+        mtu: config.tap.mtu,
+        offload: true,
+        service_address: config.group.service_address,
+        contact: config.group.contact.clone(),
+        placement: config.group.placement,
+        tcp: tcp::Config::default(),
+        peers,
+        services,
+    })
+}
+
+fn service(config: &ServiceConfig) -> Result<Service, StartError> {
+    let (name, port) = (config.kind.name(), config.port);
+    Ok(match &config.kind {
+        ServiceKind::Echo => Service::new::<Echo>(name, port, ()),
+        ServiceKind::Discard => Service::new::<Discard>(name, port, ()),
+        ServiceKind::File { root } => Service::new::<File>(name, port, FileService::open(root)?),
+    })
+}
+
+/// The link-layer address of the node's end of the TAP: locally administered, and the same at each start, so that the
+/// router's neighbour cache stays right. Unlike the care-of address's last octets, the kernel's end is drawn at random.
+fn mac(config: &Config) -> EthernetAddress {
+    let [.., a, b, c, d] = config.tap.address.address.octets();
+    EthernetAddress([0x02, 0xfe, a, b, c, d])
+}
