@@ -22,6 +22,9 @@ pub(super) struct Delivered {
     pub(super) repeated: bool,
     /// When the oldest newly delivered octets that were sent only once had been sent.
     pub(super) oldest: Option<Instant>,
+    /// Whether octets that were sent more than once are among the newly acknowledged: then others may have waited
+    /// for them at the other side, and how long they took says nothing.
+    pub(super) ambiguous: bool,
 }
 
 impl Tcb {
@@ -36,8 +39,12 @@ impl Tcb {
         }
         self.update_window(segment, ack);
         self.measure(segment, &delivered, now);
+        // The window that recovery sets is not touched by the acknowledgement that ends it either.
+        let paced = matches!(self.recovery, Recovery::Fast { .. });
         self.repair(&delivered, now);
-        self.grow(&delivered, now);
+        if !paced {
+            self.grow(&delivered, now);
+        }
         self.rearm_after_ack(&delivered, now);
     }
 
@@ -69,6 +76,7 @@ impl Tcb {
                 Mark::Lost => {}
             }
             if front.mark != Mark::Sacked {
+                delivered.ambiguous |= front.retransmissions > 0;
                 self.note_delivered(&front, now, delivered);
             }
         }
@@ -76,8 +84,12 @@ impl Tcb {
         let octets = ack.distance_from(first_octet).min(self.snd.queue.len());
         self.snd.queue.advance(octets);
         self.snd.una = ack;
-        self.snd.acked_total += octets as u64;
-        self.rtt.backoff = 0;
+        self.snd.acked_total = self.snd.acked_total.wrapping_add(octets as u64);
+        self.snd.timeouts = 0;
+        if ack == self.snd.iss {
+            // Once round the circle: SND.UNA at the ISS would mean that the SYN is not acknowledged.
+            self.snd.iss = ack - 1;
+        }
         self.rack.fack = Some(self.rack.fack.map_or(ack, |fack| fack.later(ack)));
     }
 
@@ -164,7 +176,7 @@ impl Tcb {
     pub(super) fn update_window(&mut self, segment: &Segment, ack: Seq) {
         let snd = &mut self.snd;
         let newer = snd.wl1.before(segment.seq) || (snd.wl1 == segment.seq && snd.wl2.at_or_before(ack));
-        if !newer {
+        if !newer || ack.before(snd.una) {
             return;
         }
         snd.wnd = u32::from(segment.window) << snd.wscale;
@@ -178,16 +190,19 @@ impl Tcb {
     /// One measurement of the round-trip time: of octets sent once (Karn's rule, RFC 6298 section 3), else from the
     /// echoed timestamp (RFC 7323 section 4.1).
     fn measure(&mut self, segment: &Segment, delivered: &Delivered, now: Instant) {
-        if let Some(at) = delivered.oldest {
+        if let Some(at) = delivered.oldest.filter(|_| !delivered.ambiguous) {
             self.rtt.sample(at.since(now));
-            return;
+        } else if delivered.advanced > 0 {
+            self.measure_echo(segment, now);
         }
+    }
+
+    /// A measurement from the timestamp that the other side echoes, in the milliseconds of that clock.
+    pub(super) fn measure_echo(&mut self, segment: &Segment, now: Instant) {
         let (Some(ours), Some(theirs)) = (&self.timestamps, segment.options.timestamps) else { return };
-        if delivered.advanced > 0 && theirs.echo != 0 {
-            let millis = ours.value_at(now).wrapping_sub(theirs.echo);
-            if millis < 1 << 24 {
-                self.rtt.sample(Duration::from_millis(u64::from(millis)));
-            }
+        let millis = ours.value_at(now).wrapping_sub(theirs.echo);
+        if theirs.echo != 0 && millis < 1 << 24 {
+            self.rtt.sample_coarse(Duration::from_millis(u64::from(millis.max(1))));
         }
     }
 

@@ -195,7 +195,7 @@ impl Tcb {
         self.restart_keep_alive(now);
         self.update_recent_timestamp(segment, now);
         if self.state == State::SynReceived {
-            self.establish(ack, now);
+            self.establish(segment, ack, now);
             self.update_window(segment, ack);
         }
         self.process_ack(segment, ack, now);

@@ -1,9 +1,12 @@
 //! Whether a control block that came from elsewhere can be true. Bytes from another host are peer input.
 
+use core::time::Duration;
+
 use thiserror::Error;
 
 use super::cc::{Algorithm, MAX_WINDOW};
-use super::config::Config;
+use super::config::{Config, KeepAlive};
+use super::rtt::{MAX_SAMPLE, Rtt};
 use super::state::State;
 use super::tcb::{Mark, Recovery, RecvSpace, SendSpace, Tcb};
 
@@ -30,6 +33,8 @@ pub enum Broken {
     State,
 }
 
+/// The longest span that is believed: 32 years.
+const MAX_SPAN: Duration = Duration::from_secs(1 << 30);
 /// The largest buffer that is believed.
 const MAX_BUFFER: u32 = 1 << 30;
 
@@ -39,12 +44,15 @@ impl<At> Tcb<At> {
         self.config.check()?;
         self.snd.check(self.opening())?;
         self.rcv.check(self.opening(), &self.config)?;
+        self.check_times()?;
         self.check_congestion()?;
+        self.check_recovery()?;
         self.check_state()
     }
 
     fn opening(&self) -> bool {
-        matches!(self.state, State::SynSent | State::SynReceived)
+        let failed = self.state.is_closed() && self.snd.una == self.snd.iss;
+        failed || matches!(self.state, State::SynSent | State::SynReceived)
     }
 
     fn check_congestion(&self) -> Result<(), Broken> {
@@ -62,21 +70,38 @@ impl<At> Tcb<At> {
                 bounded && epoch
             }
         };
-        let recovery = match self.recovery {
-            Recovery::Fast { flight, delivered, out, inferred, .. } => {
-                [flight, delivered, out, inferred].iter().all(|&octets| octets <= u32::MAX / 2)
-            }
-            _ => true,
-        };
         let window = (1..=MAX_WINDOW).contains(&cc.cwnd) && (1..=MAX_WINDOW).contains(&cc.ssthresh);
-        if window && algorithm && recovery { Ok(()) } else { Err(Broken::Congestion) }
+        if window && algorithm { Ok(()) } else { Err(Broken::Congestion) }
+    }
+
+    /// A recovery ends at something that is in flight.
+    fn check_recovery(&self) -> Result<(), Broken> {
+        let sound = match self.recovery {
+            Recovery::Open { .. } => true,
+            _ if self.state.is_closed() => true,
+            Recovery::Fast { point, .. } | Recovery::Loss { point } => {
+                self.snd.una.before(point) && point.at_or_before(self.snd.nxt)
+            }
+        };
+        if sound { Ok(()) } else { Err(Broken::Congestion) }
+    }
+
+    /// No span is so long that adding a few of them overflows.
+    fn check_times(&self) -> Result<(), Broken> {
+        let Rtt { smoothed, variation, min, initial, .. } = self.rtt;
+        let newest = self.rack.newest.as_ref().map(|newest| newest.rtt);
+        let measured = [smoothed, Some(variation), min, Some(initial)].into_iter().flatten();
+        let sound = measured.into_iter().all(|span| span <= 2 * MAX_SAMPLE)
+            && newest.is_none_or(|span| span <= MAX_SPAN)
+            && !initial.is_zero();
+        if sound { Ok(()) } else { Err(Broken::Parameter) }
     }
 
     fn check_state(&self) -> Result<(), Broken> {
         let our_fin_acked = self.snd.fin.is_some_and(|fin| self.snd.una.after(fin));
         let their_fin = self.rcv.fin.is_some_and(|fin| self.rcv.nxt.after(fin));
         let sound = match self.state {
-            State::SynSent | State::SynReceived => self.snd.una == self.snd.iss && !their_fin,
+            State::SynSent | State::SynReceived => !their_fin,
             State::Established => self.snd.fin.is_none() && !their_fin,
             State::FinWait1 => self.snd.fin.is_some() && !our_fin_acked && !their_fin,
             State::FinWait2 { .. } => our_fin_acked && !their_fin,
@@ -93,8 +118,11 @@ impl Config {
     fn check(&self) -> Result<(), Broken> {
         let buffers =
             [self.send_buffer, self.receive_buffer].iter().all(|size| (1..=MAX_BUFFER).contains(size));
+        let idle = self.keep_alive.map(|KeepAlive { idle, interval, .. }| [idle, interval]);
         let times = !self.min_rto.is_zero() && self.min_rto <= self.max_rto;
-        if buffers && times && self.mss >= 48 && self.initial_window >= 1 {
+        let spans = [self.max_rto, self.delayed_ack, self.fin_wait_2, self.time_wait];
+        let bounded = spans.into_iter().chain(idle.into_iter().flatten()).all(|span| span <= MAX_SPAN);
+        if buffers && times && bounded && self.mss >= 48 && self.initial_window >= 1 {
             Ok(())
         } else {
             Err(Broken::Parameter)
@@ -113,8 +141,12 @@ impl<At> SendSpace<At> {
         let fin = fin_acked && self.queue.is_empty() || self.fin.is_none_or(|fin| fin == self.end());
         let ordered = self.una.at_or_before(self.nxt) && (opening || self.nxt.at_or_before(last));
         let bounded = self.outstanding() <= 1 << 30 && self.queue.len() <= 1 << 30;
-        let windows = self.wnd <= MAX_WINDOW && self.max_wnd <= MAX_WINDOW;
-        if !(ordered && bounded && fin && windows) {
+        let updated = self.wl2.at_or_before(self.nxt) && self.una.0.wrapping_sub(self.wl2.0) <= 1 << 30;
+        let windows = self.wnd <= self.max_wnd && self.max_wnd <= MAX_WINDOW && (opening || updated);
+        // Only the SYN lies before the queue.
+        let syn =
+            if opening { self.una == self.iss && self.outstanding() <= 1 } else { self.una != self.iss };
+        if !(ordered && bounded && fin && windows && syn) {
             return Err(Broken::SendSpace);
         }
         self.check_sent()
@@ -135,6 +167,7 @@ impl<At> SendSpace<At> {
         }
         let covered = next == self.nxt && self.sent.len() <= self.outstanding() as usize;
         let counted = in_flight == u64::from(self.in_flight) && sacked == u64::from(self.sacked);
+        let covered = covered && !(self.una == self.iss && sacked > 0);
         if covered && counted { Ok(()) } else { Err(Broken::Sent) }
     }
 }
@@ -146,9 +179,15 @@ impl RecvSpace {
         }
         let edge = self.nxt.at_or_before(self.adv) && self.adv.distance_from(self.nxt) <= 1 << 30;
         let unread = self.unread.len() <= config.receive_buffer as usize + (1 << self.wscale);
-        let reassembly = self.reassembly.is_sound(self.nxt, self.adv);
+        let reassembly =
+            self.reassembly.is_sound(self.nxt, self.fin.map_or(self.adv, |fin| fin.earlier(self.adv)))
+                || self.reassembly.is_empty();
+        let acked =
+            self.last_ack.at_or_before(self.nxt) && self.nxt.0.wrapping_sub(self.last_ack.0) <= 1 << 30;
         let empty = !opening || (self.unread.is_empty() && self.reassembly.is_empty());
-        let fin = self.fin.is_none_or(|fin| fin.distance_from(self.nxt) <= 1 << 30);
-        if edge && unread && reassembly && empty && fin { Ok(()) } else { Err(Broken::RecvSpace) }
+        let fin = self.fin.is_none_or(|fin| {
+            self.nxt == fin + 1_u32 || self.nxt.at_or_before(fin) && fin.at_or_before(self.adv)
+        });
+        if edge && unread && reassembly && acked && empty && fin { Ok(()) } else { Err(Broken::RecvSpace) }
     }
 }

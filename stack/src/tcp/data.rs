@@ -182,7 +182,8 @@ impl Tcb {
         if segment.is_fin() && self.rcv.fin.is_none() {
             let fin = segment.seq + segment.payload.len();
             // A FIN in front of octets that are here already is a lie.
-            if fin.at_or_before(self.rcv.adv) && self.rcv.reassembly.end().is_none_or(|end| end.at_or_before(fin))
+            if fin.at_or_before(self.rcv.adv)
+                && self.rcv.reassembly.end().is_none_or(|end| end.at_or_before(fin))
             {
                 self.rcv.fin = Some(fin);
             }

@@ -85,6 +85,8 @@ struct Connection {
     queued: bool,
     /// Whether an [`Event::Ready`] is on its way.
     told: bool,
+    /// Whether its listener counts it as a handshake under way.
+    half_open: bool,
 }
 
 /// Many connections of one host.
@@ -127,9 +129,16 @@ impl Endpoint {
         }
     }
 
-    /// Starts to accept connections at a port.
-    pub fn listen(&mut self, port: u16, listener: Listener) {
+    /// Starts to accept connections at a port. Those that are under way there or wait to be accepted stay.
+    pub fn listen(&mut self, port: u16, mut listener: Listener) {
+        listener.half_open =
+            self.iter_all().filter(|it| it.half_open && it.tcb.flow.local.port() == port).count();
+        listener.waiting = self.listeners.remove(&port).map(|old| old.waiting).unwrap_or_default();
         self.listeners.insert(port, listener);
+    }
+
+    fn iter_all(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter().map(|(_, connection)| connection)
     }
 
     /// Accepts no more at a port. Connections that are open stay.
@@ -163,7 +172,7 @@ impl Endpoint {
             .find(|flow| !self.flows.contains_key(flow))
             .ok_or(Refusal::NoPort)?;
         let tcb = Tcb::connect(flow, &self.opening(&flow, config, now), now);
-        Ok(self.insert(tcb))
+        Ok(self.insert(tcb, false))
     }
 
     /// Opens passively: `syn` came for a flow that is not known here, and this host is to serve it.
@@ -173,13 +182,13 @@ impl Endpoint {
         }
         let port = flow.local.port();
         let listener = self.listeners.get_mut(&port).ok_or(Refusal::NoListener(port))?;
-        if listener.half_open >= listener.max_half_open {
+        if listener.half_open >= listener.max_half_open || listener.waiting.len() >= listener.max_waiting {
             return Err(Refusal::QueueFull);
         }
         listener.half_open += 1;
         let config = listener.config;
         let tcb = Tcb::accept(flow, syn, &self.opening(&flow, config, now), now);
-        Ok(self.insert(tcb))
+        Ok(self.insert(tcb, true))
     }
 
     fn opening(&self, flow: &Flow, config: Config, now: Instant) -> Opening {
@@ -192,9 +201,10 @@ impl Endpoint {
         }
     }
 
-    fn insert(&mut self, tcb: Tcb) -> Handle {
+    fn insert(&mut self, tcb: Tcb, half_open: bool) -> Handle {
         let flow = tcb.flow;
-        let handle = self.connections.insert(Connection { tcb, armed: None, queued: false, told: false });
+        let connection = Connection { tcb, armed: None, queued: false, told: false, half_open };
+        let handle = self.connections.insert(connection);
         self.flows.insert(flow, handle);
         self.touch(handle);
         handle
@@ -209,8 +219,10 @@ impl Endpoint {
             self.events.push_back(Event::Closed(handle, *flow, Ending::Finished));
             return Arrival::Unknown;
         }
-        let opening = connection.tcb.state == State::SynReceived;
-        if opening && self.listeners.get(&flow.local.port()).is_some_and(|l| l.waiting.len() >= l.max_waiting)
+        // The acknowledgement that would establish it is lost on purpose; it will be asked for again.
+        let establishes = connection.half_open && segment.control.is_none();
+        if establishes
+            && self.listeners.get(&flow.local.port()).is_some_and(|l| l.waiting.len() >= l.max_waiting)
         {
             return Arrival::Delivered(handle, Err(Reason::QueueFull));
         }
@@ -226,23 +238,28 @@ impl Endpoint {
         let Some(connection) = self.connections.get_mut(handle) else { return };
         let port = connection.tcb.flow.local.port();
         match (before.opening, after.opening) {
-            (Some(State::SynReceived), None) if !connection.tcb.state.is_closed() => {
-                if let Some(listener) = self.listeners.get_mut(&port) {
-                    listener.half_open = listener.half_open.saturating_sub(1);
-                    listener.waiting.push_back(handle);
-                    self.events.push_back(Event::Acceptable(port));
-                } else {
-                    self.events.push_back(Event::Connected(handle));
+            (Some(_), None) if !connection.tcb.state.is_closed() => {
+                let passive = core::mem::take(&mut connection.half_open);
+                match self.listeners.get_mut(&port) {
+                    Some(listener) if passive => {
+                        listener.half_open = listener.half_open.saturating_sub(1);
+                        listener.waiting.push_back(handle);
+                        self.events.push_back(Event::Acceptable(port));
+                    }
+                    _ => self.events.push_back(Event::Connected(handle)),
                 }
-            }
-            (Some(State::SynSent), None) if !connection.tcb.state.is_closed() => {
-                self.events.push_back(Event::Connected(handle));
             }
             _ => {}
         }
-        let news = after.received != before.received || after.acked != before.acked;
-        if news && !connection.told {
-            connection.told = true;
+        if after.received != before.received || after.acked != before.acked {
+            self.tell_ready(handle);
+        }
+    }
+
+    fn tell_ready(&mut self, handle: Handle) {
+        if let Some(connection) = self.connections.get_mut(handle)
+            && !core::mem::replace(&mut connection.told, true)
+        {
             self.events.push_back(Event::Ready(handle));
         }
     }
@@ -295,7 +312,8 @@ impl Endpoint {
         Some(self.remove(handle)?.freeze(now))
     }
 
-    /// Takes over a connection from elsewhere: arms its timers, and makes it send at once what is due.
+    /// Takes over a connection from elsewhere: arms its timers, and makes it send at once what is due. Tells that it
+    /// is [ready](Event::Ready), because what was told elsewhere is not known here.
     pub fn import(&mut self, tcb: Tcb<Duration>, now: Instant) -> Result<Handle, Refusal> {
         tcb.check()?;
         if self.flows.contains_key(&tcb.flow) {
@@ -303,12 +321,17 @@ impl Endpoint {
         }
         let mut tcb = tcb.thaw(now);
         tcb.kick();
-        if tcb.state == State::SynReceived
-            && let Some(listener) = self.listeners.get_mut(&tcb.flow.local.port())
-        {
+        let listener = self.listeners.get_mut(&tcb.flow.local.port());
+        let half_open = tcb.state == State::SynReceived && listener.is_some();
+        if let Some(listener) = listener.filter(|_| half_open) {
             listener.half_open += 1;
         }
-        Ok(self.insert(tcb))
+        let synchronised = tcb.state.is_synchronised();
+        let handle = self.insert(tcb, half_open);
+        if synchronised {
+            self.tell_ready(handle);
+        }
+        Ok(handle)
     }
 
     /// The next packet to send, and whose it is. Connections take turns. `path` says what the way to the other
@@ -406,6 +429,10 @@ impl Endpoint {
         let Some(connection) = self.connections.get_mut(handle) else { return };
         if let State::Closed(ending) = connection.tcb.state {
             let flow = connection.tcb.flow;
+            if ending == Ending::Finished && connection.tcb.readable() > 0 {
+                // What the other side sent before it finished can still be read.
+                return;
+            }
             self.remove(handle);
             self.events.push_back(Event::Closed(handle, flow, ending));
             return;
@@ -423,9 +450,7 @@ impl Endpoint {
         self.retransmitted += u64::from(connection.tcb.snd.retransmitted);
         if let Some(listener) = self.listeners.get_mut(&connection.tcb.flow.local.port()) {
             listener.waiting.retain(|waiting| *waiting != handle);
-            if connection.tcb.state == State::SynReceived {
-                listener.half_open = listener.half_open.saturating_sub(1);
-            }
+            listener.half_open = listener.half_open.saturating_sub(usize::from(connection.half_open));
         }
         Some(connection.tcb)
     }

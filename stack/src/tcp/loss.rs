@@ -4,12 +4,16 @@
 use core::time::Duration;
 
 use super::ack::Delivered;
+use super::cc::MAX_WINDOW;
 use super::state::{Ending, State};
 use super::tcb::{Mark, Recovery, Tcb};
+use crate::ip::MIN_MTU;
 use crate::{Instant, Seq};
 
 /// DupThresh (RFC 5681 section 3.2).
 const DUPLICATES: u8 = 3;
+/// The wait before a tail loss probe when no round trip was measured (RFC 8985 section 7.2).
+const FIRST_PROBE: Duration = Duration::from_secs(1);
 /// How long the other side may delay an acknowledgement of a single segment (RFC 8985 section 7.2).
 const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 
@@ -18,7 +22,11 @@ impl Tcb {
     pub fn pipe(&self) -> u32 {
         match self.recovery {
             Recovery::Fast { inferred, .. } => self.snd.in_flight.saturating_sub(inferred),
-            _ => self.snd.in_flight,
+            // RFC 3042: the first two duplicates let a new segment out each.
+            Recovery::Open { duplicates } => {
+                self.snd.in_flight.saturating_sub(u32::from(duplicates.min(2)) * self.mss())
+            }
+            Recovery::Loss { .. } => self.snd.in_flight,
         }
     }
 
@@ -27,7 +35,7 @@ impl Tcb {
         self.tail_probe_answered(delivered);
         let lost = if self.sack { self.detect_by_time(now) } else { self.detect_by_duplicates(delivered) };
         match self.recovery {
-            Recovery::Open { .. } if lost => self.enter_fast_recovery(),
+            Recovery::Open { .. } if lost => self.enter_fast_recovery(delivered),
             Recovery::Open { .. } => {}
             Recovery::Fast { point, .. } if point.at_or_before(self.snd.una) => {
                 self.congestion.cwnd = self.congestion.ssthresh;
@@ -94,7 +102,7 @@ impl Tcb {
                 false
             }
             Recovery::Fast { inferred, .. } if delivered.repeated => {
-                *inferred += mss;
+                *inferred = inferred.saturating_add(mss).min(self.snd.in_flight);
                 false
             }
             Recovery::Fast { point, inferred, .. } if delivered.advanced > 0 => {
@@ -120,13 +128,14 @@ impl Tcb {
         }
     }
 
-    fn enter_fast_recovery(&mut self) {
-        let flight = self.snd.outstanding();
-        self.reduce(flight);
+    fn enter_fast_recovery(&mut self, delivered: &Delivered) {
+        self.reduce(self.snd.outstanding());
         let inferred = if self.sack { 0 } else { u32::from(DUPLICATES) * self.mss() };
+        // RFC 9937 section 6.1, RecoverFS: what was delivered before does not count, what is delivered now does.
+        let before = self.snd.sacked.saturating_add(inferred.saturating_sub(self.mss()));
+        let flight = self.snd.outstanding().saturating_sub(before).saturating_add(delivered.octets);
         self.recovery = Recovery::Fast { point: self.snd.nxt, flight, delivered: 0, out: 0, inferred };
-        // RFC 9937 section 6.1: the first retransmission is not held back.
-        self.congestion.cwnd = self.pipe() + self.mss();
+        self.pace_recovery(delivered, false);
     }
 
     /// One congestion event: at most one in each round trip.
@@ -135,11 +144,11 @@ impl Tcb {
         self.congestion.on_congestion(flight, mss);
     }
 
-    /// RFC 9937 section 6.2: on each acknowledgement in recovery.
+    /// RFC 9937 section 6.2: on each acknowledgement in recovery, the first included.
     fn pace_recovery(&mut self, newly: &Delivered, safe: bool) {
         let (pipe, mss, ssthresh) = (self.pipe(), self.mss(), self.congestion.ssthresh);
         let inferred = if newly.repeated && !self.sack { mss } else { 0 };
-        let newly = newly.octets + inferred;
+        let newly = newly.octets.saturating_add(inferred);
         let Recovery::Fast { flight, delivered, out, .. } = &mut self.recovery else { return };
         *delivered = delivered.saturating_add(newly);
         let quota = if pipe > ssthresh {
@@ -148,22 +157,29 @@ impl Tcb {
                 .unwrap_or(u32::MAX)
                 .saturating_sub(*out)
         } else {
-            let bound = delivered.saturating_sub(*out).max(newly) + if safe { mss } else { 0 };
+            let bound = delivered.saturating_sub(*out).max(newly).saturating_add(if safe { mss } else { 0 });
             (ssthresh - pipe).min(bound)
         };
-        self.congestion.cwnd = (pipe + quota).max(mss);
+        // The first retransmission is not held back.
+        let quota = if *out == 0 { quota.max(mss) } else { quota };
+        self.congestion.cwnd = pipe.saturating_add(quota).clamp(mss, MAX_WINDOW);
     }
 
     /// The retransmission timer fired (RFC 6298 section 5.4 to 5.7; RFC 5681 section 3.1).
     pub(super) fn retransmission_timeout(&mut self, now: Instant) {
+        if self.snd.sent.is_empty() {
+            return;
+        }
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
         let limit = if opening { self.config.syn_retries } else { self.config.retries };
-        if self.rtt.backoff >= limit {
+        if self.snd.timeouts >= limit {
             self.state = State::Closed(Ending::TimedOut);
             return;
         }
-        self.rtt.backoff += 1;
-        if !opening && !matches!(self.recovery, Recovery::Loss { .. }) {
+        self.snd.timeouts += 1;
+        self.rtt.backoff = self.rtt.backoff.saturating_add(1);
+        // One congestion event, one reduction: a timeout in the middle of a recovery is no new one.
+        if !opening && matches!(self.recovery, Recovery::Open { .. }) {
             self.reduce(self.snd.outstanding());
         }
         // RFC 2018 section 8: what was selectively acknowledged may have been dropped after all.
@@ -188,7 +204,7 @@ impl Tcb {
     /// The time after which what reordering could explain is lost (RFC 8985 section 6.3).
     pub(super) fn reordering_timeout(&mut self, now: Instant) {
         if self.detect_by_time(now) && matches!(self.recovery, Recovery::Open { .. }) {
-            self.enter_fast_recovery();
+            self.enter_fast_recovery(&Delivered::default());
         }
     }
 
@@ -200,12 +216,11 @@ impl Tcb {
         {
             return;
         }
-        let Some(smoothed) = self.rtt.smoothed else { return };
         let single = self.snd.outstanding() <= self.mss();
-        let at = now + smoothed * 2 + if single { MAX_ACK_DELAY } else { Duration::ZERO };
-        if self.timers.rto.is_some_and(|rto| at < rto) {
-            self.timers.tail_probe = Some(at);
-        }
+        let delay = if single { MAX_ACK_DELAY } else { Duration::ZERO };
+        let at = now + self.rtt.smoothed.map_or(FIRST_PROBE, |smoothed| smoothed * 2 + delay);
+        // A probe takes the place of a timeout that would come before it.
+        self.timers.tail_probe = self.timers.rto.map(|rto| rto.min(at));
     }
 
     /// RFC 8985 section 7.3: the probe itself is sent by the next transmission.
@@ -214,14 +229,17 @@ impl Tcb {
         self.timers.rto = Some(now + self.rto());
     }
 
-    /// RFC 8985 section 7.4: whether the probe repaired a loss that nobody else noticed.
+    /// RFC 8985 section 7.4.2: whether the probe repaired a loss that nobody else noticed. If it sent octets again
+    /// and both copies arrived, there will be a report of a duplicate, or a duplicate acknowledgement.
     fn tail_probe_answered(&mut self, delivered: &Delivered) {
         let Some((end, again)) = self.rack.probe else { return };
-        if self.snd.una.before(end) {
+        let beyond = self.snd.una.after(end);
+        let harmless = !again || delivered.duplicate || (delivered.repeated && !delivered.sacked);
+        if self.snd.una.before(end) || !(harmless || beyond) {
             return;
         }
         self.rack.probe = None;
-        if again && !delivered.duplicate && matches!(self.recovery, Recovery::Open { .. }) {
+        if !harmless && matches!(self.recovery, Recovery::Open { .. }) {
             self.reduce(self.congestion.cwnd);
             self.congestion.cwnd = self.congestion.ssthresh;
         }
@@ -231,9 +249,8 @@ impl Tcb {
     /// segment of ours. Believed only if that segment is in flight (RFC 5927 section 7.2).
     pub fn packet_too_big(&mut self, mtu: u16, quoted: Seq) {
         let in_flight = self.snd.una.at_or_before(quoted) && quoted.before(self.snd.nxt);
-        // RFC 8201 section 4: never below the minimum link MTU.
-        let mtu = mtu.max(1280);
-        if !in_flight || mtu >= self.snd.path_mtu {
+        // RFC 8201 section 4: a report of less than the minimum link MTU is discarded.
+        if !in_flight || mtu < MIN_MTU || mtu >= self.snd.path_mtu {
             return;
         }
         self.snd.path_mtu = mtu;

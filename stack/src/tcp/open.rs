@@ -6,7 +6,7 @@ use super::cc::Congestion;
 use super::config::Config;
 use super::queue::Queue;
 use super::reassembly::Reassembly;
-use super::rtt::Rtt;
+use super::rtt::{FALLBACK_RTO, Rtt};
 use super::segment::{Control, Flow, Options, Segment};
 use super::state::{Ending, State};
 use super::tcb::{
@@ -17,6 +17,8 @@ use crate::{Instant, Seq};
 
 /// A peer that asks for less gets this much anyway, or tiny segments would be a weapon.
 const MIN_MSS: u16 = 48;
+/// The segment size of a host that knows no better (RFC 9293 section 3.7.1, over IPv4): where estimates start.
+const LEAST_MSS: u16 = 536;
 /// Segments that are acknowledged at once when a connection is young.
 pub(super) const QUICK_ACKS: u8 = 16;
 
@@ -141,7 +143,7 @@ impl Tcb {
         self.last_heard = now;
         self.pending.ack = true;
         match segment.ack {
-            Some(ack) => self.establish(ack, now),
+            Some(ack) => self.establish(segment, ack, now),
             // Both opened at once: our SYN is sent again, now with an acknowledgement.
             None => {
                 self.state = State::SynReceived;
@@ -160,7 +162,7 @@ impl Tcb {
     }
 
     /// Our SYN is acknowledged.
-    pub(super) fn establish(&mut self, ack: Seq, now: Instant) {
+    pub(super) fn establish(&mut self, segment: &Segment, ack: Seq, now: Instant) {
         self.set_initial_window();
         if let Some(syn) = self.snd.sent.pop_front() {
             if syn.mark == Mark::InFlight {
@@ -168,9 +170,16 @@ impl Tcb {
             }
             if syn.retransmissions == 0 {
                 self.rtt.sample(syn.at.since(now));
+            } else {
+                self.measure_echo(segment, now);
             }
         }
+        if self.snd.timeouts > 0 {
+            // RFC 6298 section 5.7: without a measurement, data starts with a longer timeout.
+            self.rtt.initial = FALLBACK_RTO;
+        }
         self.rtt.backoff = 0;
+        self.snd.timeouts = 0;
         self.snd.una = ack;
         self.timers.rto = None;
         self.state = State::Established;
@@ -244,6 +253,7 @@ impl SendSpace<Instant> {
             limited: false,
             acked_total: 0,
             retransmitted: 0,
+            timeouts: 0,
         }
     }
 }
@@ -263,7 +273,7 @@ impl RecvSpace {
             discard: false,
             unacked: 0,
             quick: QUICK_ACKS,
-            seen_mss: DEFAULT_MSS,
+            seen_mss: LEAST_MSS,
             total: 0,
             duplicate: None,
         }

@@ -27,7 +27,7 @@ impl Tcb {
 
     /// Octets of payload in a segment with timestamps, with `overhead` octets added below.
     fn payload_limit(&self, overhead: u16) -> u32 {
-        let by_path = self.snd.path_mtu.saturating_sub(HEADERS_LEN + overhead);
+        let by_path = self.snd.path_mtu.saturating_sub(HEADERS_LEN).saturating_sub(overhead);
         let options = if self.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
         u32::from(self.snd.mss.min(by_path).saturating_sub(options).max(1))
     }
@@ -43,6 +43,7 @@ impl Tcb {
         if matches!(self.state, State::SynSent | State::SynReceived) {
             return match self.owes_syn() {
                 Some(_) => Some(self.send_syn(now)),
+                None if self.state == State::SynSent => None,
                 None => self.send_ack(now),
             };
         }
@@ -50,7 +51,7 @@ impl Tcb {
             .or_else(|| self.send_lost(path, now))
             .or_else(|| self.send_new(path, now))
             .or_else(|| self.send_tail_probe(path, now))
-            .or_else(|| self.send_probe(now))
+            .or_else(|| self.send_probe(path, now))
             .or_else(|| self.send_ack(now))
     }
 
@@ -77,7 +78,7 @@ impl Tcb {
             Some(syn) => syn.retransmissions.saturating_add(1),
             None => 0,
         };
-        self.snd.retransmitted += u32::from(retransmissions > 0);
+        self.snd.retransmitted = self.snd.retransmitted.wrapping_add(u32::from(retransmissions > 0));
         self.snd.nxt = self.snd.iss + 1_u32;
         let (seq, mark) = (self.snd.iss, Mark::InFlight);
         self.snd.sent.push_front(Sent { seq, len: 1, at: now, retransmissions, mark });
@@ -101,12 +102,15 @@ impl Tcb {
 
     /// RFC 6675 section 5, NextSeg() rule 1: what is lost goes first, as far as the window allows.
     fn send_lost(&mut self, path: Path, now: Instant) -> Option<Segment> {
-        if !matches!(self.recovery, Recovery::Open { .. }) || self.snd.in_flight < self.snd.outstanding() {
-            let index = self.snd.sent.iter().position(|sent| sent.mark == Mark::Lost)?;
-            let room = self.congestion_room(self.full_segment(path))?;
-            return self.resend(index, room, path, now);
+        if self.snd.lost() == 0 {
+            return None;
         }
-        None
+        let Some(room) = self.congestion_room(self.full_segment(path)) else {
+            self.snd.limited = true;
+            return None;
+        };
+        let index = self.snd.sent.iter().position(|sent| sent.mark == Mark::Lost)?;
+        self.resend(index, room, path, now)
     }
 
     /// Sends the record at `index` again, at most `room` octets of it.
@@ -124,7 +128,7 @@ impl Tcb {
         sent.retransmissions = sent.retransmissions.saturating_add(1);
         sent.at = now;
         let (seq, len) = (sent.seq, sent.len);
-        self.snd.retransmitted += 1;
+        self.snd.retransmitted = self.snd.retransmitted.wrapping_add(1);
         self.note_sent(len, now);
         Some(self.data_segment(seq, len, path, now))
     }
@@ -133,6 +137,9 @@ impl Tcb {
     fn send_new(&mut self, path: Path, now: Instant) -> Option<Segment> {
         let unsent = self.snd.unsent();
         let fin_due = self.snd.fin.is_some_and(|fin| self.snd.nxt.at_or_before(fin));
+        if self.snd.lost() > 0 {
+            return None;
+        }
         self.snd.limited &= unsent > 0;
         if unsent == 0 && !fin_due {
             return None;
@@ -152,6 +159,9 @@ impl Tcb {
         let len = limit.min(u32::try_from(unsent).unwrap_or(u32::MAX));
         let last = len as usize == unsent;
         if len < full && !(fin_due && last) && self.wait_for_more(len, last) {
+            if !last {
+                self.window_shut(now);
+            }
             return None;
         }
         let fin = fin_due && last && (len < limit || unsent == 0);
@@ -171,7 +181,6 @@ impl Tcb {
         self.snd.sent.push_back(Sent { seq, len, at: now, retransmissions: 0, mark: Mark::InFlight });
         self.snd.nxt = seq + len;
         self.snd.in_flight += len;
-        self.snd.last = now;
         self.note_sent(len, now);
         self.arm_tail_probe(now);
         self.data_segment(seq, len, path, now)
@@ -180,8 +189,8 @@ impl Tcb {
     /// RFC 9293 section 3.8.6.2.1 (silly window) and 3.7.4 (Nagle): whether a short segment should wait.
     fn wait_for_more(&self, len: u32, last: bool) -> bool {
         if !last {
-            // The window cuts it short: wait until it opens, unless it will never open further.
-            return len < self.snd.max_wnd / 2 && !self.snd.sent.is_empty();
+            // The window cuts it short: wait until it opens, but not for ever (the override timeout).
+            return len < self.snd.max_wnd / 2;
         }
         !self.config.nodelay && !self.snd.sent.is_empty()
     }
@@ -206,10 +215,15 @@ impl Tcb {
     }
 
     /// A probe of the window or of the peer's presence: an old octet that must be answered, as Linux does
-    /// (RFC 9293 section 3.8.4: SEG.SEQ = SND.NXT - 1).
-    fn send_probe(&mut self, now: Instant) -> Option<Segment> {
+    /// (RFC 9293 section 3.8.4: SEG.SEQ = SND.NXT - 1). Octets that fit the window, though badly, do as well.
+    fn send_probe(&mut self, path: Path, now: Instant) -> Option<Segment> {
         if !core::mem::take(&mut self.pending.probe) {
             return None;
+        }
+        let unsent = u32::try_from(self.snd.unsent()).unwrap_or(u32::MAX);
+        let fits = unsent.min(self.window_room()).min(self.full_segment(path));
+        if fits > 0 && self.snd.sent.is_empty() {
+            return Some(self.send_fresh(fits, path, now));
         }
         Some(self.segment(self.snd.una - 1, now))
     }
@@ -239,7 +253,7 @@ impl Tcb {
             return room.min(mss);
         }
         let most = u32::try_from(MAX_SUPER).unwrap_or(u32::MAX);
-        room.min(most) / mss * mss
+        (room.min(most) / mss).max(1) * mss
     }
 
     /// Octets of payload in a full segment now, with the SACK blocks that it would carry.
@@ -264,6 +278,7 @@ impl Tcb {
         let rto = self.rto();
         self.timers.rto.get_or_insert(now + rto);
         self.timers.persist = None;
+        self.snd.last = now;
     }
 
     /// A segment with the octets `seq` to `seq + len`; the FIN is the last of them if it lies there.
@@ -282,7 +297,7 @@ impl Tcb {
 
     /// A segment with everything that every segment carries. Counts as an acknowledgement.
     fn segment(&mut self, seq: Seq, now: Instant) -> Segment {
-        let ack = self.rcv.ack_release.map_or(self.rcv.nxt, |release| release.earlier(self.rcv.nxt));
+        let ack = self.ack_number();
         let mut segment = Segment::bare(seq, Some(ack), None);
         segment.window = self.advertise(ack);
         segment.options.timestamps = self.timestamp_option(now);
@@ -301,7 +316,9 @@ impl Tcb {
 
     /// The blocks to report: a duplicate first (RFC 2883 section 4), then the islands (RFC 2018 section 4).
     fn sack_blocks(&self) -> [Option<super::segment::Block>; super::segment::MAX_SACK_BLOCKS] {
-        match (self.sack, self.rcv.duplicate) {
+        // While acknowledgements are held back, blocks would make what is held look like a hole.
+        let tell = self.sack && self.ack_number() == self.rcv.nxt;
+        match (tell, self.rcv.duplicate) {
             (false, _) => [None; 3],
             (true, None) => self.rcv.reassembly.blocks(),
             (true, duplicate) => {

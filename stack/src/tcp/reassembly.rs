@@ -163,7 +163,11 @@ mod tests {
             reassembly.insert(Seq(0) + index * 2, &Bytes::from_static(b"x"));
         }
         assert_eq!(reassembly.islands.len(), MAX_ISLANDS);
-        assert_eq!(reassembly.insert(Seq(1), &Bytes::from_static(b"x")), 1, "a hole may still be filled");
+        assert_eq!(
+            reassembly.insert(Seq(1), &Bytes::from_static(b"x")),
+            Some(1),
+            "a hole may still be filled"
+        );
     }
 
     proptest! {

@@ -4,11 +4,15 @@ use serde::{Deserialize, Serialize};
 
 /// The timeout before anything was measured (RFC 6298 section 2.1).
 const INITIAL_RTO: Duration = Duration::from_secs(1);
+/// The timeout of data if the SYN timed out (RFC 6298 section 5.7).
+pub(super) const FALLBACK_RTO: Duration = Duration::from_secs(3);
+/// A longer round trip is not believed, so that arithmetic on it cannot overflow.
+pub(super) const MAX_SAMPLE: Duration = Duration::from_hours(1);
 /// G of RFC 6298: our clock is fine, so this only keeps the timeout above the smoothed time.
 const GRANULARITY: Duration = Duration::from_millis(1);
 
 /// What is known of the round-trip time (RFC 6298).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rtt {
     /// SRTT, once measured.
     pub smoothed: Option<Duration>,
@@ -16,14 +20,28 @@ pub struct Rtt {
     pub variation: Duration,
     /// The least that was ever measured.
     pub min: Option<Duration>,
-    /// How often the timer fired in a row: the timeout doubles with each.
+    /// How often the timer fired since the last measurement: the timeout doubles with each.
     pub backoff: u8,
+    /// The timeout before anything was measured.
+    pub initial: Duration,
+}
+
+impl Default for Rtt {
+    fn default() -> Self {
+        Self { smoothed: None, variation: Duration::ZERO, min: None, backoff: 0, initial: INITIAL_RTO }
+    }
 }
 
 impl Rtt {
     /// Takes a measurement (RFC 6298 section 2.2 and 2.3). Ends the back-off.
     pub fn sample(&mut self, rtt: Duration) {
-        self.min = Some(self.min.map_or(rtt, |min| min.min(rtt)));
+        self.min = Some(self.min.map_or(rtt, |min| min.min(rtt)).min(MAX_SAMPLE));
+        self.sample_coarse(rtt);
+    }
+
+    /// Takes a measurement that is too coarse to tell the least round-trip time.
+    pub fn sample_coarse(&mut self, rtt: Duration) {
+        let rtt = rtt.min(MAX_SAMPLE);
         self.backoff = 0;
         match self.smoothed {
             None => {
@@ -42,7 +60,7 @@ impl Rtt {
     /// As in Linux, the floor applies to the variation term, so that a long path keeps its margin.
     pub fn rto(&self, min: Duration, max: Duration) -> Duration {
         let base = match self.smoothed {
-            None => INITIAL_RTO,
+            None => self.initial,
             Some(smoothed) => smoothed + (self.variation * 4).max(GRANULARITY).max(min),
         };
         let doubled = base.checked_mul(1 << u32::from(self.backoff.min(16))).unwrap_or(max);

@@ -62,7 +62,8 @@ pub struct Tcb<At = Instant> {
 /// separate "highest sequence number ever sent".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendSpace<At> {
-    /// Our initial sequence number, that of the SYN.
+    /// Our initial sequence number, that of the SYN. Differs from SND.UNA once that is acknowledged: a connection
+    /// that comes round to it moves it back by one.
     pub iss: Seq,
     /// The oldest sequence number that is not acknowledged.
     pub una: Seq,
@@ -102,6 +103,8 @@ pub struct SendSpace<At> {
     pub acked_total: u64,
     /// Segments sent again in all.
     pub retransmitted: u32,
+    /// How often the retransmission timer fired since anything was acknowledged.
+    pub timeouts: u8,
 }
 
 /// A run of sequence numbers that was sent in one go.
@@ -387,11 +390,16 @@ impl<At> SendSpace<At> {
         self.nxt.0.wrapping_sub(self.una.0)
     }
 
+    /// Octets of sequence space that are to be sent again.
+    pub fn lost(&self) -> u32 {
+        self.outstanding().saturating_sub(self.in_flight).saturating_sub(self.sacked)
+    }
+
     #[rustfmt::skip]
     fn map_time<B>(self, clock: &impl Rebase<At, B>) -> SendSpace<B> {
         let Self {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
-            last, limited, acked_total, retransmitted,
+            last, limited, acked_total, retransmitted, timeouts,
         } = self;
         let sent = sent
             .into_iter()
@@ -401,7 +409,7 @@ impl<At> SendSpace<At> {
             .collect();
         SendSpace {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
-            last: clock.behind(last), limited, acked_total, retransmitted,
+            last: clock.behind(last), limited, acked_total, retransmitted, timeouts,
         }
     }
 }

@@ -9,6 +9,9 @@ use crate::Instant;
 impl Tcb {
     /// The next moment at which [`Tcb::handle_timeout`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.state.is_closed() {
+            return None;
+        }
         let Timers { rto, persist, delayed_ack, keep_alive, reorder, tail_probe } = self.timers;
         let state = match self.state {
             State::TimeWait { until } => Some(until),
@@ -32,7 +35,7 @@ impl Tcb {
             _ => {}
         }
         if due(&mut self.timers.delayed_ack, now) {
-            self.pending.ack = true;
+            self.owe_ack();
         }
         if due(&mut self.timers.reorder, now) {
             self.reordering_timeout(now);
