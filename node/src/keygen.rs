@@ -14,8 +14,7 @@ use rcgen::{
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::config::is_label;
-use crate::driver::clock::unix_seconds;
-use crate::driver::peers::certified_name;
+use crate::driver::{certified_name, unix_seconds};
 
 /// How long what is made here is valid.
 const VALID: Duration = Duration::from_secs(10 * 365 * DAY);

@@ -8,11 +8,11 @@
 //! The data plane never waits for anybody but the TAP and the mailbox: whatever it hands on goes to bounded queues.
 
 mod ask;
-pub(crate) mod clock;
+mod clock;
 mod control;
 mod dataplane;
 mod mailbox;
-pub(crate) mod peers;
+mod peers;
 mod start;
 mod tap;
 mod trace;
@@ -22,3 +22,7 @@ pub use control::{AskError, Client, ControlError};
 pub use peers::{PeerError, Refusal};
 pub use start::{Failed, Options, Running, StartError, start};
 pub use tap::TapError;
+
+pub(crate) use clock::{now, unix_seconds};
+pub(crate) use peers::{certified_name, verify_own};
+pub(crate) use tap::owner as tap_owner;

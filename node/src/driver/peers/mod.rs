@@ -33,7 +33,7 @@ use super::mailbox::{Letter, Mailbox};
 use crate::config::{Config, FileError, Peer};
 
 pub(crate) use queue::PeerQueue;
-pub(crate) use tls::certified_name;
+pub(crate) use tls::{certified_name, verify_own};
 pub use wire::Refusal;
 
 /// How long things on a peer link may take.

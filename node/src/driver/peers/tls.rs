@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::{Resumption, verify_server_name};
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -60,6 +61,25 @@ impl Tls {
         client.resumption = Resumption::disabled();
         Ok(Self { connector: Arc::new(client).into(), acceptor: Arc::new(server).into() })
     }
+}
+
+/// Whether the others would believe a node with these files, as far as that can be told now and here; tells what its
+/// certified name is.
+pub(crate) fn verify_own(files: &KeyFiles, node: &str, group: &str) -> Result<String, FileError> {
+    Tls::load(files, node, group)?;
+    let chain = certificates(&files.certificate)?;
+    let name = certified_name(node, group);
+    let wrong = |why: rustls::Error| malformed(&files.certificate, why.to_string());
+    let server_name =
+        ServerName::try_from(name.as_str()).map_err(|why| malformed(&files.certificate, why.to_string()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots(&files.ca)?, provider)
+        .build()
+        .map_err(|why| malformed(&files.ca, why.to_string()))?;
+    let (first, rest) =
+        chain.split_first().ok_or_else(|| malformed(&files.certificate, "is empty".to_owned()))?;
+    verifier.verify_server_cert(first, rest, &server_name, &[], UnixTime::now()).map_err(wrong)?;
+    Ok(name)
 }
 
 fn roots(file: &Path) -> Result<Arc<RootCertStore>, FileError> {

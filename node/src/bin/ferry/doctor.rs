@@ -1,0 +1,30 @@
+//! `ferry doctor`.
+
+use std::process::ExitCode;
+
+use ferry_node::doctor::{Report, examine};
+
+use crate::Outcome;
+use crate::args::DoctorArgs;
+
+pub(crate) fn run(args: &DoctorArgs) -> Outcome {
+    let report = examine(&args.config, args.control.as_deref());
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{}", text(&report));
+    }
+    Ok(if report.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for check in &report.checks {
+        let mark = if check.ok { "ok  " } else { "MISS" };
+        text += &format!("{mark}  {:width$}  {}\n", check.name, check.what, width = report.widest());
+        if let Some(mend) = &check.mend {
+            text += &format!("      mend it with: {mend}\n");
+        }
+    }
+    text
+}

@@ -1,0 +1,36 @@
+//! `ferry`: runs a node, makes the keys of a group, and talks to a node that runs.
+
+mod args;
+mod doctor;
+mod handoff;
+mod keygen;
+mod node;
+mod progress;
+mod show;
+mod socket;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Task};
+
+/// A task's end: what went wrong is told in one place, here.
+type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().task {
+        Task::Keygen(args) => keygen::run(&args),
+        Task::Node(args) => node::run(&args),
+        Task::Status(args) => show::status(&args),
+        Task::Connections(args) => show::connections(&args),
+        Task::Handoff(args) => handoff::run(&args),
+        Task::Drain(args) => handoff::drain(&args),
+        Task::Doctor(args) => doctor::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("ferry: {error}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,189 @@
+//! `ferry status` and `ferry connections`: what a node says, for people.
+
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::process::ExitCode;
+
+use ferry_node::{Command, Connection, Counters, PeerStatus, Reply, Status};
+
+use crate::Outcome;
+use crate::args::NodeAndFormat;
+use crate::socket::ask;
+
+pub(crate) fn status(args: &NodeAndFormat) -> Outcome {
+    show(args, &Command::Status)
+}
+
+pub(crate) fn connections(args: &NodeAndFormat) -> Outcome {
+    show(args, &Command::Connections)
+}
+
+fn show(args: &NodeAndFormat, command: &Command) -> Outcome {
+    match ask(&args.node, args.json, command)? {
+        Some(Reply::Status(status)) => print!("{}", status_text(&status)),
+        Some(Reply::Connections { connections }) => print!("{}", connections_text(&connections)),
+        None => {}
+        Some(other) => return Err(format!("the node answered something else: {other:?}").into()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status_text(status: &Status) -> String {
+    let Status { name, group, service_address, care_of, contact, draining, uptime_ms, .. } = status;
+    let Status { connections, relayed, moving, peers, counters, .. } = status;
+    let role = match (contact, draining) {
+        (true, false) => ", contact node",
+        (false, false) => "",
+        (true, true) => ", contact node, draining",
+        (false, true) => ", draining",
+    };
+    let up = Duration::from_secs(uptime_ms / 1000);
+    let rows = [
+        ["node".to_owned(), format!("{name} of {group}{role}")],
+        ["service address".to_owned(), service_address.to_string()],
+        ["care-of address".to_owned(), care_of.to_string()],
+        ["up for".to_owned(), format!("{up:?}")],
+        ["connections".to_owned(), format!("{connections} owned, {moving} moving, {relayed} relayed")],
+    ];
+    format!("{}\n{}\n{}", table(&[], &rows), peers_text(peers), counters_text(counters))
+}
+
+fn peers_text(peers: &[PeerStatus]) -> String {
+    let rows: Vec<[String; 4]> = peers
+        .iter()
+        .map(|PeerStatus { name, care_of, up, connections }| {
+            let link = if *up { "up" } else { "down" };
+            [name.clone(), care_of.to_string(), link.to_owned(), connections.to_string()]
+        })
+        .collect();
+    table(&["PEER", "CARE-OF ADDRESS", "LINK", "CONNECTIONS"], &rows)
+}
+
+fn counters_text(counters: &Counters) -> String {
+    // Named one by one, so that a new counter is not forgotten here.
+    let Counters {
+        frames_in,
+        frames_out,
+        accepted,
+        taken,
+        given,
+        handoffs_failed,
+        forwarded,
+        held,
+        resets_sent,
+        retransmitted,
+        dropped,
+    } = counters;
+    let rows = [
+        ("frames in, out", vec![frames_in, frames_out]),
+        ("connections accepted, taken, given", vec![accepted, taken, given]),
+        ("handoffs failed", vec![handoffs_failed]),
+        ("segments forwarded, held", vec![forwarded, held]),
+        ("segments sent again, resets sent", vec![retransmitted, resets_sent]),
+        ("packets dropped", vec![dropped]),
+    ];
+    let rows = rows.map(|(name, values)| {
+        [name.to_owned(), values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")]
+    });
+    table(&[], &rows)
+}
+
+fn connections_text(connections: &[Connection]) -> String {
+    if connections.is_empty() {
+        return "no connections\n".to_owned();
+    }
+    let rows: Vec<[String; 9]> = connections.iter().map(connection_row).collect();
+    let titles = ["CLIENT", "PORT", "SERVICE", "STATE", "EPOCH", "SENT", "RECEIVED", "RTT", "CWND"];
+    table(&titles, &rows)
+}
+
+fn connection_row(connection: &Connection) -> [String; 9] {
+    let Connection { client, port, service, state, epoch, sent, received, srtt_us, cwnd } = connection;
+    [
+        client.to_string(),
+        port.to_string(),
+        service.clone(),
+        state.clone(),
+        epoch.to_string(),
+        octets(*sent),
+        octets(*received),
+        srtt_us.map_or_else(|| "-".to_owned(), |us| format!("{:?}", Duration::from_micros(us))),
+        octets(*cwnd),
+    ]
+}
+
+/// Three digits and a unit.
+fn octets(count: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|&(unit, _)| count >= unit) {
+        Some((unit, name)) => format!("{}.{} {name}", count / unit, count % unit * 10 / unit),
+        None => format!("{count} B"),
+    }
+}
+
+/// Columns as wide as they must be.
+fn table<const N: usize>(titles: &[&str], rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain(titles.get(column).map(|title| title.len())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut row = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            // Writing to a string cannot fail.
+            let _ = write!(row, "{cell:width$}  ");
+        }
+        text.push_str(row.trim_end());
+        text.push('\n');
+    };
+    if !titles.is_empty() {
+        line(&mut titles.iter().copied());
+    }
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_nothing_trails() {
+        let rows = [["a".to_owned(), "1".to_owned()], ["long".to_owned(), "2".to_owned()]];
+        assert_eq!(table(&["NAME", "N"], &rows), "NAME  N\na     1\nlong  2\n");
+        assert_eq!(table(&[], &rows), "a     1\nlong  2\n");
+    }
+
+    #[test]
+    fn octets_have_one_digit_behind_the_point() {
+        let cases =
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_600_000, "1.5 MiB"), (3 << 30, "3.0 GiB")];
+        for (count, expected) in cases {
+            assert_eq!(octets(count), expected);
+        }
+    }
+
+    #[test]
+    fn a_connection_is_one_line() {
+        let connection = Connection {
+            client: "[2001:db8::c]:40000".parse().unwrap(),
+            port: 80,
+            service: "file".into(),
+            state: "ESTABLISHED".into(),
+            epoch: 3,
+            sent: 2048,
+            received: 80,
+            srtt_us: Some(1500),
+            cwnd: 14_600,
+        };
+        let text = connections_text(&[connection]);
+        let expected = "CLIENT               PORT  SERVICE  STATE        EPOCH  SENT     RECEIVED  RTT    CWND\n\
+                        [2001:db8::c]:40000  80    file     ESTABLISHED  3      2.0 KiB  80 B      1.5ms  14.2 KiB\n";
+        assert_eq!(text, expected);
+        assert_eq!(connections_text(&[]), "no connections\n");
+    }
+}
