@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ferry_handoff::Incarnation;
 use ferry_stack::{EthernetAddress, tcp};
@@ -21,6 +22,10 @@ use super::trace::{TraceWriter, tracer};
 use crate::config::{Config, FileError, Service as ServiceConfig, ServiceKind, read_secret};
 use crate::services::{Discard, Echo, File, FileService, RootError};
 use crate::{Node, Peer, Service, Setup, SetupError};
+
+/// A client that has gone without a word does not keep its connection for ever; the times are those of Linux.
+const KEEP_ALIVE: tcp::KeepAlive =
+    tcp::KeepAlive { idle: Duration::from_hours(2), interval: Duration::from_secs(75), count: 9 };
 
 /// What a node is told besides its configuration.
 #[derive(Clone, Debug, Default)]
@@ -172,7 +177,7 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         service_address: config.group.service_address,
         contact: config.group.contact.clone(),
         placement: config.group.placement,
-        tcp: tcp::Config::default(),
+        tcp: tcp::Config { nodelay: true, keep_alive: Some(KEEP_ALIVE), ..tcp::Config::default() },
         peers,
         services,
     })
