@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::cc::{Algorithm, MAX_WINDOW};
 use super::config::{Config, KeepAlive};
+use super::data::WINDOW_SLACK;
 use super::rtt::{MAX_SAMPLE, Rtt};
 use super::state::State;
 use super::tcb::{Mark, Recovery, RecvSpace, SendSpace, Tcb};
@@ -178,7 +179,8 @@ impl RecvSpace {
             return Err(Broken::Parameter);
         }
         let edge = self.nxt.at_or_before(self.adv) && self.adv.distance_from(self.nxt) <= 1 << 30;
-        let unread = self.unread.len() <= config.receive_buffer as usize + (1 << self.wscale);
+        let buffer = config.receive_buffer as usize;
+        let unread = self.unread.len() <= buffer + buffer / WINDOW_SLACK;
         let reassembly =
             self.reassembly.is_sound(self.nxt, self.fin.map_or(self.adv, |fin| fin.earlier(self.adv)))
                 || self.reassembly.is_empty();

@@ -11,6 +11,9 @@ use crate::Instant;
 /// A smaller payload is copied, so that it does not pin the large buffer it came in.
 const COPY_BELOW: usize = 512;
 
+/// The part of the receive buffer that rounding may promise beyond it.
+pub(super) const WINDOW_SLACK: usize = 8;
+
 impl Tcb {
     /// Octets that can be read now.
     pub fn readable(&self) -> usize {
@@ -190,6 +193,9 @@ impl Tcb {
         }
         if self.rcv.fin == Some(self.rcv.nxt) {
             self.their_fin_in_order(now);
+        } else if segment.is_fin() {
+            // RFC 5681 section 4.2: out of order, so the other side should hear of the gap.
+            self.owe_ack();
         }
     }
 
@@ -234,15 +240,19 @@ impl Tcb {
 
     /// The window field to send with the acknowledgement number `ack`, moving the right edge that it promises.
     ///
-    /// The field counts in units of 2^wscale; it is rounded up, because rounding down would take back octets that
-    /// were promised.
+    /// The field counts in units of 2^wscale. What was promised is rounded up, so that it is not taken back; but a
+    /// peer that sends less than a unit at a time could push the edge on for ever in that way, so there is a limit.
+    /// Beyond it up to a unit seems to be taken back (RFC 7323 section 2.4), and is still accepted.
     pub(super) fn advertise(&mut self, ack: crate::Seq) -> u16 {
         let edge = self.right_edge();
         let growth = edge.distance_from(self.rcv.adv);
         let mss = usize::from(self.rcv.seen_mss).min(self.largest_window() / 2);
         let edge = if growth >= mss { edge } else { self.rcv.adv };
         let unit = 1_usize << self.rcv.wscale;
-        let units = edge.distance_from(ack).div_ceil(unit);
+        let most = self.largest_window();
+        let limit = self.rcv.nxt + (most + most / WINDOW_SLACK).saturating_sub(self.rcv.unread.len());
+        let kept = self.rcv.adv.distance_from(ack).div_ceil(unit).min(limit.distance_from(ack) / unit);
+        let units = kept.max(edge.distance_from(ack) / unit);
         let field = u16::try_from(units).unwrap_or(u16::MAX);
         self.rcv.adv = self.rcv.adv.later(ack + (usize::from(field) << self.rcv.wscale));
         field

@@ -56,8 +56,12 @@ impl Tcb {
     }
 
     /// The connection has just come to this host: say so, and send the oldest octets in flight once more, in case
-    /// they were lost on the way here. Sending does not wait for the timer.
+    /// they were lost on the way here. Sending does not wait for the timer. In TIME-WAIT the other side is gone and
+    /// would answer with a RST.
     pub fn kick(&mut self) {
+        if matches!(self.state, State::TimeWait { .. } | State::Closed(_)) {
+            return;
+        }
         if self.state.is_synchronised() {
             self.pending.ack = true;
             self.pending.resend = !self.snd.sent.is_empty();

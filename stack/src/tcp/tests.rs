@@ -1,1 +1,16 @@
+//! The engine as a whole. Each state is built from the one before; time is virtual; silence is asserted.
 
+mod closing;
+mod endpoint;
+mod harness;
+mod hostile;
+mod loss;
+mod moving;
+mod mutated;
+mod opening;
+mod pair;
+mod receiving;
+mod sending;
+mod states;
+mod timers;
+mod wire;
