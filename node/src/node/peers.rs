@@ -29,7 +29,9 @@ pub(super) struct Peers {
 #[derive(Debug)]
 struct State {
     peer: Peer,
-    up: Option<Incarnation>,
+    up: bool,
+    /// Its life when the link was last up.
+    life: Option<Incarnation>,
     connections: u32,
     open: bool,
 }
@@ -38,7 +40,7 @@ impl Peers {
     pub(super) fn new(peers: Vec<Peer>) -> Self {
         let by_address = peers.iter().map(|peer| (peer.care_of, NodeId::of(&peer.name))).collect();
         let state =
-            |peer: Peer| (NodeId::of(&peer.name), State { peer, up: None, connections: 0, open: false });
+            |peer: Peer| (NodeId::of(&peer.name), State { peer, up: false, life: None, connections: 0, open: false });
         let peers = peers.into_iter().map(state).collect();
         Self { peers, by_address, turn: 0, tell_load: None, told_load: None }
     }
@@ -64,15 +66,15 @@ impl Peers {
     }
 
     pub(super) fn is_up(&self, peer: NodeId) -> bool {
-        self.peers.get(&peer).is_some_and(|state| state.up.is_some())
+        self.peers.get(&peer).is_some_and(|state| state.up)
     }
 
     pub(super) fn all_up(&self) -> bool {
-        self.peers.values().all(|state| state.up.is_some())
+        self.peers.values().all(|state| state.up)
     }
 
     pub(super) fn reachable(&self) -> impl Iterator<Item = NodeId> {
-        self.peers.iter().filter(|(_, state)| state.up.is_some()).map(|(id, _)| *id)
+        self.peers.iter().filter(|(_, state)| state.up).map(|(id, _)| *id)
     }
 
     /// Whether a node can be given new connections.
@@ -131,7 +133,7 @@ impl Peers {
         let status = |state: &State| PeerStatus {
             name: state.peer.name.clone(),
             care_of: state.peer.care_of,
-            up: state.up.is_some(),
+            up: state.up,
             connections: state.connections as usize,
         };
         let mut peers: Vec<_> = self.peers.values().map(status).collect();
@@ -142,17 +144,19 @@ impl Peers {
 
 impl State {
     fn takes_connections(&self) -> bool {
-        self.up.is_some() && self.open
+        self.up && self.open
     }
 }
 
 impl Node {
     pub(super) fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
         let Some(state) = self.peers.peers.get_mut(&peer) else { return };
-        let reborn = state.up.is_some_and(|known| known != incarnation);
-        state.up = Some(incarnation);
+        let reborn = state.life.is_some_and(|known| known != incarnation);
+        (state.up, state.life) = (true, Some(incarnation));
         if reborn {
             state.open = false;
+            // What its former life owned is lost, or owned by somebody who will say so when asked.
+            self.places.retain(|_, place| place.route().is_none_or(|route| route.to != peer));
         }
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: true }, now);
         self.handoffs.peer_up(peer, incarnation, now);
@@ -163,7 +167,7 @@ impl Node {
 
     pub(super) fn peer_down(&mut self, peer: NodeId, now: Instant) {
         let Some(state) = self.peers.peers.get_mut(&peer) else { return };
-        (state.up, state.open) = (None, false);
+        (state.up, state.open) = (false, false);
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: false }, now);
         self.handoffs.peer_down(peer);
     }
