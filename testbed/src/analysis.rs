@@ -1,0 +1,190 @@
+//! What the client saw on its wire, from the capture alone, parsed by a parser that is not ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TcpSlice, TransportSlice};
+
+use crate::sys::packet::Frame;
+use crate::world::CLIENT;
+
+/// A connection of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// The client's port.
+    pub client_port: u16,
+    /// The service's port.
+    pub service_port: u16,
+}
+
+/// A frame that came for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When, on the monotonic clock.
+    pub at_ns: u64,
+    /// Octets of TCP payload.
+    pub payload: u32,
+}
+
+/// A RST on the client's wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reset {
+    /// When, on the monotonic clock.
+    pub at_ns: u64,
+    /// Who sent it.
+    pub from: Ipv6Addr,
+    /// On which connection.
+    pub flow: Flow,
+}
+
+/// Everything that matters of what passed the client's interface.
+#[derive(Debug, Default)]
+pub struct ClientView {
+    flows: BTreeMap<Flow, Vec<Seen>>,
+    peers: BTreeSet<Ipv6Addr>,
+    resets: Vec<Reset>,
+}
+
+impl ClientView {
+    /// Takes a frame of the capture. Frames must come in the order of their times.
+    pub fn see(&mut self, at_ns: u64, frame: &Frame<'_>) {
+        let Ok(packet) = LaxSlicedPacket::from_ethernet(frame.octets) else { return };
+        let (Some(LaxNetSlice::Ipv6(ip)), Some(TransportSlice::Tcp(tcp))) = (&packet.net, &packet.transport)
+        else {
+            return;
+        };
+        let header = ip.header();
+        let from = header.source_addr();
+        let flow = if from == CLIENT {
+            Flow { client_port: tcp.source_port(), service_port: tcp.destination_port() }
+        } else {
+            Flow { client_port: tcp.destination_port(), service_port: tcp.source_port() }
+        };
+        if tcp.rst() {
+            self.resets.push(Reset { at_ns, from, flow });
+        }
+        if from != CLIENT {
+            let before = ip.extensions().slice().len();
+            let payload = payload(usize::from(header.payload_length()), before, tcp);
+            self.peers.insert(from);
+            self.flows.entry(flow).or_default().push(Seen { at_ns, payload });
+        }
+    }
+
+    /// The addresses that the client's connections came from.
+    pub fn peers(&self) -> &BTreeSet<Ipv6Addr> {
+        &self.peers
+    }
+
+    /// Every RST, of either side.
+    pub fn resets(&self) -> &[Reset] {
+        &self.resets
+    }
+
+    /// The frames that came for each connection.
+    pub fn flows(&self) -> &BTreeMap<Flow, Vec<Seen>> {
+        &self.flows
+    }
+
+    /// The longest time without a frame from the service that touches `window`, in nanoseconds. Only time between
+    /// the first and the last data of the connection counts: before and after, nothing is due.
+    pub fn longest_silence(&self, flow: Flow, window: &Range<u64>) -> Option<u64> {
+        let seen = self.flows.get(&flow)?;
+        let first = seen.iter().position(|seen| seen.payload > 0)?;
+        let last = seen.iter().rposition(|seen| seen.payload > 0)?;
+        let seen = &seen[first..=last];
+        // From the last frame before the window to the first one after it.
+        let from = seen.partition_point(|seen| seen.at_ns <= window.start).saturating_sub(1);
+        let to = seen.partition_point(|seen| seen.at_ns < window.end);
+        let touched = &seen[from..seen.len().min(to + 1)];
+        touched.windows(2).map(|pair| pair[1].at_ns.saturating_sub(pair[0].at_ns)).max()
+    }
+}
+
+/// Octets of payload by the IPv6 header: the captured octets are cut.
+fn payload(ip_payload: usize, extensions: usize, tcp: &TcpSlice<'_>) -> u32 {
+    let headers = extensions + tcp.header_len();
+    u32::try_from(ip_payload.saturating_sub(headers)).unwrap_or(u32::MAX)
+}
+
+/// The median, the 99th percentile and the greatest of some figures.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Spread {
+    /// Half are not greater.
+    pub p50: f64,
+    /// All but one in a hundred are not greater.
+    pub p99: f64,
+    /// None is greater.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of nothing there is no spread.
+    pub fn of(mut figures: Vec<f64>) -> Option<Self> {
+        figures.sort_by(f64::total_cmp);
+        // The smallest figure that at least this share (in hundredths) does not exceed.
+        let at = |share: usize| figures.get((figures.len() * share).div_ceil(100).saturating_sub(1)).copied();
+        Some(Self { p50: at(50)?, p99: at(99)?, max: at(100)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOW: Flow = Flow { client_port: 40_000, service_port: 80 };
+
+    fn view(frames: &[(u64, u32)]) -> ClientView {
+        let seen = frames.iter().map(|&(at_ns, payload)| Seen { at_ns, payload }).collect();
+        ClientView { flows: [(FLOW, seen)].into(), ..ClientView::default() }
+    }
+
+    #[test]
+    fn a_silence_is_the_longest_time_between_frames_that_touches_the_window() {
+        let frames = [(10, 1), (20, 1), (50, 1), (60, 0), (200, 1), (210, 1)];
+        let cases = [
+            ("before the long one", 12..19, Some(10)),
+            ("reaching into the window from before", 30..40, Some(30)),
+            ("reaching out of the window", 55..70, Some(140)),
+            ("the whole window lies in it", 100..110, Some(140)),
+            ("all", 0..1000, Some(140)),
+            ("after the end", 300..400, None),
+        ];
+        for (name, window, expected) in cases {
+            assert_eq!(view(&frames).longest_silence(FLOW, &window), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn silence_before_the_first_and_after_the_last_data_does_not_count() {
+        let frames = [(0, 0), (500, 1), (510, 1), (900, 0)];
+        assert_eq!(view(&frames).longest_silence(FLOW, &(0..1000)), Some(10));
+    }
+
+    #[test]
+    fn the_spread_of_a_hundred_figures_leaves_one_above_p99() {
+        let spread = Spread::of((1..=100).rev().map(f64::from).collect());
+        assert_eq!(spread, Some(Spread { p50: 50.0, p99: 99.0, max: 100.0 }));
+        assert_eq!(Spread::of(vec![]), None);
+        assert_eq!(Spread::of(vec![7.0]), Some(Spread { p50: 7.0, p99: 7.0, max: 7.0 }));
+    }
+
+    #[test]
+    fn a_frame_cut_by_the_capture_counts_with_its_whole_payload() {
+        let mut octets = Vec::new();
+        let service = crate::world::SERVICE;
+        etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv6(service.octets(), CLIENT.octets(), 64)
+            .tcp(80, 40_000, 1, 1000)
+            .rst()
+            .write(&mut octets, &[0; 1000])
+            .expect("a packet can be written to memory");
+        let mut view = ClientView::default();
+        let length = u32::try_from(octets.len()).expect("short");
+        view.see(7, &Frame { wall_ns: 0, length, outgoing: false, octets: &octets[..100] });
+        assert_eq!(view.flows()[&FLOW], [Seen { at_ns: 7, payload: 1000 }]);
+        assert_eq!(view.resets(), [Reset { at_ns: 7, from: service, flow: FLOW }]);
+        assert_eq!(view.peers().iter().collect::<Vec<_>>(), [&service]);
+    }
+}

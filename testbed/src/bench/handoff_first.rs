@@ -1,0 +1,41 @@
+//! What handoffs cost: the goodput of a download with many of them, and the host's time for one.
+
+use core::time::Duration;
+use std::path::Path;
+
+use crate::Result;
+use crate::demo::{Options, Stage};
+use crate::link::Profile;
+use crate::report::{Bar, Row};
+
+/// Its name.
+pub(super) const NAME: &str = "handoff-first";
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// All rows.
+pub(super) fn rows(runs: usize, ferry: &Path, link: Profile) -> Result<Vec<Row>> {
+    Ok(goodput(runs, ferry, link)?.into_iter().collect())
+}
+
+/// A download with a handoff every 100 ms against one without, in turn, in one world.
+fn goodput(runs: usize, ferry: &Path, link: Profile) -> Result<Option<Row>> {
+    let options = Options {
+        handoffs: 0,
+        interval: INTERVAL,
+        seed: 1,
+        file_bytes: 128 << 20,
+        echo_bytes: 0,
+        out: None,
+        ferry: ferry.to_owned(),
+        link,
+    };
+    let mut stage = Stage::set(NAME, &options, None)?;
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        without.push(stage.download(false)?.mbit());
+        with.push(stage.download(true)?.mbit());
+    }
+    stage.strike()?;
+    let peer = ("the same download without handoffs", without.as_slice());
+    Ok(Row::new("goodput-with-handoffs", "Mbit/s", &with, Some(peer), Some(Bar::AtLeast(0.7))))
+}

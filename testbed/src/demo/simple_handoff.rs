@@ -1,0 +1,238 @@
+//! The first demo: an ordinary client's download and upload cross between three nodes at random moments.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::net::Ipv6Addr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::Options;
+use super::stage::{FILE, Over, Stage};
+use crate::analysis::{ClientView, Flow, Spread};
+use crate::clients::{Download, Downloaded, Uploaded};
+use crate::clock::{nanos, now_ns};
+use crate::error::Doing;
+use crate::nodes;
+use crate::report::{Demo, median};
+use crate::timeline;
+use crate::trace::{Event, Handoff, handoffs};
+use crate::world::{NODES, SERVICE};
+use crate::{Error, Result};
+
+/// Its name.
+pub(super) const NAME: &str = "simple-handoff";
+/// How long after a handoff a silence is still laid to it, unless the next handoff comes before.
+const AFTERMATH_NS: u64 = 500_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+/// What was played.
+#[derive(Default)]
+struct Played {
+    plain: Vec<Downloaded>,
+    handed: Vec<Downloaded>,
+    uploads: Vec<Uploaded>,
+}
+
+/// Runs it.
+pub(super) fn run(options: &Options) -> Demo {
+    let mut demo = empty(options);
+    let folder = options.out.as_ref().map(|out| out.join(NAME));
+    let mut problems = match folder.as_deref().map(make_folder).transpose() {
+        Ok(_) => play(options, folder.as_deref(), &mut demo).unwrap_or_else(|error| vec![error.to_string()]),
+        Err(error) => vec![error.to_string()],
+    };
+    if !problems.is_empty() {
+        problems.push(keep_logs(folder.as_deref()));
+        demo.why = Some(problems.join("; "));
+    }
+    demo.ok = demo.why.is_none();
+    demo
+}
+
+fn empty(options: &Options) -> Demo {
+    Demo {
+        name: NAME,
+        ok: false,
+        client: Download::command_line(SERVICE, 80, FILE),
+        mode: "relayed",
+        bytes: 0,
+        digest_match: false,
+        handoffs: 0,
+        resets: 0,
+        peers: Vec::new(),
+        node_capabilities: "unknown".to_owned(),
+        node_uids: Vec::new(),
+        gap_ms: None,
+        baseline_gap_ms: None,
+        goodput_mbit: None,
+        baseline_mbit: None,
+        upload_mbit: None,
+        interval_ms: nanos(options.interval) / 1_000_000,
+        seed: options.seed,
+        link: Some(options.link),
+        world: "namespaces",
+        capture_drops: 0,
+        why: None,
+    }
+}
+
+/// Plays, judges, and gives everything that did not hold.
+fn play(options: &Options, folder: Option<&Path>, demo: &mut Demo) -> Result<Vec<String>> {
+    let mut stage = Stage::set(NAME, options, folder)?;
+    let mut problems = check_privileges(&stage, demo);
+    let mut played = Played::default();
+    let failed = transfer(&mut stage, options, &mut played).err();
+    demo.digest_match = failed.is_none();
+    problems.extend(failed.map(|error| error.to_string()));
+    problems.extend(stage.driver.refused().iter().map(|why| format!("a handoff failed: {why}")));
+    let commanded = stage.driver.moved();
+    let over = match stage.strike() {
+        Ok(over) => over,
+        Err(error) => {
+            problems.push(error.to_string());
+            return Ok(problems);
+        }
+    };
+    problems.extend(over.problems.iter().cloned());
+    let moves = handoffs(&over.events);
+    if moves.len() != commanded {
+        problems
+            .push(format!("the nodes said that {commanded} connections moved, their traces {}", moves.len()));
+    }
+    judge_wire(&over, demo, &mut problems);
+    figures(&over.captured.client, &played, &moves, options, demo);
+    if let Some(folder) = folder {
+        write_events(&over.events, folder)?;
+        timeline::write(&over.captured.client, &moves, &over.events, &folder.join("timeline.svg"))?;
+        copy_logs(folder)?;
+    }
+    Ok(problems)
+}
+
+fn transfer(stage: &mut Stage, options: &Options, played: &mut Played) -> Result<()> {
+    played.plain.push(stage.download(false)?);
+    let begun = now_ns();
+    while stage.driver.moved() < options.handoffs {
+        played.handed.push(stage.download(true)?);
+        stalled(stage, options, begun)?;
+    }
+    let (before, begun) = (stage.driver.moved(), now_ns());
+    while stage.driver.moved() == before {
+        let seed = options.seed + played.uploads.len() as u64;
+        played.uploads.push(stage.upload(options.echo_bytes, seed)?);
+        stalled(stage, options, begun)?;
+    }
+    played.plain.push(stage.download(false)?);
+    Ok(())
+}
+
+/// Transfers go on until enough connections moved; this sees that they do move.
+fn stalled(stage: &Stage, options: &Options, begun_ns: u64) -> Result<()> {
+    let patience = 20 * nanos(options.interval) + 60 * SECOND;
+    if stage.driver.moved() == 0 && now_ns() > begun_ns + patience {
+        return Err(Error::Late { what: "the first handoff".to_owned(), within_s: patience / SECOND });
+    }
+    Ok(())
+}
+
+fn check_privileges(stage: &Stage, demo: &mut Demo) -> Vec<String> {
+    let all = stage.nodes.iter().map(|node| node.privileges.capabilities).fold(0, |all, one| all | one);
+    demo.node_capabilities = format!("{all:x}");
+    demo.node_uids = stage.world.hosts.iter().map(|host| host.uid).collect();
+    let over = stage.nodes.iter().zip(&stage.world.hosts);
+    let over = over.filter(|(node, host)| !node.privileges.are_none_but(host.uid));
+    over.map(|(node, _)| format!("node {} has privileges: {:?}", node.name, node.privileges)).collect()
+}
+
+fn judge_wire(over: &Over, demo: &mut Demo, problems: &mut Vec<String>) {
+    let client = &over.captured.client;
+    demo.resets = client.resets().len();
+    demo.peers = client.peers().iter().map(Ipv6Addr::to_string).collect();
+    demo.capture_drops = over.captured.dropped;
+    if let Some(first) = client.resets().first() {
+        problems.push(format!("{} RST in the client's capture, the first: {first:?}", demo.resets));
+    }
+    if demo.peers != [SERVICE.to_string()] {
+        problems.push(format!("the client saw the peers {:?} instead of {SERVICE} alone", demo.peers));
+    }
+    if demo.capture_drops > 0 {
+        problems.push(format!("the capture missed {} frames, so that it proves nothing", demo.capture_drops));
+    }
+}
+
+fn figures(client: &ClientView, played: &Played, moves: &[Handoff], options: &Options, demo: &mut Demo) {
+    let Played { plain, handed, uploads } = played;
+    demo.handoffs = moves.len();
+    demo.bytes =
+        handed.iter().map(|one| one.bytes).sum::<u64>() + uploads.iter().map(|one| one.bytes).sum::<u64>();
+    demo.goodput_mbit = median(&handed.iter().map(Downloaded::mbit).collect::<Vec<_>>());
+    demo.baseline_mbit = median(&plain.iter().map(Downloaded::mbit).collect::<Vec<_>>());
+    demo.upload_mbit = median(&uploads.iter().map(Uploaded::mbit).collect::<Vec<_>>());
+    demo.gap_ms =
+        Spread::of(windows(moves).filter_map(|(flow, window)| silence_ms(client, flow, &window)).collect());
+    let mut random = fastrand::Rng::with_seed(options.seed);
+    let quiet = moves.iter().filter_map(|_| {
+        let one = random.choice(plain)?;
+        let start = random.u64(one.started_ns..one.ended_ns);
+        let flow = Flow { client_port: one.local_port, service_port: 80 };
+        silence_ms(client, flow, &(start..start + AFTERMATH_NS.min(nanos(options.interval))))
+    });
+    demo.baseline_gap_ms = Spread::of(quiet.collect());
+}
+
+/// The time that each handoff answers for: until the connection's next one.
+fn windows(moves: &[Handoff]) -> impl Iterator<Item = (Flow, Range<u64>)> {
+    moves.iter().enumerate().map(|(index, one)| {
+        let next = moves[index + 1..].iter().find(|next| next.flow == one.flow);
+        let until = next.map_or(u64::MAX, |next| next.frozen_ns);
+        (one.flow, one.frozen_ns..until.min(one.frozen_ns + AFTERMATH_NS))
+    })
+}
+
+#[allow(clippy::cast_precision_loss)] // Nanoseconds of a silence.
+fn silence_ms(client: &ClientView, flow: Flow, window: &Range<u64>) -> Option<f64> {
+    client.longest_silence(flow, window).map(|ns| ns as f64 * 1e-6)
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).doing(format!("make {}", folder.display()))
+}
+
+fn write_events(events: &[Event], folder: &Path) -> Result<()> {
+    let doing = "write trace.jsonl";
+    let mut file = BufWriter::new(File::create(folder.join("trace.jsonl")).doing(doing)?);
+    for event in events {
+        let line = serde_json::to_string(event).doing(doing)?;
+        writeln!(file, "{line}").doing(doing)?;
+    }
+    file.flush().doing(doing)
+}
+
+fn copy_logs(folder: &Path) -> Result<()> {
+    for node in NODES {
+        let log = nodes::log(node);
+        if log.exists() {
+            fs::copy(log, folder.join(format!("{node}.log")))
+                .doing(format!("keep the log of node {node}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// After a failure the nodes' own words are worth keeping, even if nobody asked for a folder.
+fn keep_logs(folder: Option<&Path>) -> String {
+    let to = folder.map_or_else(|| PathBuf::from("out").join(NAME), Path::to_owned);
+    let kept = make_folder(&to).and_then(|()| {
+        for node in NODES {
+            let trace = nodes::folder(node).join("trace.jsonl");
+            if trace.exists() {
+                fs::copy(trace, to.join(format!("{node}.trace.jsonl"))).doing("keep a trace")?;
+            }
+        }
+        copy_logs(&to)
+    });
+    match kept {
+        Ok(()) => format!("evidence: {}", to.display()),
+        Err(error) => format!("no evidence could be kept: {error}"),
+    }
+}

@@ -1,0 +1,216 @@
+//! The emulated link: two TAPs and a thread that moves frames between them with a delay, a rate and a queue.
+//!
+//! Ours, because not every kernel has `tc netem`, and because a seed must replay its losses. Segmentation offload
+//! is off on these TAPs, so that captures show frames as a wire would carry them.
+
+use core::num::NonZero;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::Serialize;
+
+use crate::Result;
+use crate::clock::{nanos, now_ns, pause, timespec};
+use crate::error::Doing;
+
+/// Frames are moved in beats of this length while any are under way: with a wake-up per frame, the emulation
+/// would take the core that it measures.
+const BEAT: Duration = Duration::from_micros(50);
+/// More than an MTU: without offload the kernel hands over nothing longer.
+const MAX_FRAME: usize = 2048;
+/// Frames taken from one side before the other has its turn.
+const TURN: usize = 256;
+
+/// How the link treats frames, the same in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Profile {
+    /// One way, in microseconds.
+    pub delay_us: u64,
+    /// In Mbit/s.
+    pub rate_mbit: u64,
+    /// Octets that wait for their turn on the wire; more are dropped.
+    pub queue_bytes: u64,
+    /// The share of frames that are lost, from 0 to 1.
+    pub loss: f64,
+    /// Decides which.
+    pub seed: u64,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self { delay_us: 1000, rate_mbit: 500, queue_bytes: 512 << 10, loss: 0.0, seed: 1 }
+    }
+}
+
+impl Profile {
+    /// How long a frame of this length occupies the wire.
+    fn wire_ns(&self, length: usize) -> u64 {
+        length as u64 * 8000 / self.rate_mbit.max(1)
+    }
+}
+
+impl core::fmt::Display for Profile {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { delay_us, rate_mbit, queue_bytes, loss, seed: _ } = self;
+        let queue = queue_bytes >> 10;
+        write!(f, "{delay_us} µs one way, {rate_mbit} Mbit/s, queue {queue} KiB")?;
+        if *loss > 0.0 { write!(f, ", loss {loss}") } else { Ok(()) }
+    }
+}
+
+/// What happened to frames, both directions together.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Delivered.
+    pub delivered: AtomicU64,
+    /// Dropped because the queue was full.
+    pub overflowed: AtomicU64,
+    /// Lost because the profile says so.
+    pub lost: AtomicU64,
+}
+
+/// A running link. Dropping it stops the thread and takes both TAPs away.
+#[derive(Debug)]
+pub struct Link {
+    counters: Arc<Counters>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Link {
+    /// Joins two TAPs, which must be attached with plain headers.
+    pub fn start(one: File, other: File, profile: Profile) -> Result<Self> {
+        let (counters, stop) = (Arc::<Counters>::default(), Arc::<AtomicBool>::default());
+        for tap in [&one, &other] {
+            rustix::io::ioctl_fionbio(tap, true).doing("make a TAP non-blocking")?;
+        }
+        let mut wires = Wires {
+            taps: [one, other],
+            lanes: [Lane::default(), Lane::default()],
+            random: fastrand::Rng::with_seed(profile.seed),
+            spare: Vec::new(),
+            profile,
+            counters: Arc::clone(&counters),
+        };
+        let told = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("link".to_owned())
+            .spawn(move || wires.run(&told))
+            .doing("start the link's thread")?;
+        Ok(Self { counters, stop, thread: Some(thread) })
+    }
+
+    /// What happened to frames so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // The thread returns nothing; if it panicked, that was printed.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Frames under way in one direction.
+#[derive(Default)]
+struct Lane {
+    /// With the time at which each is due, ascending.
+    frames: VecDeque<(u64, Vec<u8>)>,
+    /// When the wire will have taken all frames so far.
+    free_at: u64,
+}
+
+struct Wires {
+    taps: [File; 2],
+    /// `lanes[i]` starts at `taps[i]`.
+    lanes: [Lane; 2],
+    profile: Profile,
+    random: fastrand::Rng,
+    /// Buffers to use again.
+    spare: Vec<Vec<u8>>,
+    counters: Arc<Counters>,
+}
+
+impl Wires {
+    fn run(&mut self, stop: &AtomicBool) {
+        // Without it the kernel rounds every pause up by 50 µs. It is only a loss of precision if it fails.
+        let _ = rustix::thread::set_current_timer_slack(NonZero::new(1));
+        while !stop.load(Ordering::Relaxed) {
+            for from in [0, 1] {
+                self.take(from);
+                self.deliver(from);
+            }
+            if self.lanes.iter().all(|lane| lane.frames.is_empty()) {
+                self.wait();
+            } else {
+                pause(BEAT);
+            }
+        }
+    }
+
+    fn wait(&self) {
+        let [one, other] = &self.taps;
+        let mut polled = [PollFd::new(one, PollFlags::IN), PollFd::new(other, PollFlags::IN)];
+        // An error or a signal only means to look again.
+        let _ = poll(&mut polled, Some(&timespec(Duration::from_millis(100))));
+    }
+
+    fn take(&mut self, from: usize) {
+        let now = now_ns();
+        for _ in 0..TURN {
+            let mut frame = self.spare.pop().unwrap_or_default();
+            frame.resize(MAX_FRAME, 0);
+            match (&self.taps[from]).read(&mut frame) {
+                Ok(length) if length > 0 => {
+                    frame.truncate(length);
+                    self.admit(from, frame, now);
+                }
+                _ => return self.spare.push(frame),
+            }
+        }
+    }
+
+    fn admit(&mut self, from: usize, frame: Vec<u8>, now: u64) {
+        let Self { lanes, profile, .. } = self;
+        let lane = &mut lanes[from];
+        let free_at = lane.free_at.max(now);
+        let queued = (free_at - now) * profile.rate_mbit / 8000;
+        if queued > profile.queue_bytes {
+            self.counters.overflowed.fetch_add(1, Ordering::Relaxed);
+            return self.spare.push(frame);
+        }
+        lane.free_at = free_at + profile.wire_ns(frame.len());
+        if profile.loss > 0.0 && self.random.f64() < profile.loss {
+            self.counters.lost.fetch_add(1, Ordering::Relaxed);
+            return self.spare.push(frame);
+        }
+        let due = lane.free_at + nanos(Duration::from_micros(profile.delay_us));
+        lane.frames.push_back((due, frame));
+    }
+
+    fn deliver(&mut self, from: usize) {
+        let now = now_ns();
+        let lane = &mut self.lanes[from];
+        while let Some((due, frame)) = lane.frames.front() {
+            if *due > now {
+                break;
+            }
+            // A TAP that is down refuses: as a wire that is not plugged in.
+            if (&self.taps[1 - from]).write(frame).is_ok() {
+                self.counters.delivered.fetch_add(1, Ordering::Relaxed);
+            }
+            self.spare.extend(lane.frames.pop_front().map(|(_, frame)| frame));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The world: an ordinary client, a router, and a host for each node, each in its network namespace.
+//!
+//! ```text
+//!   client ══ emulated link ══ router ── veth ── host-a: ferry0 ⇄ node a   (contact node)
+//!                                  ├──── veth ── host-b: ferry0 ⇄ node b
+//!                                  └──── veth ── host-c: ferry0 ⇄ node c
+//! ```
+//!
+//! Every node has a prefix of its own behind its TAP; nodes share no link. The service address is routed to host-a
+//! and lies on its TAP's link.
+
+use std::fs;
+use std::net::Ipv6Addr;
+
+use crate::error::Doing;
+use crate::link::{Link, Profile};
+use crate::namespace::Namespace;
+use crate::sys::packet::Ring;
+use crate::sys::tap::{self, Header};
+use crate::{Error, Result};
+
+/// The address that clients know.
+pub const SERVICE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 1);
+/// The client's own.
+pub const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
+/// The names of the nodes. The first is the contact node.
+pub const NODES: [&str; 3] = ["a", "b", "c"];
+/// The client's interface on the emulated link.
+pub const CLIENT_INTERFACE: &str = "eth0";
+/// The TAP of each node.
+pub const TAP: &str = "ferry0";
+const ROUTER_INTERFACE: &str = "client0";
+const FIRST_UID: u32 = 64001;
+
+/// A host that runs a node.
+#[derive(Debug)]
+pub struct Host {
+    /// The node's name.
+    pub node: &'static str,
+    /// Where it lives.
+    pub namespace: Namespace,
+    /// The node's user and group.
+    pub uid: u32,
+    /// The host kernel's address, for the links between nodes.
+    pub link_address: Ipv6Addr,
+    /// The host kernel's address on the TAP.
+    pub gateway: Ipv6Addr,
+    /// The node's address.
+    pub care_of: Ipv6Addr,
+}
+
+/// All hosts, connected.
+#[derive(Debug)]
+pub struct World {
+    /// An ordinary host with the kernel's TCP.
+    pub client: Namespace,
+    /// Between all the others.
+    pub router: Namespace,
+    /// One for each of [`NODES`].
+    pub hosts: Vec<Host>,
+    /// Between client and router.
+    pub link: Link,
+}
+
+impl World {
+    /// Makes the world. Must run inside the namespaces that [`crate::enter`] makes.
+    pub fn build(profile: Profile) -> Result<Self> {
+        let (client, router) = (Namespace::add("client")?, Namespace::add("router")?);
+        for namespace in [&client, &router] {
+            namespace.set(&[("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/default/accept_ra", "0")])?;
+        }
+        router.set(&[("ipv6/conf/all/forwarding", "1")])?;
+        let link = connect_client(&client, &router, profile)?;
+        let uids = node_uids()?;
+        let hosts = (0..).zip(NODES).zip(uids).map(|((index, node), uid)| host(index, node, uid, &router));
+        let hosts = hosts.collect::<Result<Vec<_>>>()?;
+        let contact = &hosts[0];
+        router.batch(&format!("route add {SERVICE}/128 via {}", contact.link_address))?;
+        contact.namespace.batch(&format!("route add {SERVICE}/128 dev {TAP}"))?;
+        Ok(Self { client, router, hosts, link })
+    }
+
+    /// Fails if this machine cannot make what [`World::build`] needs.
+    pub fn probe() -> Result<()> {
+        let world = Self::build(Profile::default())?;
+        let index = world.client.interface(CLIENT_INTERFACE)?;
+        world.client.run(|| Ring::open(index, 64, 0).doing("capture frames")).map(drop)
+    }
+
+    /// The host of a node.
+    pub fn host(&self, node: &str) -> Result<&Host> {
+        let found = self.hosts.iter().find(|host| host.node == node);
+        found.ok_or_else(|| Error::Usage(format!("there is no node {node}; there are {}", NODES.join(", "))))
+    }
+}
+
+fn connect_client(client: &Namespace, router: &Namespace, profile: Profile) -> Result<Link> {
+    let plug = |namespace: &Namespace, name: &str| {
+        namespace.run(|| {
+            let tun = tap::open()?;
+            tap::attach(&tun, name, Header::Plain)?;
+            Ok(tun)
+        })
+    };
+    let link = Link::start(plug(client, CLIENT_INTERFACE)?, plug(router, ROUTER_INTERFACE)?, profile)?;
+    // The queues of the TAPs must not be where frames get lost: the profile says where.
+    client.batch(&format!(
+        "link set {CLIENT_INTERFACE} up txqueuelen 10000\n\
+         addr add {CLIENT}/64 dev {CLIENT_INTERFACE} nodad\n\
+         route add default via 2001:db8:1::1{}",
+        congestion_control()
+    ))?;
+    router.batch(&format!(
+        "link set {ROUTER_INTERFACE} up txqueuelen 10000\n\
+         addr add 2001:db8:1::1/64 dev {ROUTER_INTERFACE} nodad"
+    ))?;
+    Ok(link)
+}
+
+fn host(index: u16, node: &'static str, uid: u32, router: &Namespace) -> Result<Host> {
+    let net = |prefix: u16, interface: u16| Ipv6Addr::new(0x2001, 0xdb8, prefix, 0, 0, 0, 0, interface);
+    let (link, own) = (0xfa + index, 0xa + index);
+    let host = Host {
+        node,
+        namespace: Namespace::add(&format!("host-{node}"))?,
+        uid,
+        link_address: net(link, 2),
+        gateway: net(own, 1),
+        care_of: net(own, 2),
+    };
+    let Host { namespace, link_address, gateway, .. } = &host;
+    namespace.set(&[
+        ("ipv6/conf/default/accept_dad", "0"),
+        ("ipv6/conf/default/accept_ra", "0"),
+        ("ipv6/conf/all/forwarding", "1"),
+    ])?;
+    router.batch(&format!(
+        "link add {node}0 type veth peer name eth0 netns {}\n\
+         link set {node}0 up\n\
+         addr add {}/64 dev {node}0 nodad\n\
+         route add {}/64 via {link_address}",
+        namespace.name(),
+        net(link, 1),
+        net(own, 0),
+    ))?;
+    namespace.batch(&format!(
+        "link set eth0 up\n\
+         addr add {link_address}/64 dev eth0 nodad\n\
+         route add default via {}{}\n\
+         tuntap add dev {TAP} mode tap vnet_hdr user {uid} group {uid}\n\
+         link set {TAP} up\n\
+         addr add {gateway}/64 dev {TAP} nodad",
+        net(link, 1),
+        congestion_control(),
+    ))?;
+    Ok(host)
+}
+
+/// CUBIC for connections over a route, where the kernel has it: the default may be BBR, which is slow over such
+/// short paths, and namespaces may not be allowed to change the default.
+fn congestion_control() -> &'static str {
+    let available = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
+    if available.is_ok_and(|names| names.split_whitespace().any(|name| name == "cubic")) {
+        " congctl cubic"
+    } else {
+        ""
+    }
+}
+
+/// A user for each node, who is nobody else. In a user namespace that knows only one user, that one.
+fn node_uids() -> Result<Vec<u32>> {
+    let map = fs::read_to_string("/proc/self/uid_map").doing("read /proc/self/uid_map")?;
+    let known = |uid: u32| {
+        map.lines().any(|line| {
+            let mut fields = line.split_whitespace().map(str::parse::<u32>);
+            let (Some(Ok(first)), _, Some(Ok(count))) = (fields.next(), fields.next(), fields.next()) else {
+                return false;
+            };
+            (first..first.saturating_add(count)).contains(&uid)
+        })
+    };
+    let uids = FIRST_UID..FIRST_UID + u32::try_from(NODES.len()).unwrap_or(0);
+    Ok(uids.map(|uid| if known(uid) { uid } else { 0 }).collect())
+}

@@ -1,0 +1,33 @@
+//! Bad input to real processes of nodes.
+
+mod common;
+
+use std::process::Command;
+
+use common::{TESTBED, ferry, machine, run, text};
+
+/// What the bad node, or the one that refused it, said.
+fn refusal(trial: &str) -> Option<String> {
+    let _machine = machine()?;
+    let output = run(Command::new(TESTBED).args(["trial", trial, "--ferry"]).arg(ferry()));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    Some(text(&output.stdout))
+}
+
+#[test]
+fn a_peer_with_a_certificate_of_another_authority_gets_no_link() {
+    let Some(said) = refusal("wrong-certificate") else { return };
+    assert!(said.contains("certificate"), "{said}");
+}
+
+#[test]
+fn a_second_node_with_the_same_name_is_told_so_and_leaves() {
+    let Some(said) = refusal("taken-name") else { return };
+    assert!(said.contains("name"), "{said}");
+}
+
+#[test]
+fn a_node_with_another_users_tap_says_whose_it_is_and_leaves() {
+    let Some(said) = refusal("foreign-tap") else { return };
+    assert!(said.contains("ferry0") && said.contains("64103"), "{said}");
+}
