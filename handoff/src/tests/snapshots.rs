@@ -79,7 +79,8 @@ fn each_kind_of_wrong_octets_has_its_reason() {
 
 #[test]
 fn a_snapshot_that_contradicts_itself_is_refused() {
-    let break_it: [(&str, fn(&mut Snapshot), Broken); 4] = [
+    type Break = fn(&mut Snapshot);
+    let cases: [(&str, Break, Broken); 4] = [
         (
             "an acknowledgement beyond what was sent",
             |s| s.tcb.snd.una = s.tcb.snd.nxt + 1_u32,
@@ -89,7 +90,7 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
         ("a window that ends before it begins", |s| s.tcb.rcv.adv = s.tcb.rcv.nxt - 1, Broken::RecvSpace),
         ("a FIN that nobody queued", |s| s.tcb.snd.fin = Some(Seq(5)), Broken::SendSpace),
     ];
-    for (name, break_it, reason) in break_it {
+    for (name, break_it, reason) in cases {
         let mut snapshot = snapshot(7);
         break_it(&mut snapshot);
         let bytes = snapshot.encode().unwrap();

@@ -27,6 +27,9 @@ use crate::{Node, Peer, Service, Setup, SetupError};
 const KEEP_ALIVE: tcp::KeepAlive =
     tcp::KeepAlive { idle: Duration::from_hours(2), interval: Duration::from_secs(75), count: 9 };
 
+/// Two of the largest super-segments: enough to keep the TAP busy until the session is asked for more.
+const UNSENT_LIMIT: u32 = 128 << 10;
+
 /// What a node is told besides its configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -177,7 +180,12 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         service_address: config.group.service_address,
         contact: config.group.contact.clone(),
         placement: config.group.placement,
-        tcp: tcp::Config { nodelay: true, keep_alive: Some(KEEP_ALIVE), ..tcp::Config::default() },
+        tcp: tcp::Config {
+            nodelay: true,
+            keep_alive: Some(KEEP_ALIVE),
+            unsent_limit: UNSENT_LIMIT,
+            ..tcp::Config::default()
+        },
         peers,
         services,
     })

@@ -12,6 +12,9 @@ pub struct Config {
     pub mss: u16,
     /// Octets that may be queued to be sent, sent ones that are not acknowledged included.
     pub send_buffer: u32,
+    /// Octets that may be queued beyond what the congestion window lets out (as `TCP_NOTSENT_LOWAT`). A small value
+    /// costs nothing where the application answers at once, and keeps small what a handoff has to move.
+    pub unsent_limit: u32,
     /// Octets that may be received and not read: bounds the window.
     pub receive_buffer: u32,
     /// Offer and accept window scaling (RFC 7323 section 2).
@@ -61,6 +64,7 @@ impl Default for Config {
         Self {
             mss: 1440,
             send_buffer: 2 << 20,
+            unsent_limit: u32::MAX,
             receive_buffer: 2 << 20,
             window_scaling: true,
             timestamps: true,

@@ -35,12 +35,16 @@ impl Tcb {
         self.rcv.unread.is_empty() && (finished || self.state.is_closed())
     }
 
-    /// Octets that [`Tcb::write`] takes now.
+    /// Octets that [`Tcb::write`] takes now: what the buffer holds, and what the congestion window makes useful.
     pub fn writable(&self) -> usize {
         if !self.state.may_write() || self.snd.fin.is_some() {
             return 0;
         }
-        (self.config.send_buffer as usize).saturating_sub(self.snd.queue.len())
+        let useful = self.congestion.cwnd.saturating_add(self.config.unsent_limit);
+        let room = (self.config.send_buffer.min(useful) as usize).saturating_sub(self.snd.queue.len());
+        // As long as there is enough to send, the application is not woken for crumbs.
+        let crumb = self.config.send_buffer.min(self.config.unsent_limit) as usize / 4;
+        if room < crumb && self.snd.unsent() >= crumb { 0 } else { room }
     }
 
     /// Queues octets to be sent and gives back those for which there was no room. Shares, does not copy.
