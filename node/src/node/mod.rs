@@ -27,7 +27,7 @@ use ferry_stack::{Instant, Interface};
 use self::ask::Asks;
 use self::commands::Jobs;
 use self::peers::Peers;
-use self::places::Place;
+use self::places::{Place, Placed};
 use self::service::AnySession;
 pub use self::service::Service;
 pub use self::setup::{Peer, Placement, Setup, SetupError};
@@ -60,6 +60,7 @@ pub struct Node {
     owned: BTreeMap<Handle, Owned>,
     /// Connections that are not here: where their segments go.
     places: HashMap<Flow, Place, MapKey>,
+    placed: Placed,
     handoffs: Handoffs,
     updates: Updates,
     asks: Asks,
@@ -115,6 +116,7 @@ impl Node {
             services: setup.services.into_iter().map(|service| (service.port(), service)).collect(),
             owned: BTreeMap::new(),
             places: HashMap::with_hasher(MapKey(key)),
+            placed: Placed::default(),
             handoffs: Handoffs::new(),
             updates: Updates::default(),
             asks: Asks::default(),
@@ -193,6 +195,7 @@ impl Node {
             self.updates.deadline(),
             self.asks.deadline(),
             self.peers.deadline(),
+            self.placed.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -206,6 +209,7 @@ impl Node {
         self.repeat_updates(now);
         self.asks.handle_timeout(now);
         self.tell_load(now);
+        self.forget_unconfirmed(now);
     }
 
     /// Runs sessions and handoffs until nothing more follows from what has happened.

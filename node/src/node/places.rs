@@ -1,8 +1,10 @@
 //! Connections that are not here: where their segments go.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use ferry_handoff::{Epoch, NodeId};
+use ferry_stack::Instant;
 use ferry_stack::ip::Datagram;
 use ferry_stack::tcp::Flow;
 
@@ -14,6 +16,22 @@ const MAX_HELD: usize = 4096;
 const MAX_HELD_OCTETS: usize = 8 << 20;
 /// Connections whose place is remembered. Beyond it the contact node asks again, which costs time, not correctness.
 const MAX_PLACES: usize = 1 << 20;
+
+/// How long the node that a SYN was sent on to may take to confirm that it owns a connection now. Longer than a
+/// handshake lives; a flood of SYNs that nobody answers is forgotten after it.
+const CONFIRM: Duration = Duration::from_secs(75);
+
+/// Connections that were placed at another node, the oldest first, and when they must be confirmed.
+#[derive(Debug, Default)]
+pub(super) struct Placed {
+    placed: VecDeque<(Instant, Flow)>,
+}
+
+impl Placed {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.placed.front().map(|(until, _)| *until)
+    }
+}
 
 /// Where the segments of a connection go that is not here.
 #[derive(Debug)]
@@ -67,6 +85,22 @@ impl Place {
 }
 
 impl Node {
+    /// A new connection is to be served by another node, which will confirm it.
+    pub(super) fn place_at(&mut self, flow: Flow, to: NodeId, now: Instant) {
+        self.note_owner(flow, to, Epoch::default());
+        self.placed.placed.push_back((now + CONFIRM, flow));
+        self.peers.count_placed(to);
+    }
+
+    /// Forgets connections that nobody has confirmed.
+    pub(super) fn forget_unconfirmed(&mut self, now: Instant) {
+        while self.placed.deadline().is_some_and(|until| until <= now) {
+            if let Some((_, flow)) = self.placed.placed.pop_front() {
+                self.forget_place(&flow, Epoch::default());
+            }
+        }
+    }
+
     /// Notes where a connection's segments go, unless something later is known.
     pub(super) fn note_owner(&mut self, flow: Flow, to: NodeId, epoch: Epoch) {
         let room = self.places.len() < MAX_PLACES;

@@ -146,8 +146,7 @@ impl Node {
         };
         match to {
             Some(to) => {
-                self.note_owner(flow, to, Epoch::default());
-                self.peers.count_placed(to);
+                self.place_at(flow, to, now);
                 self.forward(datagram.clone(), to, now);
             }
             None => self.accept(flow, syn, now),
