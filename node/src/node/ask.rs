@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ferry_handoff::{Message, NodeId};
 use ferry_stack::Instant;
-use ferry_stack::ip::Packet;
 use ferry_stack::tcp::{Flow, Segment};
 
 use super::Node;
@@ -25,18 +24,18 @@ pub(super) struct Asks {
 
 #[derive(Debug)]
 struct Ask {
-    /// What the client gets if nobody knows the connection.
-    reset: Option<Packet>,
+    /// The segment that is to be refused if nobody knows the connection; none if it must not be.
+    segment: Option<Segment>,
     silent: BTreeSet<NodeId>,
     until: Instant,
 }
 
 impl Asks {
     /// A node does not own the connection. Once all have said so, the client may be told.
-    pub(super) fn denied(&mut self, flow: &Flow, by: NodeId) -> Option<Packet> {
+    pub(super) fn denied(&mut self, flow: &Flow, by: NodeId) -> Option<Segment> {
         let ask = self.asks.get_mut(flow)?;
         ask.silent.remove(&by);
-        if ask.silent.is_empty() { self.asks.remove(flow)?.reset } else { None }
+        if ask.silent.is_empty() { self.asks.remove(flow)?.segment } else { None }
     }
 
     /// Somebody owns it.
@@ -64,11 +63,11 @@ impl Node {
         if silent.is_empty() && self.peers.all_up() {
             return self.reset(&flow, segment, now);
         }
-        let reset = if self.peers.all_up() { self.tcp.refuse(&flow, segment) } else { None };
+        let segment = self.peers.all_up().then(|| segment.clone());
         for peer in &silent {
             self.tell(*peer, &Message::Ask { flow });
         }
-        self.asks.asks.insert(flow, Ask { reset, silent, until: now + PATIENCE });
+        self.asks.asks.insert(flow, Ask { segment, silent, until: now + PATIENCE });
     }
 
     /// Another node asks whose connection this is.

@@ -206,8 +206,8 @@ impl Node {
         {
             self.places.remove(flow);
         }
-        if let Some(reset) = self.asks.denied(flow, from) {
-            self.send(reset, now);
+        if let Some(segment) = self.asks.denied(flow, from) {
+            self.reset(flow, &segment, now);
         }
     }
 

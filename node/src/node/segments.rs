@@ -7,7 +7,7 @@ use ferry_mipv6::{Inbound, Path, TUNNEL_OVERHEAD};
 use ferry_stack::Instant;
 use ferry_stack::host::quoted_segment;
 use ferry_stack::icmp;
-use ferry_stack::ip::{self, Datagram, Packet};
+use ferry_stack::ip::{self, Datagram};
 use ferry_stack::tcp::{Arrival, Flow, Reason, Refusal, Segment};
 
 use super::Node;
@@ -172,12 +172,8 @@ impl Node {
 
     pub(super) fn reset(&mut self, flow: &Flow, segment: &Segment, now: Instant) {
         if let Some(packet) = self.tcp.refuse(flow, segment) {
-            self.send(packet, now);
+            self.interface.send(packet, now);
         }
-    }
-
-    pub(super) fn send(&mut self, packet: Packet, now: Instant) {
-        self.interface.send(packet, now);
     }
 
     /// An error about a packet that some node of the group sent from the service address comes to the contact node:
