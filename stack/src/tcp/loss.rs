@@ -129,7 +129,7 @@ impl Tcb {
     }
 
     fn enter_fast_recovery(&mut self, delivered: &Delivered) {
-        self.reduce(self.snd.outstanding());
+        self.reduce();
         let inferred = if self.sack { 0 } else { u32::from(DUPLICATES) * self.mss() };
         // RFC 9937 section 6.1, RecoverFS: what was delivered before does not count, what is delivered now does.
         let before = self.snd.sacked.saturating_add(inferred.saturating_sub(self.mss()));
@@ -138,9 +138,10 @@ impl Tcb {
         self.pace_recovery(delivered, false);
     }
 
-    /// One congestion event: at most one in each round trip.
-    fn reduce(&mut self, flight: u32) {
-        let mss = self.mss();
+    /// One congestion event: at most one in each round trip. What limited transmit let out beyond the window does
+    /// not count (RFC 5681 section 3.2, step 2).
+    fn reduce(&mut self) {
+        let (mss, flight) = (self.mss(), self.snd.outstanding().min(self.congestion.cwnd));
         self.congestion.on_congestion(flight, mss);
     }
 
@@ -180,7 +181,7 @@ impl Tcb {
         self.rtt.backoff = self.rtt.backoff.saturating_add(1);
         // One congestion event, one reduction: a timeout in the middle of a recovery is no new one.
         if !opening && matches!(self.recovery, Recovery::Open { .. }) {
-            self.reduce(self.snd.outstanding());
+            self.reduce();
         }
         // RFC 2018 section 8: what was selectively acknowledged may have been dropped after all.
         let reneged = self.snd.sent.front().is_some_and(|first| first.mark == Mark::Sacked);
@@ -240,7 +241,8 @@ impl Tcb {
         }
         self.rack.probe = None;
         if !harmless && matches!(self.recovery, Recovery::Open { .. }) {
-            self.reduce(self.congestion.cwnd);
+            let mss = self.mss();
+            self.congestion.on_congestion(self.congestion.cwnd, mss);
             self.congestion.cwnd = self.congestion.ssthresh;
         }
     }

@@ -11,6 +11,7 @@ mod opening;
 mod pair;
 mod receiving;
 mod sending;
+mod simulated;
 mod states;
 mod timers;
 mod wire;
