@@ -17,7 +17,7 @@ const LOAD_INTERVAL: Duration = Duration::from_millis(100);
 /// The other nodes of the group.
 #[derive(Debug)]
 pub(super) struct Peers {
-    peers: BTreeMap<NodeId, State>,
+    states: BTreeMap<NodeId, State>,
     by_address: BTreeMap<Ipv6Addr, NodeId>,
     /// Whose turn it is, for placement: counts the connections placed.
     turn: usize,
@@ -42,8 +42,8 @@ impl Peers {
         let state = |peer: Peer| {
             (NodeId::of(&peer.name), State { peer, up: false, life: None, connections: 0, open: false })
         };
-        let peers = peers.into_iter().map(state).collect();
-        Self { peers, by_address, turn: 0, tell_load: None, told_load: None }
+        let states = peers.into_iter().map(state).collect();
+        Self { states, by_address, turn: 0, tell_load: None, told_load: None }
     }
 
     pub(super) fn at(&self, address: Ipv6Addr) -> Option<NodeId> {
@@ -51,41 +51,41 @@ impl Peers {
     }
 
     pub(super) fn care_of(&self, peer: NodeId) -> Option<Ipv6Addr> {
-        self.peers.get(&peer).map(|state| state.peer.care_of)
+        self.states.get(&peer).map(|state| state.peer.care_of)
     }
 
     pub(super) fn name(&self, peer: NodeId) -> &str {
-        self.peers.get(&peer).map_or("?", |state| &state.peer.name)
+        self.states.get(&peer).map_or("?", |state| &state.peer.name)
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.peers.values().map(|state| state.peer.name.as_str())
+        self.states.values().map(|state| state.peer.name.as_str())
     }
 
     pub(super) fn is_known(&self, peer: NodeId) -> bool {
-        self.peers.contains_key(&peer)
+        self.states.contains_key(&peer)
     }
 
     pub(super) fn is_up(&self, peer: NodeId) -> bool {
-        self.peers.get(&peer).is_some_and(|state| state.up)
+        self.states.get(&peer).is_some_and(|state| state.up)
     }
 
     pub(super) fn all_up(&self) -> bool {
-        self.peers.values().all(|state| state.up)
+        self.states.values().all(|state| state.up)
     }
 
     pub(super) fn reachable(&self) -> impl Iterator<Item = NodeId> {
-        self.peers.iter().filter(|(_, state)| state.up).map(|(id, _)| *id)
+        self.states.iter().filter(|(_, state)| state.up).map(|(id, _)| *id)
     }
 
     /// Whether a node can be given new connections.
     pub(super) fn takes_connections(&self, peer: NodeId) -> bool {
-        self.peers.get(&peer).is_some_and(State::takes_connections)
+        self.states.get(&peer).is_some_and(State::takes_connections)
     }
 
     /// The nodes that can be given connections, the least loaded first.
     pub(super) fn takers(&self) -> Vec<NodeId> {
-        let mut takers: Vec<_> = self.peers.iter().filter(|(_, state)| state.takes_connections()).collect();
+        let mut takers: Vec<_> = self.states.iter().filter(|(_, state)| state.takes_connections()).collect();
         takers.sort_by_key(|(_, state)| state.connections);
         takers.into_iter().map(|(id, _)| *id).collect()
     }
@@ -98,7 +98,7 @@ impl Peers {
             Placement::Local if open => None,
             Placement::Local | Placement::LeastConnections => {
                 let least = *takers.first()?;
-                let lighter = self.peers.get(&least).is_some_and(|state| (state.connections as usize) < own);
+                let lighter = self.states.get(&least).is_some_and(|state| (state.connections as usize) < own);
                 (lighter || !open).then_some(least)
             }
             Placement::RoundRobin => {
@@ -115,7 +115,7 @@ impl Peers {
 
     /// A connection was placed there: it counts until the node tells its load itself.
     pub(super) fn count_placed(&mut self, peer: NodeId) {
-        if let Some(state) = self.peers.get_mut(&peer) {
+        if let Some(state) = self.states.get_mut(&peer) {
             state.connections += 1;
         }
     }
@@ -137,7 +137,7 @@ impl Peers {
             up: state.up,
             connections: state.connections as usize,
         };
-        let mut peers: Vec<_> = self.peers.values().map(status).collect();
+        let mut peers: Vec<_> = self.states.values().map(status).collect();
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         peers
     }
@@ -151,7 +151,7 @@ impl State {
 
 impl Node {
     pub(super) fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
-        let Some(state) = self.peers.peers.get_mut(&peer) else { return };
+        let Some(state) = self.peers.states.get_mut(&peer) else { return };
         let reborn = state.life.is_some_and(|known| known != incarnation);
         (state.up, state.life) = (true, Some(incarnation));
         if reborn {
@@ -167,7 +167,7 @@ impl Node {
     }
 
     pub(super) fn peer_down(&mut self, peer: NodeId, now: Instant) {
-        let Some(state) = self.peers.peers.get_mut(&peer) else { return };
+        let Some(state) = self.peers.states.get_mut(&peer) else { return };
         (state.up, state.open) = (false, false);
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: false }, now);
         self.handoffs.peer_down(peer);
@@ -191,7 +191,7 @@ impl Node {
             Message::Ask { flow } => self.asked(from, *flow),
             Message::NotMine { flow } => self.not_mine(from, flow, now),
             Message::Load { connections, open } => {
-                if let Some(state) = self.peers.peers.get_mut(&from) {
+                if let Some(state) = self.peers.states.get_mut(&from) {
                     (state.connections, state.open) = (*connections, *open);
                 }
                 self.drain_further(now);

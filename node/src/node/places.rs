@@ -106,16 +106,13 @@ impl Node {
         let room = self.places.len() < MAX_PLACES;
         match self.places.get_mut(&flow) {
             Some(Place::Elsewhere(route)) if route.epoch <= epoch => *route = Route { to, epoch },
-            Some(Place::Elsewhere(_)) => {}
-            Some(Place::Arriving(arriving)) => {
-                if arriving.epoch > epoch {
-                    arriving.before = Some(Route { to, epoch });
-                }
+            Some(Place::Arriving(arriving)) if arriving.epoch > epoch => {
+                arriving.before = Some(Route { to, epoch });
             }
             None if room => {
                 self.places.insert(flow, Place::Elsewhere(Route { to, epoch }));
             }
-            None => {}
+            _ => {}
         }
     }
 
