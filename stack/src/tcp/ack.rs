@@ -9,6 +9,7 @@ use crate::{Instant, Seq};
 
 /// What one acknowledgement told.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one acknowledgement can tell any of them")]
 pub(super) struct Delivered {
     /// Sequence numbers that SND.UNA moved by.
     pub(super) advanced: u32,

@@ -129,9 +129,9 @@ impl Tcb {
         let octets = if octets.len() < COPY_BELOW { Bytes::copy_from_slice(&octets) } else { octets };
         let seq = segment.seq + skip;
         if seq == self.rcv.nxt {
-            self.take_in_order(octets, now)
+            self.take_in_order(octets, now);
         } else {
-            self.take_out_of_order(seq, &octets)
+            self.take_out_of_order(seq, &octets);
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ impl Secret {
         Seq(m.wrapping_add(self.digest(Purpose::InitialSequence, flow) as u32))
     }
 
-    /// The TSval that a flow's clock shows at the clock's origin (RFC 7323 section 5.4), so that a new connection
+    /// The `TSval` that a flow's clock shows at the clock's origin (RFC 7323 section 5.4), so that a new connection
     /// between the same ends continues above the old one's.
     #[expect(clippy::cast_possible_truncation, reason = "the timestamp clock wraps by design")]
     pub fn first_timestamp(&self, flow: &Flow, now: Instant) -> u32 {
@@ -42,7 +42,6 @@ impl Secret {
     }
 
     /// A flow label (RFC 6437 section 3): 20 bits, the same for all segments of a flow.
-    #[expect(clippy::cast_possible_truncation, reason = "20 bits")]
     pub fn flow_label(&self, flow: &Flow) -> u32 {
         (self.digest(Purpose::FlowLabel, flow) & 0xf_ffff) as u32
     }

@@ -10,7 +10,7 @@ use super::tcb::{Mark, Recovery, Tcb};
 use crate::ip::MIN_MTU;
 use crate::{Instant, Seq};
 
-/// DupThresh (RFC 5681 section 3.2).
+/// `DupThresh` (RFC 5681 section 3.2).
 const DUPLICATES: u8 = 3;
 /// The wait before a tail loss probe when no round trip was measured (RFC 8985 section 7.2).
 const FIRST_PROBE: Duration = Duration::from_secs(1);
@@ -36,7 +36,6 @@ impl Tcb {
         let lost = if self.sack { self.detect_by_time(now) } else { self.detect_by_duplicates(delivered) };
         match self.recovery {
             Recovery::Open { .. } if lost => self.enter_fast_recovery(delivered),
-            Recovery::Open { .. } => {}
             Recovery::Fast { point, .. } if point.at_or_before(self.snd.una) => {
                 self.congestion.cwnd = self.congestion.ssthresh;
                 self.recovery = Recovery::Open { duplicates: 0 };
@@ -45,7 +44,7 @@ impl Tcb {
             Recovery::Loss { point } if point.at_or_before(self.snd.una) => {
                 self.recovery = Recovery::Open { duplicates: 0 };
             }
-            Recovery::Loss { .. } => {}
+            Recovery::Open { .. } | Recovery::Loss { .. } => {}
         }
     }
 

@@ -29,7 +29,7 @@ pub struct Opening {
     pub config: Config,
     /// Our initial sequence number (RFC 6528).
     pub iss: Seq,
-    /// The first TSval (RFC 7323 section 5.4: it should differ from flow to flow).
+    /// The first `TSval` (RFC 7323 section 5.4: it should differ from flow to flow).
     pub first_timestamp: u32,
     /// The flow label of what we send (RFC 6437).
     pub flow_label: u32,
@@ -142,13 +142,12 @@ impl Tcb {
         self.take_syn(segment, now);
         self.last_heard = now;
         self.pending.ack = true;
-        match segment.ack {
-            Some(ack) => self.establish(segment, ack, now),
+        if let Some(ack) = segment.ack {
+            self.establish(segment, ack, now);
+        } else {
             // Both opened at once: our SYN is sent again, now with an acknowledgement.
-            None => {
-                self.state = State::SynReceived;
-                self.mark_syn_lost();
-            }
+            self.state = State::SynReceived;
+            self.mark_syn_lost();
         }
         Ok(())
     }

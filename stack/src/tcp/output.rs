@@ -35,7 +35,7 @@ impl Tcb {
     /// The next segment to send, if there is one now. Call until `None`.
     pub fn poll_transmit(&mut self, path: Path, now: Instant) -> Option<Segment> {
         if self.pending.reset {
-            return self.send_reset(now);
+            return Some(self.send_reset(now));
         }
         if self.state.is_closed() {
             return None;
@@ -70,11 +70,11 @@ impl Tcb {
         }
     }
 
-    fn send_reset(&mut self, now: Instant) -> Option<Segment> {
+    fn send_reset(&mut self, now: Instant) -> Segment {
         self.pending.reset = false;
         let mut segment = self.segment(self.snd.nxt, now);
         segment.control = Some(Control::Rst);
-        Some(segment)
+        segment
     }
 
     fn send_syn(&mut self, now: Instant) -> Segment {
@@ -104,7 +104,7 @@ impl Tcb {
         self.resend(0, self.full_segment(path), path, now)
     }
 
-    /// RFC 6675 section 5, NextSeg() rule 1: what is lost goes first, as far as the window allows.
+    /// RFC 6675 section 5, `NextSeg()` rule 1: what is lost goes first, as far as the window allows.
     fn send_lost(&mut self, path: Path, now: Instant) -> Option<Segment> {
         if self.snd.lost() == 0 {
             return None;

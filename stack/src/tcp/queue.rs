@@ -35,7 +35,7 @@ impl Queue {
         self.len += octets.len();
         match self.chunks.back_mut() {
             Some(last) if last.len() + octets.len() <= SMALL => {
-                *last = [&last[..], &octets[..]].concat().into()
+                *last = [&last[..], &octets[..]].concat().into();
             }
             _ => self.chunks.push_back(octets),
         }

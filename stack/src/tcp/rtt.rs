@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     const MIN: Duration = Duration::from_millis(200);
-    const MAX: Duration = Duration::from_secs(120);
+    const MAX: Duration = Duration::from_mins(2);
     const MS: Duration = Duration::from_millis(1);
 
     #[test]

@@ -57,9 +57,9 @@ pub enum Control {
 /// The timestamps option (RFC 7323 section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamps {
-    /// TSval.
+    /// `TSval`.
     pub value: u32,
-    /// TSecr.
+    /// `TSecr`.
     pub echo: u32,
 }
 

@@ -178,9 +178,9 @@ pub struct RecvSpace {
 /// Timestamps (RFC 7323 section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimestampState<At> {
-    /// Our TSval …
+    /// Our `TSval` …
     pub value: u32,
-    /// … at this moment; it counts milliseconds from there. Set anew at each freeze, so that TSval never goes
+    /// … at this moment; it counts milliseconds from there. Set anew at each freeze, so that `TSval` never goes
     /// back, whatever the hosts' clocks say.
     pub at: At,
     /// TS.Recent.
@@ -201,7 +201,7 @@ pub enum Recovery {
     Fast {
         /// SND.NXT when it began; over when that is acknowledged.
         point: Seq,
-        /// RecoverFS: octets in flight when it began.
+        /// `RecoverFS`: octets in flight when it began.
         flight: u32,
         /// Octets delivered since.
         delivered: u32,
@@ -222,22 +222,22 @@ pub enum Recovery {
 pub struct Rack<At> {
     /// The most recently sent segment that was delivered.
     pub newest: Option<Newest<At>>,
-    /// The highest sequence number that was selectively or cumulatively acknowledged (RACK.fack).
+    /// The highest sequence number that was selectively or cumulatively acknowledged (`RACK.fack`).
     pub fack: Option<Seq>,
     /// Whether the path was seen to reorder.
     pub reordering: bool,
-    /// SND.NXT at the tail loss probe that is in flight (TLP.end_seq), and whether it sent octets again.
+    /// SND.NXT at the tail loss probe that is in flight (`TLP.end_seq`), and whether it sent octets again.
     pub probe: Option<(Seq, bool)>,
 }
 
 /// A delivered segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Newest<At> {
-    /// When it was sent (RACK.xmit_ts).
+    /// When it was sent (`RACK.xmit_ts`).
     pub at: At,
-    /// The sequence number after its last (RACK.end_seq).
+    /// The sequence number after its last (`RACK.end_seq`).
     pub end: Seq,
-    /// How long it and its acknowledgement took (RACK.rtt).
+    /// How long it and its acknowledgement took (`RACK.rtt`).
     pub rtt: Duration,
 }
 
@@ -422,7 +422,7 @@ impl<At> TimestampState<At> {
 }
 
 impl TimestampState<Instant> {
-    /// TSval at `now`: a millisecond clock (RFC 7323 section 5.4).
+    /// `TSval` at `now`: a millisecond clock (RFC 7323 section 5.4).
     #[expect(clippy::cast_possible_truncation, reason = "the timestamp clock wraps by design")]
     pub fn value_at(&self, now: Instant) -> u32 {
         self.value.wrapping_add(self.at.since(now).as_millis() as u32)

@@ -35,7 +35,7 @@ pub struct Epoch<At> {
     pub k_ms: u64,
     /// The plateau of the curve; octets.
     pub plateau: u32,
-    /// W_est, what Reno would have by now; in 1/1024 octets.
+    /// `W_est`, what Reno would have by now; in 1/1024 octets.
     pub w_est: u64,
     /// Growth that did not make up a whole octet yet; octets times window.
     pub rest: u64,
@@ -129,7 +129,7 @@ impl Epoch<Instant> {
     /// What Reno would have by now, in octets (RFC 9438 section 4.3).
     fn estimate_reno(&mut self, cwnd: u32, cwnd_prior: u32, acked: &Acked) -> u32 {
         let (numerator, denominator) = if self.w_est >> 10 >= u64::from(cwnd_prior) { (1, 1) } else { ALPHA };
-        let share = (u64::from(acked.octets) * u64::from(acked.mss) << 10) / u64::from(cwnd);
+        let share = ((u64::from(acked.octets) * u64::from(acked.mss)) << 10) / u64::from(cwnd);
         self.w_est = (self.w_est + share * numerator / denominator).min(u64::from(MAX_WINDOW) << 10);
         u32::try_from(self.w_est >> 10).unwrap_or(MAX_WINDOW)
     }

@@ -18,6 +18,11 @@ pub(super) const MSS: usize = 1000;
 /// The window that the peer offers.
 pub(super) const WINDOW: u16 = 60_000;
 
+/// A millisecond less.
+pub(super) fn just_before(span: Duration) -> Duration {
+    span.checked_sub(MS).unwrap()
+}
+
 /// Without options that change segments: tests switch on what they are about.
 pub(super) fn plain() -> Config {
     Config {
@@ -168,6 +173,7 @@ impl Solo {
         segment
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "segments are made where they are given")]
     pub(super) fn gets(&mut self, segment: Segment) -> Result<(), Reason> {
         let result = self.tcb.receive(&segment, self.now);
         self.tcb.check().unwrap();

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::harness::{flow, opening, reversed};
 use super::pair::{cut, pattern};
 use crate::tcp::cc::Kind;
-use crate::tcp::{Config, Control, Path, Segment, State, Tcb};
+use crate::tcp::{Config, Control, Path, Reason, Segment, State, Tcb};
 use crate::{Instant, Seq};
 
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ fn config() -> impl Strategy<Value = Config> {
 
 fn op(gentle: bool) -> impl Strategy<Value = Op> {
     let end = 0usize..2;
-    let harsh = if gentle { 0 } else { 1 };
+    let harsh = u32::from(!gentle);
     prop_oneof![
         12 => (end.clone(), 1usize..30_000).prop_map(|(end, len)| Op::Write(end, len)),
         12 => (end.clone(), 1usize..30_000).prop_map(|(end, len)| Op::Read(end, len)),
@@ -290,7 +290,7 @@ impl World {
             self.fly(1 - to, reset, 1);
             return;
         }
-        drop(tcb.receive(segment, now));
+        let _: Result<(), Reason> = tcb.receive(segment, now);
         tcb.check().map_err(|broken| (broken, tcb.state)).unwrap();
     }
 
@@ -304,7 +304,7 @@ impl World {
                 self.never_goes_back(from, &segment);
                 for piece in cut(&segment) {
                     self.is_within_bounds(from, &piece);
-                    self.launch(1 - from, piece);
+                    self.launch(1 - from, &piece);
                 }
             }
             self.with(from, |_, _| ());
@@ -342,7 +342,7 @@ impl World {
         assert!(piece.is_syn() || piece.is_rst() || !beyond, "stays in the window");
     }
 
-    fn launch(&mut self, to: usize, segment: Segment) {
+    fn launch(&mut self, to: usize, segment: &Segment) {
         let [lost, doubled, ..] = self.plan.faults;
         if self.chance(lost) {
             return;

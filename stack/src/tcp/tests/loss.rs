@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::harness::{MS, MSS, Make, Solo, plain};
+use super::harness::{MS, MSS, Make, Solo, just_before, plain};
 use super::pair::{A, B, Pair, pattern};
 use crate::tcp::cc::Kind;
 use crate::tcp::tcb::{Mark, Recovery};
@@ -245,7 +245,7 @@ fn a_timeout_sends_one_segment_and_backs_off() {
     let rto = solo.tcb.rtt.rto(solo.tcb.config.min_rto, solo.tcb.config.max_rto);
     assert_eq!(solo.wait(rto), ["1+1000 ack 1"]);
     assert_eq!((solo.tcb.congestion.cwnd, solo.tcb.congestion.ssthresh), (1000, 5000));
-    assert_eq!(solo.wait(2 * rto - MS), [""; 0]);
+    assert_eq!(solo.wait(just_before(2 * rto)), [""; 0]);
     assert_eq!(solo.wait(MS), ["1+1000 ack 1"]);
     assert_eq!(solo.tcb.congestion.ssthresh, 5000, "a second timeout is no second reduction");
     solo.gets(solo.ack(1, 1001)).unwrap();
@@ -280,7 +280,7 @@ fn back_off_lasts_until_something_is_measured() {
     solo.gets(solo.ack(1, 11)).unwrap();
     solo.write(10);
     solo.sent();
-    assert_eq!(solo.wait(2 * rto - MS), [""; 0]);
+    assert_eq!(solo.wait(just_before(2 * rto)), [""; 0]);
     solo.gets(solo.ack(1, 21)).unwrap();
     assert_eq!(solo.tcb.rtt.backoff, 0);
 }

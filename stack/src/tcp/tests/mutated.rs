@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::harness::{MS, Make, Solo, plain};
 use crate::tcp::cc::Kind;
-use crate::tcp::{Config, KeepAlive, Segment, Tcb};
+use crate::tcp::{Config, KeepAlive, Reason, Segment, Tcb};
 use crate::{Instant, Seq};
 
 /// Connections in the middle of things, with as many fields set as can be at once.
@@ -80,7 +80,9 @@ fn act(tcb: &mut Tcb, action: u8, number: u32, small: u16, now: Instant) {
         2 => tcb.finish(),
         3 => tcb.packet_too_big(small, tcb.snd.una),
         4 => tcb.release_ack(Some(tcb.rcv.nxt - number % 3)),
-        _ => drop(tcb.receive(&segment(tcb, action, number, small), now)),
+        _ => {
+            let _: Result<(), Reason> = tcb.receive(&segment(tcb, action, number, small), now);
+        }
     }
 }
 
@@ -98,8 +100,8 @@ fn segment(tcb: &Tcb, action: u8, number: u32, small: u16) -> Segment {
     match action % 5 {
         0 => segment.data(&alloc::vec![7; usize::from(small % 2000)]),
         1 => segment.data(b"x").fin(),
-        2 if number % 9 == 0 => segment.rst(),
-        3 if number % 7 == 0 => segment.syn_bit(),
+        2 if number.is_multiple_of(9) => segment.rst(),
+        3 if number.is_multiple_of(7) => segment.syn_bit(),
         _ => segment,
     }
 }

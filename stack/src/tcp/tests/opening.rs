@@ -1,6 +1,6 @@
 //! The handshake (RFC 9293 section 3.5) and its options.
 
-use super::harness::{MS, MSS, Make, Solo, Start, flow, opening, plain, reversed};
+use super::harness::{MS, MSS, Make, Solo, Start, flow, just_before, opening, plain, reversed};
 use super::pair::Pair;
 use crate::tcp::{Config, Control, Ending, Options, Reason, Segment, State, Tcb, Timestamps};
 use crate::{Instant, Seq};
@@ -90,7 +90,7 @@ fn a_simultaneous_open_answers_with_its_syn() {
 fn a_syn_is_sent_again_with_growing_patience_and_then_given_up() {
     let mut solo = Solo::syn_sent(Config { syn_retries: 3, ..plain() });
     for seconds in [1, 2, 4] {
-        assert_eq!(solo.wait(seconds * 1000 * MS - MS), [""; 0]);
+        assert_eq!(solo.wait(just_before(seconds * 1000 * MS)), [""; 0]);
         assert_eq!(solo.wait(MS), ["SYN 0"]);
     }
     assert_eq!(solo.wait(60_000 * MS), [""; 0]);

@@ -9,7 +9,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::harness::{flow, opening, reversed};
-use crate::tcp::{Config, Path, Segment, State, Tcb};
+use crate::tcp::{Config, Path, Reason, Segment, State, Tcb};
 use crate::{Instant, Seq};
 
 /// Which end.
@@ -113,12 +113,11 @@ impl Pair {
     }
 
     fn deliver(&mut self, to: usize, segment: &Segment) {
-        match &mut self.ends[to] {
-            Some(tcb) => drop(tcb.receive(segment, self.now)),
-            None => {
-                let opening = opening(self.accepting, Seq(77));
-                self.ends[to] = Some(Tcb::accept(reversed(flow()), segment, &opening, self.now));
-            }
+        if let Some(tcb) = &mut self.ends[to] {
+            let _: Result<(), Reason> = tcb.receive(segment, self.now);
+        } else {
+            let opening = opening(self.accepting, Seq(77));
+            self.ends[to] = Some(Tcb::accept(reversed(flow()), segment, &opening, self.now));
         }
     }
 

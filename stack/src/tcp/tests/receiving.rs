@@ -158,12 +158,10 @@ fn small_segments_do_not_move_the_window_beyond_the_buffer() {
     let config = Config { window_scaling: true, receive_buffer: 1 << 29, ..plain() };
     let mut solo = Solo::established(config);
     let buffer = 1_usize << 29;
-    let mut at = 1;
-    for _ in 0..20_000 {
+    for at in 1..20_000 {
         solo.gets(solo.ack(at, 1).data(b"x")).unwrap();
         solo.tcb.rcv.quick = 1;
         solo.sent();
-        at += 1;
     }
     let limit = solo.irs + 1_u32 + (buffer + buffer / 8);
     assert!(solo.tcb.rcv.adv.at_or_before(limit));

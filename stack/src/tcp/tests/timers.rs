@@ -1,6 +1,6 @@
 //! Keep-alive, giving up, and that deadlines are exact.
 
-use super::harness::{MS, Make, Solo, plain};
+use super::harness::{MS, Make, Solo, just_before, plain};
 use crate::tcp::{Config, Ending, KeepAlive, State};
 
 fn lively() -> Config {
@@ -60,9 +60,9 @@ fn the_timer_starts_again_with_each_acknowledgement_and_stops_with_the_last() {
     solo.write(3000);
     solo.sent();
     let rto = solo.tcb.rtt.rto(solo.tcb.config.min_rto, solo.tcb.config.max_rto);
-    solo.wait(rto - MS);
+    solo.wait(just_before(rto));
     solo.gets(solo.ack(1, 1001)).unwrap();
-    assert!(solo.tcb.timers.rto.unwrap().until(solo.now) >= rto - MS);
+    assert!(solo.tcb.timers.rto.unwrap().until(solo.now) >= just_before(rto));
     solo.gets(solo.ack(1, 3001)).unwrap();
     assert_eq!(solo.tcb.deadline(), None);
 }
