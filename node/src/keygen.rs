@@ -197,7 +197,8 @@ fn secret() -> Result<String, KeygenError> {
     let mut octets = [0u8; 32];
     getrandom(&mut octets[..], GetRandomFlags::empty())
         .map_err(|why| KeygenError::Io { file: "getrandom".into(), why: why.into() })?;
-    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect())
+    let digits = octets.iter().flat_map(|octet| [octet >> 4, octet & 15]);
+    Ok(digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect())
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl Checker<'_> {
         self.label(&name, "node");
         self.names(&name, &peers);
         self.contact(&group.contact, &name, &peers);
-        self.links(&peer_link, &peers);
+        self.links(peer_link.as_ref(), &peers);
         let control = self.control(control, name.get_ref(), runtime_dir);
         let group = self.group(group);
         let address = At::new(tap.address.span(), ());
@@ -135,7 +135,7 @@ impl Checker<'_> {
         );
     }
 
-    fn links(&mut self, peer_link: &Option<At<raw::PeerLink>>, peers: &[raw::Peer]) {
+    fn links(&mut self, peer_link: Option<&At<raw::PeerLink>>, peers: &[raw::Peer]) {
         if let (None, Some(peer)) = (peer_link, peers.first()) {
             self.problem(&peer.name, "there is a peer, but no section [peer-link]", add("peer-link"));
         }

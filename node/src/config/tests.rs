@@ -95,183 +95,177 @@ fn plain_text_needs_no_keys() {
 
 fn without(text: &str, keys: &[&str]) -> String {
     let kept = |line: &&str| !keys.iter().any(|key| line.split(" =").next() == Some(key));
-    text.lines().filter(kept).map(|line| format!("{line}\n")).collect()
+    text.lines().filter(kept).flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Each: what is changed in the good file, and the whole line that the operator then sees (after the file's name).
+/// What is changed in the good file, what it is changed to, and the line that the operator then sees (after the file's
+/// name).
+const BAD: &[(&str, &str, &str)] = &[
+    ("contact = \"a\"", "contct = \"a\"", ":7: unknown key `contct`; did you mean `contact`?"),
+    (
+        "busy-poll-us = 50",
+        "spin = 50",
+        ":16: unknown key `spin`; known here: device, address, gateway, mtu, busy-poll-us",
+    ),
+    ("[tap]", "[tapp]", ":11: unknown key `tapp`; did you mean `tap`?"),
+    (
+        "kind = \"echo\"",
+        "kind = \"ehco\"",
+        ":40: there is no kind of service \"ehco\"; did you mean \"echo\"?",
+    ),
+    (
+        "\"round-robin\"",
+        "\"random\"",
+        ":9: there is no placement \"random\"; choose one of local, round-robin, least-connections",
+    ),
+    (
+        "mtu = 1400",
+        "mtu = \"1400\"",
+        ":15: `mtu` is of the wrong type: string \"1400\"; write it as `mtu = 1500`",
+    ),
+    ("mtu = 1400", "mtu = 500", ":15: `mtu` is 500; it must lie between 1280 and 65521"),
+    (
+        "mtu = 1400",
+        "mtu = 1400 bytes",
+        ":15: string values must be quoted, expected literal string; the file must be TOML (https://toml.io)",
+    ),
+    (
+        "busy-poll-us = 50",
+        "busy-poll-us = -1",
+        ":16: `busy-poll-us` is -1; it must lie between 0 and 1000000",
+    ),
+    ("name = \"a\"\n", "\n", ":1: key `name` is missing; add `name = \"a\"`"),
+    ("device = \"ferry0\"\n", "\n", ":11: key `device` is missing; add `device = \"ferry0\"`"),
+    (
+        "link = \"[2001:db8:fb::2]:7400\"\n",
+        "\n",
+        ":24: key `link` is missing; add `link = \"[2001:db8:fb::2]:7400\"`",
+    ),
+    (
+        "name = \"c\"\n",
+        "name = \"Node_C\"\n",
+        ":30: \"Node_C\" cannot be the name of a node; use 1 to 63 of a-z, 0-9 and inner hyphens, such as \"node-1\"",
+    ),
+    (
+        "name = \"demo\"",
+        "name = \"-demo\"",
+        ":5: \"-demo\" cannot be the name of a group; use 1 to 63 of a-z, 0-9 and inner hyphens, such as \"group-1\"",
+    ),
+    (
+        "contact = \"a\"",
+        "contact = \"z9\"",
+        ":7: the contact node \"z9\" is neither this node nor a peer; name this node or a peer: a, b, c",
+    ),
+    ("name = \"c\"", "name = \"b\"", ":30: a second node with the name \"b\"; each name stands once"),
+    ("name = \"c\"", "name = \"a\"", ":30: a second node with the name \"a\"; each name stands once"),
+    (
+        "service-address = \"2001:db8:5::1\"",
+        "service-address = \"192.0.2.1\"",
+        ":6: `service-address` 192.0.2.1 is an IPv4 address, and must be IPv6; write it as `service-address = \"2001:db8:5::1\"`",
+    ),
+    (
+        "service-address = \"2001:db8:5::1\"",
+        "service-address = \"ff02::1\"",
+        ":6: `service-address` ff02::1 is a multicast address; routers must be able to carry it: take a global or unique-local one",
+    ),
+    (
+        "service-address = \"2001:db8:5::1\"",
+        "service-address = \"2001:db8::5::1\"",
+        ":6: `service-address` \"2001:db8::5::1\" is not an IPv6 address; write it as `service-address = \"2001:db8:5::1\"`",
+    ),
+    (
+        "service-address = \"2001:db8:5::1\"",
+        "service-address = \"2001:db8:a::2\"",
+        ":13: `address` 2001:db8:a::2 is also the service address; each node has an address of its own",
+    ),
+    (
+        "address = \"2001:db8:a::2/64\"",
+        "address = \"2001:db8:a::2\"",
+        ":13: `address` 2001:db8:a::2 has no prefix length; give the prefix length too, such as \"2001:db8:a::2/64\"",
+    ),
+    (
+        "address = \"2001:db8:a::2/64\"",
+        "address = \"2001:db8:a::2/129\"",
+        ":13: the prefix length in 2001:db8:a::2/129 is not between 1 and 128; write it as `address = \"2001:db8:a::2/64\"`",
+    ),
+    (
+        "address = \"2001:db8:a::2/64\"",
+        "address = \"fe80::2/64\"",
+        ":13: `address` fe80::2 is a link-local address; routers must be able to carry it: take a global or unique-local one",
+    ),
+    (
+        "gateway = \"2001:db8:a::1\"",
+        "gateway = \"2001:db8:b::1\"",
+        ":14: `gateway` 2001:db8:b::1 is not on the link of `address`; take an address within 2001:db8:a::2/64, or a link-local one",
+    ),
+    (
+        "gateway = \"2001:db8:a::1\"",
+        "gateway = \"2001:db8:a::2\"",
+        ":14: `gateway` 2001:db8:a::2 is the node's own `address`; name the router's address",
+    ),
+    (
+        "device = \"ferry0\"",
+        "device = \"a-very-long-device\"",
+        ":12: \"a-very-long-device\" cannot be the name of a device; use 1 to 15 octets without '/', ':' and spaces, such as \"ferry0\"",
+    ),
+    (
+        "care-of = \"2001:db8:c::2\"",
+        "care-of = \"2001:db8:b::2\"",
+        ":31: `care-of` 2001:db8:b::2 is also `care-of` of b; each node has an address of its own",
+    ),
+    (
+        "care-of = \"2001:db8:c::2\"",
+        "care-of = \"2001:db8:a::2\"",
+        ":31: `care-of` 2001:db8:a::2 is also this node's `address`; each node has an address of its own",
+    ),
+    (
+        "link = \"192.0.2.3:7400\"",
+        "link = \"[2001:db8:fb::2]:7400\"",
+        ":32: `link` [2001:db8:fb::2]:7400 is also that of b; each node listens at an address and port of its own",
+    ),
+    (
+        "link = \"192.0.2.3:7400\"",
+        "link = \"192.0.2.3\"",
+        ":32: `link` \"192.0.2.3\" is not an address and port; write it as `link = \"[2001:db8:fb::2]:7400\"`",
+    ),
+    (
+        "link = \"192.0.2.3:7400\"",
+        "link = \"[::]:7400\"",
+        ":32: `link` [::]:7400 names no address and port that one can connect to; write it as `link = \"[2001:db8:fb::2]:7400\"`",
+    ),
+    ("ca = \"keys/ca.pem\"\n", "\n", ":18: key `ca` is missing in [peer-link]; add `ca = \"keys/ca.pem\"`"),
+    (
+        "port = 7\n",
+        "port = 80\n",
+        ":41: port 80 is also that of the service file; give each service a port of its own",
+    ),
+    ("port = 7\n", "port = 70000\n", ":41: `port` is 70000; it must lie between 1 and 65535"),
+    ("root = \"www\"\n", "\n", ":34: a file service needs `root`; add `root = \"www\"`"),
+    ("kind = \"file\"", "kind = \"discard\"", ":37: a service of kind discard has no `root`; leave it out"),
+    (
+        "control = \"run/a.sock\"",
+        "control = \"\"",
+        ":2: `control` is empty; write it as `control = \"/run/ferry/a.sock\"`",
+    ),
+    (
+        "control = \"run/a.sock\"",
+        "control = 5",
+        ":2: `control` is of the wrong type: integer `5`; write it as `control = \"/run/ferry/a.sock\"`",
+    ),
+];
+
 #[test]
 fn a_bad_file_is_refused_with_its_line_and_what_would_be_right() {
-    let cases: &[(&str, &str, &str)] = &[
-        ("contact = \"a\"", "contct = \"a\"", ":7: unknown key `contct`; did you mean `contact`?"),
-        (
-            "busy-poll-us = 50",
-            "spin = 50",
-            ":16: unknown key `spin`; known here: device, address, gateway, mtu, busy-poll-us",
-        ),
-        ("[tap]", "[tapp]", ":11: unknown key `tapp`; did you mean `tap`?"),
-        (
-            "kind = \"echo\"",
-            "kind = \"ehco\"",
-            ":40: there is no kind of service \"ehco\"; did you mean \"echo\"?",
-        ),
-        (
-            "\"round-robin\"",
-            "\"random\"",
-            ":9: there is no placement \"random\"; choose one of local, round-robin, least-connections",
-        ),
-        (
-            "mtu = 1400",
-            "mtu = \"1400\"",
-            ":15: `mtu` is of the wrong type: string \"1400\"; write it as `mtu = 1500`",
-        ),
-        ("mtu = 1400", "mtu = 500", ":15: `mtu` is 500; it must lie between 1280 and 65521"),
-        (
-            "mtu = 1400",
-            "mtu = 1400 bytes",
-            ":15: string values must be quoted, expected literal string; the file must be TOML (https://toml.io)",
-        ),
-        (
-            "busy-poll-us = 50",
-            "busy-poll-us = -1",
-            ":16: `busy-poll-us` is -1; it must lie between 0 and 1000000",
-        ),
-        ("name = \"a\"\n", "\n", ":1: key `name` is missing; add `name = \"a\"`"),
-        ("device = \"ferry0\"\n", "\n", ":11: key `device` is missing; add `device = \"ferry0\"`"),
-        (
-            "link = \"[2001:db8:fb::2]:7400\"\n",
-            "\n",
-            ":24: key `link` is missing; add `link = \"[2001:db8:fb::2]:7400\"`",
-        ),
-        (
-            "name = \"c\"\n",
-            "name = \"Node_C\"\n",
-            ":30: \"Node_C\" cannot be the name of a node; use 1 to 63 of a-z, 0-9 and inner hyphens, such as \"node-1\"",
-        ),
-        (
-            "name = \"demo\"",
-            "name = \"-demo\"",
-            ":5: \"-demo\" cannot be the name of a group; use 1 to 63 of a-z, 0-9 and inner hyphens, such as \"group-1\"",
-        ),
-        (
-            "contact = \"a\"",
-            "contact = \"z9\"",
-            ":7: the contact node \"z9\" is neither this node nor a peer; name this node or a peer: a, b, c",
-        ),
-        ("name = \"c\"", "name = \"b\"", ":30: a second node with the name \"b\"; each name stands once"),
-        ("name = \"c\"", "name = \"a\"", ":30: a second node with the name \"a\"; each name stands once"),
-        (
-            "service-address = \"2001:db8:5::1\"",
-            "service-address = \"192.0.2.1\"",
-            ":6: `service-address` 192.0.2.1 is an IPv4 address, and must be IPv6; write it as `service-address = \"2001:db8:5::1\"`",
-        ),
-        (
-            "service-address = \"2001:db8:5::1\"",
-            "service-address = \"ff02::1\"",
-            ":6: `service-address` ff02::1 is a multicast address; routers must be able to carry it: take a global or unique-local one",
-        ),
-        (
-            "service-address = \"2001:db8:5::1\"",
-            "service-address = \"2001:db8::5::1\"",
-            ":6: `service-address` \"2001:db8::5::1\" is not an IPv6 address; write it as `service-address = \"2001:db8:5::1\"`",
-        ),
-        (
-            "service-address = \"2001:db8:5::1\"",
-            "service-address = \"2001:db8:a::2\"",
-            ":13: `address` 2001:db8:a::2 is also the service address; each node has an address of its own",
-        ),
-        (
-            "address = \"2001:db8:a::2/64\"",
-            "address = \"2001:db8:a::2\"",
-            ":13: `address` 2001:db8:a::2 has no prefix length; give the prefix length too, such as \"2001:db8:a::2/64\"",
-        ),
-        (
-            "address = \"2001:db8:a::2/64\"",
-            "address = \"2001:db8:a::2/129\"",
-            ":13: the prefix length in 2001:db8:a::2/129 is not between 1 and 128; write it as `address = \"2001:db8:a::2/64\"`",
-        ),
-        (
-            "address = \"2001:db8:a::2/64\"",
-            "address = \"fe80::2/64\"",
-            ":13: `address` fe80::2 is a link-local address; routers must be able to carry it: take a global or unique-local one",
-        ),
-        (
-            "gateway = \"2001:db8:a::1\"",
-            "gateway = \"2001:db8:b::1\"",
-            ":14: `gateway` 2001:db8:b::1 is not on the link of `address`; take an address within 2001:db8:a::2/64, or a link-local one",
-        ),
-        (
-            "gateway = \"2001:db8:a::1\"",
-            "gateway = \"2001:db8:a::2\"",
-            ":14: `gateway` 2001:db8:a::2 is the node's own `address`; name the router's address",
-        ),
-        (
-            "device = \"ferry0\"",
-            "device = \"a-very-long-device\"",
-            ":12: \"a-very-long-device\" cannot be the name of a device; use 1 to 15 octets without '/', ':' and spaces, such as \"ferry0\"",
-        ),
-        (
-            "care-of = \"2001:db8:c::2\"",
-            "care-of = \"2001:db8:b::2\"",
-            ":31: `care-of` 2001:db8:b::2 is also `care-of` of b; each node has an address of its own",
-        ),
-        (
-            "care-of = \"2001:db8:c::2\"",
-            "care-of = \"2001:db8:a::2\"",
-            ":31: `care-of` 2001:db8:a::2 is also this node's `address`; each node has an address of its own",
-        ),
-        (
-            "link = \"192.0.2.3:7400\"",
-            "link = \"[2001:db8:fb::2]:7400\"",
-            ":32: `link` [2001:db8:fb::2]:7400 is also that of b; each node listens at an address and port of its own",
-        ),
-        (
-            "link = \"192.0.2.3:7400\"",
-            "link = \"192.0.2.3\"",
-            ":32: `link` \"192.0.2.3\" is not an address and port; write it as `link = \"[2001:db8:fb::2]:7400\"`",
-        ),
-        (
-            "link = \"192.0.2.3:7400\"",
-            "link = \"[::]:7400\"",
-            ":32: `link` [::]:7400 names no address and port that one can connect to; write it as `link = \"[2001:db8:fb::2]:7400\"`",
-        ),
-        (
-            "ca = \"keys/ca.pem\"\n",
-            "\n",
-            ":18: key `ca` is missing in [peer-link]; add `ca = \"keys/ca.pem\"`",
-        ),
-        (
-            "port = 7\n",
-            "port = 80\n",
-            ":41: port 80 is also that of the service file; give each service a port of its own",
-        ),
-        ("port = 7\n", "port = 70000\n", ":41: `port` is 70000; it must lie between 1 and 65535"),
-        ("root = \"www\"\n", "\n", ":34: a file service needs `root`; add `root = \"www\"`"),
-        (
-            "kind = \"file\"",
-            "kind = \"discard\"",
-            ":37: a service of kind discard has no `root`; leave it out",
-        ),
-        (
-            "control = \"run/a.sock\"",
-            "control = \"\"",
-            ":2: `control` is empty; write it as `control = \"/run/ferry/a.sock\"`",
-        ),
-        (
-            "control = \"run/a.sock\"",
-            "control = 5",
-            ":2: `control` is of the wrong type: integer `5`; write it as `control = \"/run/ferry/a.sock\"`",
-        ),
-    ];
-    let mut wrong = String::new();
-    for (good, bad, expected) in cases {
+    let mut wrong = Vec::new();
+    for (good, bad, expected) in BAD {
         assert!(GOOD.contains(good), "not in the good file: {good}");
         let seen = parse(&GOOD.replacen(good, bad, 1)).err().unwrap_or_else(|| "accepted".to_owned());
         let expected = format!("/etc/ferry/node.toml{expected}");
         if seen != expected {
-            wrong += &format!("\n{bad}\n  expected {expected}\n  seen     {seen}");
+            wrong.push(format!("{bad}\n  expected {expected}\n  seen     {seen}"));
         }
     }
-    assert_eq!(wrong, "");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn everything_is_read_nothing_is_sent_and_the_end_is_answered_with_the_end() {
         let (mut session, mut pipe) = (Discard::default(), Fake::with_room(100));
-        pipe.arrive(&[1; 70_000]);
+        pipe.arrive(&vec![1; 70_000]);
         session.pump(&mut pipe);
         assert_eq!((session.received, pipe.unread(), pipe.is_finished()), (70_000, 0, false));
         pipe.end();

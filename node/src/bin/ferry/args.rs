@@ -4,7 +4,7 @@ use std::net::SocketAddrV6;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
 
 /// One IPv6 address, many nodes: a live TCP connection can cross from node to node at any moment.
 #[derive(Debug, Parser)]
@@ -62,7 +62,7 @@ pub(crate) struct NodeArgs {
     /// The node's configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// An inherited descriptor of /dev/net/tun, attached to the TAP (IFF_TAP|IFF_NO_PI|IFF_VNET_HDR)
+    /// An inherited descriptor of /dev/net/tun, attached to the TAP as `IFF_TAP|IFF_NO_PI|IFF_VNET_HDR`
     #[arg(long, value_name = "N")]
     pub(crate) tap_fd: Option<RawFd>,
     /// Write what happens to connections to this file, one JSON object a line
@@ -94,12 +94,13 @@ pub(crate) struct NodeAndFormat {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(group(ArgGroup::new("which").required(true).args(["all", "client"])))]
 pub(crate) struct HandoffArgs {
     /// The node that is to take the connections
     #[arg(long, value_name = "NODE")]
     pub(crate) to: String,
     /// Every connection
-    #[arg(long, conflicts_with_all = ["client", "port"], required_unless_present = "client")]
+    #[arg(long, conflicts_with = "port")]
     pub(crate) all: bool,
     /// The connection of this client
     #[arg(long, value_name = "[ADDRESS]:PORT", requires = "port")]

@@ -21,9 +21,10 @@ fn text(report: &Report) -> String {
     let mut text = String::new();
     for check in &report.checks {
         let mark = if check.ok { "ok  " } else { "MISS" };
-        text += &format!("{mark}  {:width$}  {}\n", check.name, check.what, width = report.widest());
+        let line = format!("{mark}  {:width$}  {}\n", check.name, check.what, width = report.widest());
+        text.push_str(&line);
         if let Some(mend) = &check.mend {
-            text += &format!("      mend it with: {mend}\n");
+            text.extend(["      mend it with: ", mend, "\n"]);
         }
     }
     text

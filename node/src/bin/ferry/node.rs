@@ -1,7 +1,7 @@
 //! `ferry node`: runs a node until it is told to end, and then until it is empty.
 
 use core::time::Duration;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use ferry_node::config::Config;
@@ -31,7 +31,12 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     let filter = EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     // One thread is enough for the control plane, and leaves the other cores to data planes.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let options = Options { tap_fd: args.tap_fd, trace: args.trace.clone() };
@@ -94,8 +99,12 @@ async fn empty(asker: &Asker) {
         if status.as_ref().is_none_or(|status| status.connections == 0 && status.moving == 0) {
             break;
         }
+        if moved.failed.is_empty() {
+            sleep(LOOK).await;
+            continue;
+        }
         let summary = summary(&moved);
-        if !moved.failed.is_empty() && summary != told {
+        if summary != told {
             progress.note(&format!("{summary}\nwaiting for them to end or to become movable"));
             told = summary;
         }

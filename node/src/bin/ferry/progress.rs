@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use ferry_node::Moved;
+use ferry_node::{Moved, NotMoved};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) struct Progress {
@@ -60,12 +60,26 @@ impl Drop for Progress {
 
 /// What became of the connections.
 pub(crate) fn summary(moved: &Moved) -> String {
-    let mut text = format!("{} moved", moved.moved);
-    if !moved.failed.is_empty() {
-        text += &format!(", {} stayed:", moved.failed.len());
+    let stayed = match moved.failed.len() {
+        0 => String::new(),
+        count => format!(", {count} stayed:"),
+    };
+    let first = format!("{} moved{stayed}", moved.moved);
+    let rest =
+        moved.failed.iter().map(|NotMoved { client, port, why }| format!("  {client} to port {port}: {why}"));
+    core::iter::once(first).chain(rest).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_each_connection_that_stayed_and_why() {
+        let failed =
+            NotMoved { client: "[2001:db8::c]:4".parse().unwrap(), port: 80, why: "it is full".into() };
+        assert_eq!(summary(&Moved { moved: 3, failed: vec![] }), "3 moved");
+        let expected = "3 moved, 1 stayed:\n  [2001:db8::c]:4 to port 80: it is full";
+        assert_eq!(summary(&Moved { moved: 3, failed: vec![failed] }), expected);
     }
-    for failed in &moved.failed {
-        text += &format!("\n  {} to port {}: {}", failed.client, failed.port, failed.why);
-    }
-    text
 }

@@ -50,9 +50,7 @@ impl From<GreetError> for NotLinked {
     /// With TLS 1.3 the side that calls learns only here, when it reads first, that its certificate was refused.
     fn from(error: GreetError) -> Self {
         match error {
-            GreetError::Io(why) if why.get_ref().is_some_and(|why| why.is::<rustls::Error>()) => {
-                Self::Tls(why)
-            }
+            GreetError::Io(why) if is_tls(&why) => Self::Tls(why),
             error => Self::Greet(error),
         }
     }
@@ -143,6 +141,10 @@ impl Dialer {
         // Longer than the other side may take for a contest about the name.
         timeout(self.timing.step + self.timing.contest, step).await.map_err(|_| NotLinked::TimedOut)
     }
+}
+
+fn is_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
 }
 
 /// Between half of `pause` and all of it.

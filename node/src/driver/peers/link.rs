@@ -111,7 +111,9 @@ impl Incoming<'_> {
             match timeout(self.silence, reader.read_buf(&mut buffer)).await {
                 Err(_) => return Err(Ended::Silent(self.silence)),
                 Ok(Ok(0)) => return Err(Ended::Closed),
-                Ok(count) => count?,
+                // A process that ends does not say good-bye in TLS.
+                Ok(Err(why)) if why.kind() == io::ErrorKind::UnexpectedEof => return Err(Ended::Closed),
+                Ok(read) => read?,
             };
             self.pulse.heard();
             while let Some((kind, bytes)) = next_frame(&mut buffer)? {

@@ -121,12 +121,11 @@ async fn start_with(
     let mut links = PeerLinks { queues: BTreeMap::new(), fatal };
     let Some(peer_link) = &config.peer_link else { return Ok(links) };
     let (name, group) = (config.name.clone(), config.group.name.clone());
-    let tls = match &peer_link.keys {
-        Some(files) => Some(Tls::load(files, &name, &group)?),
-        None => {
-            warn!("peer links are in plain text: anybody who reaches {} can be a node", peer_link.listen);
-            None
-        }
+    let tls = if let Some(files) = &peer_link.keys {
+        Some(Tls::load(files, &name, &group)?)
+    } else {
+        warn!("peer links are in plain text: anybody who reaches {} can be a node", peer_link.listen);
+        None
     };
     let listener = TcpListener::bind(peer_link.listen)
         .await
@@ -147,7 +146,7 @@ async fn start_with(
         };
         let dialer = dial::Dialer::new(peer.clone(), own.clone(), tls.clone(), timing, fatal_sender.clone());
         if own.name < peer.name {
-            tokio::spawn(keeper.keep(Source::Dial(dialer)));
+            tokio::spawn(keeper.keep(Source::Dial(Box::new(dialer))));
         } else {
             tokio::spawn(dialer.probe());
             tokio::spawn(keeper.keep(Source::Accept(arrivals)));
@@ -160,7 +159,7 @@ async fn start_with(
 
 /// Where a keeper gets the next link from.
 enum Source {
-    Dial(dial::Dialer),
+    Dial(Box<dial::Dialer>),
     Accept(mpsc::Receiver<Arrival>),
 }
 

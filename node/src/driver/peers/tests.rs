@@ -42,13 +42,13 @@ impl Lab {
         Self { folder, ports }
     }
 
-    fn keys(&self, node: &str) -> Option<KeyFiles> {
+    fn keys(&self, node: &str) -> KeyFiles {
         let file = |name: String| self.folder.path().join(name);
-        Some(KeyFiles {
+        KeyFiles {
             ca: file("ca.pem".into()),
             certificate: file(format!("{node}.pem")),
             key: file(format!("{node}.key")),
-        })
+        }
     }
 
     fn config(&self, name: &str, peers: &[&str]) -> Config {
@@ -71,7 +71,7 @@ impl Lab {
                 mtu: 1500,
                 busy_poll: Duration::ZERO,
             },
-            peer_link: Some(PeerLink { listen: address(name), keys: self.keys(name) }),
+            peer_link: Some(PeerLink { listen: address(name), keys: Some(self.keys(name)) }),
             peers: peers
                 .iter()
                 .map(|&peer| Peer { name: peer.into(), care_of, link: address(peer) })
@@ -185,7 +185,7 @@ async fn a_link_that_went_dumb_gives_way_to_the_same_node_started_again() {
     let lab = Lab::new();
     let b = Node::start(&lab.config("b", &["a"]), 1).await;
     let own = Identity { name: "a".into(), group: "demo".into(), incarnation: Incarnation(2) };
-    let tls = Tls::load(&lab.keys("a").unwrap(), "a", "demo").unwrap();
+    let tls = Tls::load(&lab.keys("a"), "a", "demo").unwrap();
     let peer = lab.config("a", &["b"]).peers.remove(0);
     let (fatal, _fatal) = mpsc::channel(1);
     let mut dumb = dial::Dialer::new(peer, own, Some(tls), QUICK, fatal);
@@ -211,7 +211,7 @@ async fn only_a_certificate_of_the_group_for_the_very_name_opens_a_link() {
         let dialer = dial::Dialer::new(peer.clone(), own, Some(tls), QUICK, fatal);
         dialer.call_once().await
     };
-    let (right, wrong) = (lab.keys("a").unwrap(), other.keys("a").unwrap());
+    let (right, wrong) = (lab.keys("a"), other.keys("a"));
     let cases = [
         (
             "a certificate of another authority",
@@ -253,16 +253,16 @@ async fn only_a_certificate_of_the_group_for_the_very_name_opens_a_link() {
 #[tokio::test]
 async fn the_wrong_keys_are_refused_at_the_start() {
     let lab = Lab::new();
-    let keys = lab.keys("a").unwrap();
+    let keys = lab.keys("a");
     let error = |keys: KeyFiles| Tls::load(&keys, "a", "demo").err().unwrap().to_string();
     let missing = error(KeyFiles { key: "/nonexistent.key".into(), ..keys.clone() });
     assert!(missing.starts_with("cannot read /nonexistent.key: No such file"), "{missing}");
-    let foreign = error(KeyFiles { certificate: lab.keys("b").unwrap().certificate, ..keys.clone() });
+    let foreign = error(KeyFiles { certificate: lab.keys("b").certificate, ..keys.clone() });
     assert!(
         foreign.contains("b.pem: the certificate is not for a.demo.ferry; use the files that"),
         "{foreign}"
     );
-    let unpaired = error(KeyFiles { key: lab.keys("b").unwrap().key, ..keys.clone() });
+    let unpaired = error(KeyFiles { key: lab.keys("b").key, ..keys.clone() });
     assert!(unpaired.contains("b.key: "), "{unpaired}");
     let empty = error(KeyFiles { ca: keys.key.clone(), ..keys });
     assert!(empty.contains("a.key: holds no certificate"), "{empty}");

@@ -71,16 +71,12 @@ impl Tap {
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(why) => return Err(why.into()),
             }
-            match header::parse(&self.buffer) {
-                Ok(offload) => {
-                    let head = take(&mut self.buffer);
-                    return Ok(Some(Frame { head, body: Bytes::new(), offload }));
-                }
-                Err(_) => {
-                    self.unusable += 1;
-                    self.buffer.clear();
-                }
+            if let Ok(offload) = header::parse(&self.buffer) {
+                let head = take(&mut self.buffer);
+                return Ok(Some(Frame { head, body: Bytes::new(), offload }));
             }
+            self.unusable += 1;
+            self.buffer.clear();
         }
     }
 

@@ -29,7 +29,7 @@ fn a_device_that_is_not_there_is_not_made() {
     let text = error.to_string();
     match error {
         TapError::NoDevice { .. } => {
-            assert!(text.contains("sudo ip tuntap add dev ferry-no-such mode tap user"), "{text}")
+            assert!(text.contains("sudo ip tuntap add dev ferry-no-such mode tap user"), "{text}");
         }
         TapError::NoDriver | TapError::NoPermission => assert!(text.contains("/dev/net/tun"), "{text}"),
         other => panic!("{other}"),
