@@ -1,5 +1,6 @@
 //! The binary `ferry` where it needs no network.
 #![allow(missing_docs, reason = "a test has no readers from outside")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 use std::process::{Command, Output};
 

@@ -1,5 +1,6 @@
 //! The binary `ferry` on real TAPs: three nodes as processes in a network namespace, the kernel as router and client.
 #![allow(missing_docs, unreachable_pub, reason = "a test has no readers from outside")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 mod lab;
 

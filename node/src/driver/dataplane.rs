@@ -1,5 +1,8 @@
 //! The data plane: one thread that runs the node's core between a TAP and two queues, each input to completion.
 
+#[cfg(test)]
+mod tests;
+
 use core::num::NonZeroU64;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -7,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use ferry_handoff::NodeId;
 use ferry_stack::{Frame, Instant};
 use rustix::event::Timespec;
@@ -174,11 +178,7 @@ impl Loop {
             match self.plane.node.poll(now()) {
                 Output::WaitUntil(deadline) => return Ok(deadline),
                 Output::Frame(frame) => self.send(frame)?,
-                Output::Peer { to, bytes } => {
-                    if !self.plane.peers.get(&to).is_some_and(|queue| queue.push(bytes)) {
-                        self.lost.messages += 1;
-                    }
-                }
+                Output::Peer { to, bytes } => self.tell(to, bytes),
                 Output::Reply { id, reply } => {
                     // There is room for every command that may be unanswered; and at the end nobody listens.
                     let _ = self.plane.replies.try_send((id, reply));
@@ -189,6 +189,12 @@ impl Loop {
                     }
                 }
             }
+        }
+    }
+
+    fn tell(&mut self, to: NodeId, message: Bytes) {
+        if !self.plane.peers.get(&to).is_some_and(|queue| queue.push(message)) {
+            self.lost.messages += 1;
         }
     }
 

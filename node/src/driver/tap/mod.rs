@@ -48,16 +48,17 @@ pub(crate) enum Sent {
 impl Tap {
     /// Attaches to the device `name`, which exists and belongs to this process's user.
     pub(crate) fn open(name: &str) -> Result<Self, TapError> {
-        Ok(Self::new(open::open_device(name)?))
+        Ok(Self::over(open::open_device(name)?))
     }
 
     /// Takes over a descriptor that the process was started with and that is attached to `name`. To be called at the
     /// start of the process, before anything else could have been given the same number.
     pub(crate) fn inherit(fd: RawFd, name: &str) -> Result<Self, TapError> {
-        Ok(Self::new(open::inherit_device(fd, name)?))
+        Ok(Self::over(open::inherit_device(fd, name)?))
     }
 
-    fn new(fd: OwnedFd) -> Self {
+    /// Anything that carries frames with a virtio-net header each, and does not block.
+    pub(super) fn over(fd: OwnedFd) -> Self {
         Self { fd, buffer: Vec::new(), unusable: 0 }
     }
 
@@ -66,6 +67,8 @@ impl Tap {
         loop {
             self.buffer.reserve_exact(MAX_READ);
             match rustix::io::read(&self.fd, spare_capacity(&mut self.buffer)) {
+                // A TAP has no end; whatever else was handed over as one may have.
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Ok(None),
