@@ -1,1 +1,214 @@
+mod lan;
 
+use std::net::SocketAddrV6;
+
+use bytes::Bytes;
+use ferry_handoff::{Epoch, Message, NodeId};
+use ferry_stack::tcp::{self, Flow};
+use serde::{Deserialize, Serialize};
+
+use self::lan::{Lan, address, service_address, setup};
+use super::{Node, Placement, Service, SetupError};
+use crate::session::{Event, Session, Stream};
+use crate::{Command, Input, Moved, Reply, Step, Which};
+
+const ONE_MOVED: Reply = Reply::Moved(Moved { moved: 1, failed: Vec::new() });
+
+#[test]
+fn a_connection_is_served_by_whoever_owns_it() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    assert_eq!(lan.echo(client, b"at a"), b"at a");
+    for (from, to) in [("a", "b"), ("b", "c"), ("c", "a"), ("a", "c")] {
+        assert_eq!(lan.hand_off(from, to), ONE_MOVED);
+        assert_eq!(lan.owner(), [to]);
+        assert_eq!(lan.echo(client, b"moved"), b"moved", "at {to}");
+    }
+    assert_eq!(lan.nodes["c"].connections()[0].epoch, 5);
+    lan.client.tcp.with(client, tcp::Tcb::finish);
+    lan.pass(200);
+    assert_eq!(lan.owner(), [""; 0], "closed everywhere");
+    assert_eq!(lan.nodes["a"].status(lan.now).relayed, 0, "and forgotten by the contact node");
+    assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn a_segment_of_an_unknown_connection_is_refused_only_if_every_node_denies_it() {
+    for (cut, resets) in [(None, 1), (Some(("a", "c")), 0)] {
+        let mut lan = Lan::new(|_| {});
+        let client = lan.connect();
+        assert_eq!(lan.echo(client, b"x"), b"x");
+        // The contact node starts anew, and remembers nothing.
+        let mut forgetful = Node::new(setup("a"), lan.now).unwrap();
+        std::mem::swap(lan.nodes.get_mut("a").unwrap(), &mut forgetful);
+        for peer in ["b", "c"] {
+            let incarnation = ferry_handoff::Incarnation(77);
+            let peer = NodeId::of(peer);
+            lan.nodes.get_mut("a").unwrap().handle(Input::PeerUp { peer, incarnation }, lan.now);
+        }
+        if let Some((one, other)) = cut {
+            lan.cut(one, other);
+        }
+        lan.client.tcp.with(client, |tcb| tcb.write(Bytes::from_static(b"is anybody there?")));
+        lan.run();
+        lan.pass(50);
+        assert_eq!(lan.resets(), resets, "cut: {cut:?}");
+    }
+}
+
+#[test]
+fn a_contact_node_that_forgot_finds_the_owner_by_asking() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    let contact = lan.nodes.get_mut("a").unwrap();
+    contact.places.clear();
+    assert_eq!(lan.echo(client, b"still there"), b"still there");
+    assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn a_node_that_learns_of_a_later_epoch_drops_its_own_without_a_word() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = lan.client.tcp.get(client).unwrap().flow;
+    let flow = Flow { local: flow.remote, remote: flow.local };
+    let node = lan.nodes.get_mut("a").unwrap();
+    for (epoch, owned) in [(0, 1), (1, 1), (2, 0)] {
+        let bytes = Message::Owner { flow, epoch: Epoch(epoch), node: NodeId::of("c") }.encode();
+        node.handle(Input::Peer { from: NodeId::of("c"), bytes }, lan.now);
+        assert_eq!(node.connections().len(), owned, "epoch {epoch}");
+    }
+    lan.run();
+    assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn new_connections_are_placed_as_configured() {
+    let owned = |placement| {
+        let mut lan = Lan::new(|setup| setup.placement = placement);
+        for _ in 0..6 {
+            let client = lan.connect();
+            assert_eq!(lan.echo(client, b"hello"), b"hello");
+        }
+        assert_eq!(lan.resets(), 0);
+        lan::NAMES.map(|name| lan.nodes[name].connections().len())
+    };
+    assert_eq!(owned(Placement::Local), [6, 0, 0]);
+    assert_eq!(owned(Placement::RoundRobin), [2, 2, 2]);
+    assert_eq!(owned(Placement::LeastConnections), [2, 2, 2]);
+}
+
+#[test]
+fn a_drained_node_is_empty_and_gets_nothing_new() {
+    for drained in lan::NAMES {
+        let mut lan = Lan::new(|setup| setup.placement = Placement::RoundRobin);
+        let clients: Vec<_> = (0..6).map(|_| lan.connect()).collect();
+        let Some(Reply::Moved(moved)) = lan.ask(drained, Command::Drain) else { panic!("no answer") };
+        assert_eq!(moved, Moved { moved: 2, failed: vec![] });
+        let late = lan.connect();
+        assert!(lan.nodes[drained].connections().is_empty(), "{drained}");
+        for client in clients.into_iter().chain([late]) {
+            assert_eq!(lan.echo(client, b"still served"), b"still served");
+        }
+        assert_eq!(lan.resets(), 0);
+    }
+}
+
+#[test]
+fn an_operator_who_asks_for_the_impossible_is_told_what_is_possible() {
+    let mut lan = Lan::new(|_| {});
+    lan.cut("a", "c");
+    let one = |port| Which::One { client: SocketAddrV6::new(address(50).address, 1, 0, 0), port };
+    let cases = [
+        ("nobody", Which::All, "there is no node \"nobody\" in the group; the others are: "),
+        ("a", Which::All, "a is this node itself; the others are: "),
+        ("c", Which::All, "the link to c is down; see `ferry status` here and `ferry doctor` there"),
+        ("b", one(7), "; `ferry connections` lists those it owns"),
+    ];
+    for (to, which, told) in cases {
+        let command = Command::Handoff { to: to.to_owned(), which };
+        let Some(Reply::Error { why }) = lan.ask("a", command) else { panic!("{to}: no error") };
+        assert!(why.contains(told), "{why}");
+    }
+    assert_eq!(lan.hand_off("a", "b"), Reply::Moved(Moved::default()), "nothing to move is no error");
+}
+
+/// Echoes, but only at the node where it began.
+#[derive(Serialize, Deserialize)]
+struct Homebody;
+
+impl Session for Homebody {
+    type Service = bool;
+
+    fn open(_: &bool, _: SocketAddrV6) -> Self {
+        Self
+    }
+
+    fn adopt(&mut self, welcome: &bool) -> Result<(), String> {
+        if *welcome { Ok(()) } else { Err("it stays at home".to_owned()) }
+    }
+
+    fn handle(&mut self, _: &bool, _: Event, stream: &mut Stream<'_>) {
+        let octets = stream.read(usize::MAX);
+        stream.write(octets);
+    }
+}
+
+#[test]
+fn a_session_that_cannot_go_on_elsewhere_goes_on_where_it_was() {
+    let mut lan = Lan::new(|setup| {
+        setup.services = vec![Service::new::<Homebody>("homebody", 7, setup.name == "a")];
+    });
+    let client = lan.connect();
+    let Reply::Moved(Moved { moved: 0, failed }) = lan.hand_off("a", "b") else { panic!("it moved") };
+    assert_eq!(failed[0].why, "the service refused: it stays at home");
+    assert_eq!(lan.owner(), ["a"]);
+    assert_eq!(lan.echo(client, b"home again"), b"home again");
+    // It was frozen and came back under the next epoch; the refused one is never used again.
+    assert_eq!(lan.nodes["a"].connections()[0].epoch, 3);
+    assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn a_handoff_to_a_node_that_falls_silent_before_the_freeze_leaves_everything_as_it_was() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let command = Command::Handoff { to: "b".to_owned(), which: Which::All };
+    lan.nodes.get_mut("a").unwrap().handle(Input::Command { id: 900, command }, lan.now);
+    lan.cut("a", "b");
+    assert!(lan.steps.iter().any(|(name, step)| *name == "a" && matches!(step, Step::Failed { .. })));
+    assert_eq!(lan.owner(), ["a"]);
+    assert_eq!(lan.echo(client, b"unmoved"), b"unmoved");
+    assert_eq!(lan.hand_off("a", "c"), ONE_MOVED);
+    assert_eq!(lan.echo(client, b"moved"), b"moved");
+}
+
+#[test]
+fn a_port_without_a_service_refuses_at_once() {
+    let mut lan = Lan::new(|_| {});
+    let to = SocketAddrV6::new(service_address(), 8, 0, 0);
+    lan.client.tcp.connect(address(50).address, to, tcp::Config::default(), lan.now).unwrap();
+    lan.run();
+    assert_eq!(lan.resets(), 1);
+}
+
+#[test]
+fn a_setup_that_cannot_work_is_refused() {
+    let refused = |change: fn(&mut super::Setup)| {
+        let mut setup = setup("a");
+        change(&mut setup);
+        Node::new(setup, ferry_stack::Instant::ZERO).unwrap_err()
+    };
+    let (a, b) = ("a".to_owned(), "b".to_owned());
+    assert_eq!(refused(|s| s.mtu = 1279), SetupError::Mtu(1279));
+    assert_eq!(refused(|s| s.contact = "z".into()), SetupError::UnknownContact("z".into()));
+    assert_eq!(refused(|s| s.peers[0].name = "a".into()), SetupError::SameName(a.clone(), a));
+    assert_eq!(refused(|s| s.peers[1].name = "b".into()), SetupError::SameName(b.clone(), b));
+    let taken = service_address();
+    assert_eq!(refused(|s| s.peers[0].care_of = s.service_address), SetupError::SameAddress(taken));
+    assert_eq!(
+        refused(|s| s.services.push(Service::new::<crate::services::Discard>("discard", 7, ()))),
+        SetupError::SamePort(7)
+    );
+}

@@ -1,0 +1,247 @@
+//! Nodes and one client on one link, without latency: what is put on it arrives at everybody in the same instant.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ferry_handoff::{Incarnation, NodeId};
+use ferry_stack::host::Host;
+use ferry_stack::interface::{Address, Config};
+use ferry_stack::ip;
+use ferry_stack::tcp::{self, Handle, Secret, Segment};
+use ferry_stack::{EthernetAddress, Frame, Instant};
+
+use crate::node::{Node, Peer, Placement, Service, Setup};
+use crate::services::Echo;
+use crate::{Command, Input, Output, Reply, Step, TraceEvent, Which};
+
+pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
+const SECRET: [u8; 32] = [7; 32];
+
+pub(super) fn service_address() -> Ipv6Addr {
+    "2001:db8::5".parse().unwrap()
+}
+
+pub(super) fn address(last: u16) -> Address {
+    Address { address: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, last), prefix_len: 64 }
+}
+
+fn mac(last: u16) -> EthernetAddress {
+    EthernetAddress([2, 0, 0, 0, 0, u8::try_from(last).unwrap()])
+}
+
+fn index(name: &str) -> u16 {
+    u16::try_from(NAMES.iter().position(|known| *known == name).unwrap()).unwrap()
+}
+
+/// A group of three, of which `a` is the contact node.
+pub(super) fn setup(name: &str) -> Setup {
+    let peer = |name: &&str| Peer { name: (*name).to_owned(), care_of: address(index(name)).address };
+    Setup {
+        name: name.to_owned(),
+        group: "test".to_owned(),
+        incarnation: Incarnation(u64::from(index(name))),
+        secret: SECRET,
+        care_of: address(index(name)),
+        gateway: address(99).address,
+        mac: mac(index(name)),
+        mtu: 1500,
+        offload: false,
+        service_address: service_address(),
+        contact: "a".to_owned(),
+        placement: Placement::Local,
+        tcp: tcp::Config::default(),
+        peers: NAMES.iter().filter(|known| **known != name).map(peer).collect(),
+        services: vec![Service::new::<Echo>("echo", 7, ())],
+    }
+}
+
+pub(super) struct Lan {
+    pub(super) now: Instant,
+    pub(super) client: Host,
+    pub(super) nodes: BTreeMap<&'static str, Node>,
+    /// Links between nodes that are cut: messages on them vanish.
+    cut: BTreeSet<(NodeId, NodeId)>,
+    replies: BTreeMap<u64, Reply>,
+    asked: u64,
+    /// Every segment that came to the client.
+    pub(super) seen: Vec<Segment>,
+    pub(super) steps: Vec<(&'static str, Step)>,
+}
+
+impl Lan {
+    pub(super) fn new(change: impl Fn(&mut Setup)) -> Self {
+        let now = Instant::from_millis(1_000);
+        let config = Config { mac: mac(50), addresses: vec![address(50)], gateway: None, mtu: 1500 };
+        let nodes = NAMES.map(|name| {
+            let mut setup = setup(name);
+            change(&mut setup);
+            (name, Node::new(setup, now).unwrap())
+        });
+        let mut lan = Self {
+            now,
+            client: Host::new(config, Secret::new([1; 32]), false),
+            nodes: nodes.into(),
+            cut: BTreeSet::new(),
+            replies: BTreeMap::new(),
+            asked: 0,
+            seen: Vec::new(),
+            steps: Vec::new(),
+        };
+        // The service address lies outside of every prefix of the link's nodes but the client's own.
+        lan.client.interface.add_address(Address { prefix_len: 32, ..address(50) }, false, now);
+        for (name, other) in
+            NAMES.iter().flat_map(|a| NAMES.iter().map(move |b| (*a, *b))).filter(|(a, b)| a != b)
+        {
+            lan.link(name, other);
+        }
+        lan.run();
+        lan
+    }
+
+    fn link(&mut self, at: &'static str, peer: &str) {
+        let incarnation = Incarnation(u64::from(index(peer)));
+        let peer = NodeId::of(peer);
+        self.nodes.get_mut(at).unwrap().handle(Input::PeerUp { peer, incarnation }, self.now);
+    }
+
+    /// Cuts the link between two nodes; they notice.
+    pub(super) fn cut(&mut self, one: &'static str, other: &'static str) {
+        for (at, peer) in [(one, other), (other, one)] {
+            self.cut.insert((NodeId::of(at), NodeId::of(peer)));
+            self.nodes.get_mut(at).unwrap().handle(Input::PeerDown { peer: NodeId::of(peer) }, self.now);
+        }
+        self.run();
+    }
+
+    /// Carries frames and messages until nothing moves any more.
+    pub(super) fn run(&mut self) {
+        let mut wire: VecDeque<(usize, Frame)> = VecDeque::new();
+        for _ in 0..100_000 {
+            while let Some(frame) = self.client.poll_transmit(self.now) {
+                wire.push_back((NAMES.len(), frame));
+            }
+            let mut messages = Vec::new();
+            for (place, name) in NAMES.iter().enumerate() {
+                self.drain(place, name, &mut wire, &mut messages);
+            }
+            let idle = wire.is_empty() && messages.is_empty();
+            while let Some((from, frame)) = wire.pop_front() {
+                self.put(from, &frame);
+            }
+            for (from, to, bytes) in messages {
+                self.tell(from, to, bytes);
+            }
+            if idle {
+                return;
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    fn drain(
+        &mut self,
+        place: usize,
+        name: &'static str,
+        wire: &mut VecDeque<(usize, Frame)>,
+        messages: &mut Vec<(NodeId, NodeId, Bytes)>,
+    ) {
+        loop {
+            match self.nodes.get_mut(name).unwrap().poll(self.now) {
+                Output::Frame(frame) => wire.push_back((place, frame)),
+                Output::Peer { to, bytes } => messages.push((NodeId::of(name), to, bytes)),
+                Output::Reply { id, reply } => drop(self.replies.insert(id, reply)),
+                Output::Trace(trace) => {
+                    if let TraceEvent::Handoff { step, .. } = trace.event {
+                        self.steps.push((name, step));
+                    }
+                }
+                Output::WaitUntil(_) => return,
+            }
+        }
+    }
+
+    fn put(&mut self, from: usize, frame: &Frame) {
+        let frame = frame.clone().contiguous();
+        for (place, name) in NAMES.iter().enumerate().filter(|(place, _)| *place != from) {
+            let _ = place;
+            self.nodes.get_mut(name).unwrap().handle(Input::Frame(frame.clone()), self.now);
+        }
+        if from < NAMES.len() {
+            if let Ok(datagram) = ip::parse(frame.head.slice(14..), frame.offload)
+                && datagram.source == service_address()
+                && let Ok((_, segment)) = Segment::parse(&datagram)
+            {
+                self.seen.push(segment);
+            }
+            self.client.receive(frame, self.now);
+        }
+    }
+
+    fn tell(&mut self, from: NodeId, to: NodeId, bytes: Bytes) {
+        if self.cut.contains(&(from, to)) {
+            return;
+        }
+        let name = NAMES.iter().find(|name| NodeId::of(name) == to).unwrap();
+        self.nodes.get_mut(name).unwrap().handle(Input::Peer { from, bytes }, self.now);
+    }
+
+    /// Lets time pass, in steps that no timer is too fine for.
+    pub(super) fn pass(&mut self, millis: u64) {
+        for _ in 0..millis.div_ceil(10) {
+            self.now += Duration::from_millis(10);
+            self.client.handle_timeout(self.now);
+            for node in self.nodes.values_mut() {
+                node.handle(Input::Tick, self.now);
+            }
+            self.run();
+        }
+    }
+
+    pub(super) fn connect(&mut self) -> Handle {
+        let to = SocketAddrV6::new(service_address(), 7, 0, 0);
+        let handle =
+            self.client.tcp.connect(address(50).address, to, tcp::Config::default(), self.now).unwrap();
+        self.run();
+        self.pass(50);
+        handle
+    }
+
+    /// Sends some octets; what came back by now.
+    pub(super) fn echo(&mut self, client: Handle, octets: &'static [u8]) -> Vec<u8> {
+        assert!(
+            self.client.tcp.with(client, |tcb| tcb.write(Bytes::from_static(octets))).unwrap().is_empty()
+        );
+        self.run();
+        self.pass(300);
+        let mut back = Vec::new();
+        self.client.tcp.with(client, |tcb| {
+            while tcb.readable() > 0 {
+                back.extend_from_slice(&tcb.read(usize::MAX));
+            }
+        });
+        back
+    }
+
+    pub(super) fn ask(&mut self, name: &'static str, command: Command) -> Option<Reply> {
+        self.asked += 1;
+        let id = self.asked;
+        self.nodes.get_mut(name).unwrap().handle(Input::Command { id, command }, self.now);
+        self.run();
+        self.pass(100);
+        self.replies.remove(&id)
+    }
+
+    pub(super) fn hand_off(&mut self, from: &'static str, to: &str) -> Reply {
+        self.ask(from, Command::Handoff { to: to.to_owned(), which: Which::All }).expect("an answer")
+    }
+
+    pub(super) fn owner(&self) -> Vec<&'static str> {
+        NAMES.into_iter().filter(|name| !self.nodes[name].connections().is_empty()).collect()
+    }
+
+    pub(super) fn resets(&self) -> usize {
+        self.seen.iter().filter(|segment| segment.is_rst()).count()
+    }
+}
