@@ -8,7 +8,7 @@ use ferry_node::config::Config;
 use ferry_node::driver::{Asker, Options, Running, start};
 use ferry_node::{Command, Moved, Reply, Status};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{interval, sleep};
 use tracing_subscriber::EnvFilter;
 
 use crate::Outcome;
@@ -138,19 +138,22 @@ async fn watch(asker: &Asker, progress: &mut Progress) -> core::convert::Infalli
     }
 }
 
+/// An empty node forwards late segments for a moment. The contact node stays until the connections that it relays
+/// have ended: without it their clients would not find the way to their owners.
 async fn linger(asker: &Asker) {
-    let quiet = async {
-        let mut looks = interval(LOOK);
-        while status(asker).await.is_some_and(|status| status.relayed > 0) {
-            looks.tick().await;
+    let mut looks = interval(LOOK);
+    let mut told = 0;
+    for look in 0.. {
+        looks.tick().await;
+        let Some(Status { contact, relayed, .. }) = status(asker).await else { return };
+        let late = LOOK * look < LINGER;
+        if relayed == 0 || !(contact || late) {
+            return;
         }
-    };
-    if timeout(LINGER, quiet).await.is_err()
-        && let Some(Status { contact: true, relayed, .. }) = status(asker).await
-    {
-        eprintln!(
-            "this was the contact node: {relayed} connections at other nodes lose their way until it is back"
-        );
+        if contact && !late && relayed != told {
+            eprintln!("empty, but the contact node: relaying {relayed} connections until they end");
+            told = relayed;
+        }
     }
 }
 
