@@ -14,6 +14,11 @@ pub fn now_ns() -> u64 {
     read(ClockId::Monotonic)
 }
 
+/// Nanoseconds of a core that this thread has used: what others do on the machine does not count.
+pub fn thread_cpu_ns() -> u64 {
+    read(ClockId::ThreadCPUTime)
+}
+
 /// What must be added to a time of the wall clock to get the monotonic clock's. Read afresh for each batch of
 /// timestamps, because the wall clock can be set.
 pub fn wall_to_monotonic_ns() -> i128 {

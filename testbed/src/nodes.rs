@@ -188,6 +188,9 @@ impl Node {
 
     /// Asks it to drain and to leave, and waits for that.
     pub fn stop(&mut self, within: Duration) -> Result<ExitStatus> {
+        if let Some(status) = self.child.try_wait().doing("look after a node")? {
+            return Ok(status);
+        }
         self.signal(Signal::TERM)?;
         let what = format!("the end of node {}", self.name);
         await_some(&what, within, Duration::from_millis(5), || self.child.try_wait().doing("wait for a node"))

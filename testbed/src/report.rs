@@ -63,6 +63,10 @@ pub struct Demo {
     pub gap_ms: Option<Spread>,
     /// The same around as many random moments of the download without handoffs: what the machine itself adds.
     pub baseline_gap_ms: Option<Spread>,
+    /// From the freezing at the donor until the connection ran at the acceptor, by the nodes' traces.
+    pub move_ms: Option<Spread>,
+    /// Of the snapshots that moved.
+    pub snapshot_kib: Option<Spread>,
     /// The median of the downloads with handoffs.
     pub goodput_mbit: Option<f64>,
     /// The median of the downloads without.
@@ -81,6 +85,44 @@ pub struct Demo {
     pub capture_drops: u64,
     /// What did not hold, and where the evidence is.
     pub why: Option<String>,
+}
+
+impl Demo {
+    /// One that has shown nothing yet.
+    pub fn unfinished(name: &'static str, client: String) -> Self {
+        Self {
+            name,
+            ok: false,
+            client,
+            mode: "relayed",
+            bytes: 0,
+            digest_match: false,
+            handoffs: 0,
+            resets: 0,
+            peers: Vec::new(),
+            node_capabilities: "unknown".to_owned(),
+            node_uids: Vec::new(),
+            gap_ms: None,
+            baseline_gap_ms: None,
+            move_ms: None,
+            snapshot_kib: None,
+            goodput_mbit: None,
+            baseline_mbit: None,
+            upload_mbit: None,
+            interval_ms: 0,
+            seed: 0,
+            link: None,
+            world: "namespaces",
+            capture_drops: 0,
+            why: None,
+        }
+    }
+
+    /// It has shown what it had to, if nothing was wrong.
+    pub fn conclude(&mut self, problems: &[String]) {
+        self.ok = problems.is_empty();
+        self.why = (!self.ok).then(|| problems.join("; "));
+    }
 }
 
 /// How a benchmark ended.
@@ -244,12 +286,14 @@ impl fmt::Display for Demo {
             ("link", self.link.map_or("-".to_owned(), |link| link.to_string())),
             ("nodes", format!("users {:?}, capabilities {}", self.node_uids, self.node_capabilities)),
             ("octets", self.bytes.to_string()),
-            ("digests", if self.digest_match { "match" } else { "DO NOT MATCH" }.to_owned()),
+            ("digests", if self.digest_match { "match" } else { "not shown to match" }.to_owned()),
             ("handoffs", format!("{}, {} ms apart on average", self.handoffs, self.interval_ms)),
             ("resets", self.resets.to_string()),
             ("peers the client saw", self.peers.join(", ")),
             ("gap at a handoff, ms", spread(self.gap_ms)),
             ("  without handoffs, ms", spread(self.baseline_gap_ms)),
+            ("frozen until running, ms", spread(self.move_ms)),
+            ("snapshots, KiB", spread(self.snapshot_kib)),
             ("download", mbit(self.goodput_mbit)),
             ("  without handoffs", mbit(self.baseline_mbit)),
             ("  ratio", ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"))),
@@ -260,7 +304,7 @@ impl fmt::Display for Demo {
             rows.push(("why", why.clone()));
         }
         writeln!(f, "{} {}", self.name, if self.ok { "ok" } else { "FAILED" })?;
-        rows.iter().try_for_each(|(name, value)| writeln!(f, "  {name:<24}{value}"))
+        rows.iter().try_for_each(|(name, value)| writeln!(f, "  {name:<26}{value}"))
     }
 }
 

@@ -51,15 +51,25 @@ fn draw(client: &ClientView, moves: &[Handoff], events: &[Event]) -> String {
         let title = format!("{} to {}, epoch {}", one.from, one.to, one.epoch);
         line(&mut svg, x, HEIGHT, &title);
     }
-    for event in events {
-        if let What::Mark { at_ns, mark } = &event.what
-            && mark.ends_with("begins")
-        {
-            let (x, y) = (frame.x(*at_ns), TOP - 8.0);
-            text(&mut svg, x, y, "start", mark.trim_end_matches(" begins"));
-        }
-    }
+    captions(&mut svg, &frame, events);
     svg + "</svg>\n"
+}
+
+#[allow(clippy::cast_precision_loss)] // Points of a picture.
+/// What begins where; left out where there is no room, the band below tells it by its gaps.
+fn captions(svg: &mut String, frame: &Frame, events: &[Event]) {
+    let begins = events.iter().filter_map(|event| match &event.what {
+        What::Mark { at_ns, mark } => Some((frame.x(*at_ns), mark.strip_suffix(" begins")?)),
+        What::Node(_) => None,
+    });
+    let begins: Vec<_> = begins.collect();
+    let ends = begins.iter().skip(1).map(|(x, _)| *x).chain([LEFT + WIDTH]);
+    for ((x, caption), end) in begins.iter().zip(ends) {
+        // The short form fits a few handoffs' time; letters are about 6 wide.
+        let short = caption.split(" with").next().unwrap_or(caption).trim_end_matches(" through echo");
+        let fitting = [*caption, short].into_iter().find(|words| *x + words.len() as f64 * 6.2 < end);
+        text(svg, *x, TOP - 8.0, "start", fitting.unwrap_or_default());
+    }
 }
 
 impl Frame {

@@ -47,30 +47,26 @@ fn wrong_certificate(world: &World) -> Result<String> {
     let other = Node::start(b)?;
     let stranger = Node::start(c)?;
     let refused = await_word(a, "certificate")?;
+    await_link(&mut good, b)?;
     let status = good.control.status()?;
-    if let Some(peer) = status.peers.iter().find(|peer| peer.name == c.node && peer.up) {
-        return Err(Error::Node { node: a.node.to_owned(), why: format!("let {peer:?} in") });
-    }
     drop((other, stranger));
-    Ok(refused)
+    match status.peers.iter().find(|peer| peer.name == c.node && peer.up) {
+        Some(peer) => Err(Error::Node { node: a.node.to_owned(), why: format!("let {peer:?} in") }),
+        None => Ok(refused),
+    }
 }
 
 /// Another process comes as node a while node a runs.
 fn taken_name(world: &World) -> Result<String> {
     let [a, b, c] = hosts(world)?;
     let (mut first, _peer) = (Node::start(a)?, Node::start(b)?);
-    let what = "the link from a to b";
-    await_some(what, PATIENCE, Duration::from_millis(20), || {
-        let status = first.control.status()?;
-        Ok(status.peers.iter().any(|peer| peer.name == b.node && peer.up).then_some(()))
-    })?;
+    await_link(&mut first, b)?;
     // As node a, but on host-c: its address, its TAP, its user.
     let folder = nodes::folder(c.node);
     let text = fs::read_to_string(nodes::folder(a.node).join("node.toml")).doing("read a configuration")?;
-    let text = text
-        .replace(&a.link_address.to_string(), &c.link_address.to_string())
-        .replace(&a.care_of.to_string(), &c.care_of.to_string())
-        .replace(&a.gateway.to_string(), &c.gateway.to_string())
+    let text = [(a.link_address, c.link_address), (a.care_of, c.care_of), (a.gateway, c.gateway)]
+        .iter()
+        .fold(text, |text, (one, other)| swap(&text, &one.to_string(), &other.to_string()))
         .replace("/run/ferry/a/", "/run/ferry/c/");
     let config = folder.join("node.toml");
     fs::write(&config, text).doing("write a configuration")?;
@@ -82,6 +78,11 @@ fn taken_name(world: &World) -> Result<String> {
     let said = await_failure(second, c)?;
     first.check_alive()?;
     Ok(said)
+}
+
+/// Each where the other was: no two nodes of a configuration may have one address.
+fn swap(text: &str, one: &str, other: &str) -> String {
+    text.replace(one, "\0").replace(other, one).replace('\0', other)
 }
 
 /// Node c finds a TAP that belongs to somebody else.
@@ -107,6 +108,14 @@ fn let_everyone_open_taps() -> Result<()> {
 
 fn hosts(world: &World) -> Result<[&Host; 3]> {
     Ok([world.host("a")?, world.host("b")?, world.host("c")?])
+}
+
+fn await_link(node: &mut Node, to: &Host) -> Result<()> {
+    let what = format!("the link from {} to {}", node.name, to.node);
+    await_some(&what, PATIENCE, Duration::from_millis(20), || {
+        let status = node.control.status()?;
+        Ok(status.peers.iter().any(|peer| peer.name == to.node && peer.up).then_some(()))
+    })
 }
 
 /// The line of a node's log that has this word in it.

@@ -63,7 +63,7 @@ fn judge_files(folder: &std::path::Path) {
     }
     let trace = fs::read_to_string(folder.join("trace.jsonl")).expect("a trace");
     let events: Vec<Value> = trace.lines().map(|line| serde_json::from_str(line).expect("json")).collect();
-    let steps = |step: &str| events.iter().filter(|event| event["step"] == step).count() as u64;
+    let steps = |step: &str| events.iter().filter(|event| event["step"]["step"] == step).count() as u64;
     assert!(steps("frozen") >= HANDOFFS && steps("frozen") == steps("installed"), "{trace}");
     assert!(events.is_sorted_by_key(|event| event["at_ns"].as_u64()), "events are out of order");
     let picture = fs::read_to_string(folder.join("timeline.svg")).expect("a picture");

@@ -3,10 +3,11 @@
 use core::time::Duration;
 use std::path::Path;
 
-use crate::Result;
+use super::host_time;
 use crate::demo::{Options, Stage};
 use crate::link::Profile;
 use crate::report::{Bar, Row};
+use crate::{Error, Result};
 
 /// Its name.
 pub(super) const NAME: &str = "handoff-first";
@@ -14,7 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// All rows.
 pub(super) fn rows(runs: usize, ferry: &Path, link: Profile) -> Result<Vec<Row>> {
-    Ok(goodput(runs, ferry, link)?.into_iter().collect())
+    Ok([goodput(runs, ferry, link)?, host_time::empty(runs)?].into_iter().flatten().collect())
 }
 
 /// A download with a handoff every 100 ms against one without, in turn, in one world.
@@ -35,7 +36,9 @@ fn goodput(runs: usize, ferry: &Path, link: Profile) -> Result<Option<Row>> {
         without.push(stage.download(false)?.mbit());
         with.push(stage.download(true)?.mbit());
     }
-    stage.strike()?;
+    if let Some(problem) = stage.strike().problems.into_iter().next() {
+        return Err(Error::Program { command: NAME.to_owned(), why: problem });
+    }
     let peer = ("the same download without handoffs", without.as_slice());
     Ok(Row::new("goodput-with-handoffs", "Mbit/s", &with, Some(peer), Some(Bar::AtLeast(0.7))))
 }

@@ -1,6 +1,7 @@
 //! The benchmarks.
 
 mod handoff_first;
+mod host_time;
 
 use std::path::Path;
 

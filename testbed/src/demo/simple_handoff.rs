@@ -7,8 +7,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Options;
-use super::stage::{FILE, Over, Stage};
+use super::stage::{FILE, Stage};
 use crate::analysis::{ClientView, Flow, Spread};
+use crate::capture::Captured;
 use crate::clients::{Download, Downloaded, Uploaded};
 use crate::clock::{nanos, now_ns};
 use crate::error::Doing;
@@ -35,7 +36,10 @@ struct Played {
 
 /// Runs it.
 pub(super) fn run(options: &Options) -> Demo {
-    let mut demo = empty(options);
+    let mut demo = Demo::unfinished(NAME, Download::command_line(SERVICE, 80, FILE));
+    demo.interval_ms = nanos(options.interval) / 1_000_000;
+    demo.seed = options.seed;
+    demo.link = Some(options.link);
     let folder = options.out.as_ref().map(|out| out.join(NAME));
     let mut problems = match folder.as_deref().map(make_folder).transpose() {
         Ok(_) => play(options, folder.as_deref(), &mut demo).unwrap_or_else(|error| vec![error.to_string()]),
@@ -43,37 +47,9 @@ pub(super) fn run(options: &Options) -> Demo {
     };
     if !problems.is_empty() {
         problems.push(keep_logs(folder.as_deref()));
-        demo.why = Some(problems.join("; "));
     }
-    demo.ok = demo.why.is_none();
+    demo.conclude(&problems);
     demo
-}
-
-fn empty(options: &Options) -> Demo {
-    Demo {
-        name: NAME,
-        ok: false,
-        client: Download::command_line(SERVICE, 80, FILE),
-        mode: "relayed",
-        bytes: 0,
-        digest_match: false,
-        handoffs: 0,
-        resets: 0,
-        peers: Vec::new(),
-        node_capabilities: "unknown".to_owned(),
-        node_uids: Vec::new(),
-        gap_ms: None,
-        baseline_gap_ms: None,
-        goodput_mbit: None,
-        baseline_mbit: None,
-        upload_mbit: None,
-        interval_ms: nanos(options.interval) / 1_000_000,
-        seed: options.seed,
-        link: Some(options.link),
-        world: "namespaces",
-        capture_drops: 0,
-        why: None,
-    }
 }
 
 /// Plays, judges, and gives everything that did not hold.
@@ -86,24 +62,22 @@ fn play(options: &Options, folder: Option<&Path>, demo: &mut Demo) -> Result<Vec
     problems.extend(failed.map(|error| error.to_string()));
     problems.extend(stage.driver.refused().iter().map(|why| format!("a handoff failed: {why}")));
     let commanded = stage.driver.moved();
-    let over = match stage.strike() {
-        Ok(over) => over,
-        Err(error) => {
-            problems.push(error.to_string());
-            return Ok(problems);
-        }
-    };
+    let over = stage.strike();
     problems.extend(over.problems.iter().cloned());
     let moves = handoffs(&over.events);
     if moves.len() != commanded {
         problems
             .push(format!("the nodes said that {commanded} connections moved, their traces {}", moves.len()));
     }
-    judge_wire(&over, demo, &mut problems);
-    figures(&over.captured.client, &played, &moves, options, demo);
+    if let Some(captured) = &over.captured {
+        judge_wire(captured, demo, &mut problems);
+        figures(&captured.client, &played, &moves, options, demo);
+        if let Some(folder) = folder {
+            timeline::write(&captured.client, &moves, &over.events, &folder.join("timeline.svg"))?;
+        }
+    }
     if let Some(folder) = folder {
         write_events(&over.events, folder)?;
-        timeline::write(&over.captured.client, &moves, &over.events, &folder.join("timeline.svg"))?;
         copy_logs(folder)?;
     }
     Ok(problems)
@@ -144,11 +118,11 @@ fn check_privileges(stage: &Stage, demo: &mut Demo) -> Vec<String> {
     over.map(|(node, _)| format!("node {} has privileges: {:?}", node.name, node.privileges)).collect()
 }
 
-fn judge_wire(over: &Over, demo: &mut Demo, problems: &mut Vec<String>) {
-    let client = &over.captured.client;
+fn judge_wire(captured: &Captured, demo: &mut Demo, problems: &mut Vec<String>) {
+    let client = &captured.client;
     demo.resets = client.resets().len();
     demo.peers = client.peers().iter().map(Ipv6Addr::to_string).collect();
-    demo.capture_drops = over.captured.dropped;
+    demo.capture_drops = captured.dropped;
     if let Some(first) = client.resets().first() {
         problems.push(format!("{} RST in the client's capture, the first: {first:?}", demo.resets));
     }
@@ -162,22 +136,30 @@ fn judge_wire(over: &Over, demo: &mut Demo, problems: &mut Vec<String>) {
 
 fn figures(client: &ClientView, played: &Played, moves: &[Handoff], options: &Options, demo: &mut Demo) {
     let Played { plain, handed, uploads } = played;
+    let downloaded: u64 = handed.iter().map(|one| one.bytes).sum();
+    demo.bytes = downloaded + uploads.iter().map(|one| one.bytes).sum::<u64>();
     demo.handoffs = moves.len();
-    demo.bytes =
-        handed.iter().map(|one| one.bytes).sum::<u64>() + uploads.iter().map(|one| one.bytes).sum::<u64>();
     demo.goodput_mbit = median(&handed.iter().map(Downloaded::mbit).collect::<Vec<_>>());
     demo.baseline_mbit = median(&plain.iter().map(Downloaded::mbit).collect::<Vec<_>>());
     demo.upload_mbit = median(&uploads.iter().map(Uploaded::mbit).collect::<Vec<_>>());
-    demo.gap_ms =
-        Spread::of(windows(moves).filter_map(|(flow, window)| silence_ms(client, flow, &window)).collect());
+    let silences = windows(moves).filter_map(|(flow, window)| silence_ms(client, flow, &window));
+    demo.gap_ms = Spread::of(silences.collect());
+    demo.baseline_gap_ms = Spread::of(quiet_ms(client, plain, moves.len(), options));
+    demo.move_ms = Spread::of(moves.iter().map(|one| millis(one.installed_ns - one.frozen_ns)).collect());
+    demo.snapshot_kib = Spread::of(moves.iter().map(|one| kib(one.snapshot_bytes)).collect());
+}
+
+/// The silences around random moments of the downloads without handoffs.
+fn quiet_ms(client: &ClientView, plain: &[Downloaded], moments: usize, options: &Options) -> Vec<f64> {
     let mut random = fastrand::Rng::with_seed(options.seed);
-    let quiet = moves.iter().filter_map(|_| {
+    let length = AFTERMATH_NS.min(nanos(options.interval));
+    let silence = |_| {
         let one = random.choice(plain)?;
         let start = random.u64(one.started_ns..one.ended_ns);
         let flow = Flow { client_port: one.local_port, service_port: 80 };
-        silence_ms(client, flow, &(start..start + AFTERMATH_NS.min(nanos(options.interval))))
-    });
-    demo.baseline_gap_ms = Spread::of(quiet.collect());
+        silence_ms(client, flow, &(start..start + length))
+    };
+    (0..moments).filter_map(silence).collect()
 }
 
 /// The time that each handoff answers for: until the connection's next one.
@@ -189,9 +171,18 @@ fn windows(moves: &[Handoff]) -> impl Iterator<Item = (Flow, Range<u64>)> {
     })
 }
 
-#[allow(clippy::cast_precision_loss)] // Nanoseconds of a silence.
 fn silence_ms(client: &ClientView, flow: Flow, window: &Range<u64>) -> Option<f64> {
-    client.longest_silence(flow, window).map(|ns| ns as f64 * 1e-6)
+    client.longest_silence(flow, window).map(millis)
+}
+
+#[allow(clippy::cast_precision_loss)] // Nanoseconds of a handoff.
+fn millis(nanos: u64) -> f64 {
+    nanos as f64 * 1e-6
+}
+
+#[allow(clippy::cast_precision_loss)] // Octets of a snapshot.
+fn kib(octets: usize) -> f64 {
+    octets as f64 / 1024.0
 }
 
 fn make_folder(folder: &Path) -> Result<()> {

@@ -48,7 +48,7 @@ pub struct Stage {
 #[derive(Debug)]
 pub struct Over {
     /// The capture, complete.
-    pub captured: Captured,
+    pub captured: Option<Captured>,
     /// The nodes' traces and our marks in the order of time.
     pub events: Vec<Event>,
     /// Nodes that did not leave as they must, or sent a RST.
@@ -147,29 +147,39 @@ impl Stage {
         Err(Error::Program { command: "curl".to_owned(), why })
     }
 
-    /// Ends the nodes and the capture.
-    pub fn strike(mut self) -> Result<Over> {
-        let mut problems = Vec::new();
+    /// Ends the nodes and the capture. What goes wrong with that is told among the problems: the rest is evidence.
+    pub fn strike(mut self) -> Over {
         self.progress.step("stopping the nodes");
+        let mut over = Over { captured: None, events: self.marks, problems: Vec::new() };
         for node in &mut self.nodes {
-            let resets = node.control.status()?.counters.resets_sent;
-            if resets > 0 {
-                problems.push(format!("node {} sent {resets} RST", node.name));
+            match node.control.status() {
+                Ok(status) if status.counters.resets_sent == 0 => {}
+                Ok(status) => {
+                    over.problems
+                        .push(format!("node {} sent {} RST", node.name, status.counters.resets_sent));
+                }
+                Err(error) => over.problems.push(error.to_string()),
             }
         }
         for node in &mut self.nodes {
-            let status = node.stop(LEAVE)?;
-            if !status.success() {
-                problems.push(format!("node {} left with {status}", node.name));
+            match node.stop(LEAVE) {
+                Ok(status) if status.success() => {}
+                Ok(status) => over.problems.push(format!("node {} left with {status}", node.name)),
+                Err(error) => over.problems.push(error.to_string()),
             }
         }
-        let captured = self.capture.finish()?;
-        let mut events = self.marks;
+        match self.capture.finish() {
+            Ok(captured) => over.captured = Some(captured),
+            Err(error) => over.problems.push(error.to_string()),
+        }
         for node in &self.nodes {
-            events.extend(node.trace()?);
+            match node.trace() {
+                Ok(events) => over.events.extend(events),
+                Err(error) => over.problems.push(error.to_string()),
+            }
         }
-        events.sort_by_key(Event::at_ns);
+        over.events.sort_by_key(Event::at_ns);
         self.progress.clear();
-        Ok(Over { captured, events, problems })
+        over
     }
 }
