@@ -250,10 +250,14 @@ impl Drop for Node {
     }
 }
 
+/// What the client's kernel may hold unread: little, so that a connection does not end before it has been moved.
+const CLIENT_BUFFER: usize = 256 << 10;
+
 /// A client's connection to the service.
 pub fn connect(port: u16) -> TcpStream {
     let address = SocketAddrV6::new(SERVICE, port, 0, 0);
     let stream = TcpStream::connect_timeout(&address.into(), SOON).unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&stream, CLIENT_BUFFER).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     stream.set_write_timeout(Some(SOON)).unwrap();
     stream
