@@ -120,13 +120,16 @@ impl LinkArguments {
     }
 }
 
+/// The exit code when this machine cannot make what is asked for.
+const CANNOT: u8 = 3;
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match run(Cli::parse().command, arguments) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ferry-testbed: {error}");
-            ExitCode::from(2)
+            ExitCode::from(if matches!(error, Error::Machine(_)) { CANNOT } else { 2 })
         }
     }
 }
@@ -142,11 +145,15 @@ fn run(command: Command, mut arguments: Vec<OsString>) -> Result<ExitCode> {
     match &command {
         Command::Demo(demo) => {
             [&demo.json, &demo.out].into_iter().flatten().try_for_each(|path| enter::check_visible(path))?;
+            demo.json.as_deref().map(report::check_writable).transpose()?;
             if let Some(why) = obstacle()? {
                 return without_namespaces(demo, &why);
             }
         }
-        Command::Bench(BenchArguments { json: Some(path), .. }) => enter::check_visible(path)?,
+        Command::Bench(BenchArguments { json: Some(path), .. }) => {
+            enter::check_visible(path)?;
+            report::check_writable(path)?;
+        }
         _ => {}
     }
     let (Command::Demo(DemoArguments { ferry: given, .. })

@@ -263,6 +263,12 @@ pub fn median(figures: &[f64]) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
+/// Fails if no report could be written to this file: better now than after the work.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let file = fs::File::options().create(true).append(true).open(path);
+    file.map(drop).doing(format!("write {}", path.display()))
+}
+
 /// Writes a report to a file.
 pub fn write(report: &impl Serialize, path: &Path) -> Result<()> {
     let doing = format!("write {}", path.display());

@@ -12,7 +12,7 @@ use crate::clock::await_some;
 use crate::error::Doing;
 use crate::link::Profile;
 use crate::nodes::{self, FILES, GROUP, Node, give, last_lines};
-use crate::world::{Host, TAP, World};
+use crate::world::{Host, TAP, UserMap, World};
 use crate::{Error, Result};
 
 /// All trials.
@@ -89,6 +89,11 @@ fn swap(text: &str, one: &str, other: &str) -> String {
 fn foreign_tap(world: &World) -> Result<String> {
     let [_, _, c] = hosts(world)?;
     let other = c.uid + 100;
+    if UserMap::read()?.outside(other).is_none() {
+        return Err(Error::Machine(
+            "this user namespace knows one user only, so that no TAP is another's".into(),
+        ));
+    }
     c.namespace.batch(&format!(
         "tuntap del dev {TAP} mode tap\ntuntap add dev {TAP} mode tap vnet_hdr user {other}\nlink set {TAP} up"
     ))?;

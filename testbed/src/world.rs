@@ -169,16 +169,47 @@ fn congestion_control() -> &'static str {
 
 /// A user for each node, who is nobody else. In a user namespace that knows only one user, that one.
 fn node_uids() -> Result<Vec<u32>> {
-    let map = fs::read_to_string("/proc/self/uid_map").doing("read /proc/self/uid_map")?;
-    let known = |uid: u32| {
-        map.lines().any(|line| {
-            let mut fields = line.split_whitespace().map(str::parse::<u32>);
-            let (Some(Ok(first)), _, Some(Ok(count))) = (fields.next(), fields.next(), fields.next()) else {
-                return false;
-            };
-            (first..first.saturating_add(count)).contains(&uid)
-        })
-    };
+    let map = UserMap::read()?;
     let uids = FIRST_UID..FIRST_UID + u32::try_from(NODES.len()).unwrap_or(0);
-    Ok(uids.map(|uid| if known(uid) { uid } else { 0 }).collect())
+    Ok(uids.map(|uid| if map.outside(uid).is_some() { uid } else { 0 }).collect())
+}
+
+/// How the users of this user namespace are called outside of it.
+#[derive(Debug)]
+pub struct UserMap(Vec<[u32; 3]>);
+
+impl UserMap {
+    /// The one we are in.
+    pub fn read() -> Result<Self> {
+        let text = fs::read_to_string("/proc/self/uid_map").doing("read /proc/self/uid_map")?;
+        let line = |line: &str| {
+            let fields: Vec<u32> = line.split_whitespace().flat_map(str::parse).collect();
+            fields.try_into().ok()
+        };
+        Ok(Self(text.lines().filter_map(line).collect()))
+    }
+
+    /// A user as the machine calls it; `None` if the namespace does not know it.
+    pub fn outside(&self, uid: u32) -> Option<u32> {
+        let Self(lines) = self;
+        let of = |[inside, outside, count]: &[u32; 3]| {
+            uid.checked_sub(*inside).filter(|offset| offset < count).map(|offset| outside + offset)
+        };
+        lines.iter().find_map(of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_known_outside_by_the_line_that_covers_it() {
+        let map = UserMap(vec![[0, 1000, 1], [1, 100_000, 65_536]]);
+        let cases = [(0, Some(1000)), (1, Some(100_000)), (65_536, Some(165_535)), (65_537, None)];
+        for (inside, outside) in cases {
+            assert_eq!(map.outside(inside), outside, "{inside}");
+        }
+        assert_eq!(UserMap(vec![[0, 0, u32::MAX]]).outside(64_001), Some(64_001));
+    }
 }

@@ -17,7 +17,7 @@ use crate::nodes;
 use crate::report::{Demo, median};
 use crate::timeline;
 use crate::trace::{Event, Handoff, handoffs};
-use crate::world::{NODES, SERVICE};
+use crate::world::{NODES, SERVICE, UserMap};
 use crate::{Error, Result};
 
 /// Its name.
@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options) -> Demo {
 /// Plays, judges, and gives everything that did not hold.
 fn play(options: &Options, folder: Option<&Path>, demo: &mut Demo) -> Result<Vec<String>> {
     let mut stage = Stage::set(NAME, options, folder)?;
-    let mut problems = check_privileges(&stage, demo);
+    let mut problems = check_privileges(&stage, demo)?;
     let mut played = Played::default();
     let failed = transfer(&mut stage, options, &mut played).err();
     demo.digest_match = failed.is_none();
@@ -109,13 +109,21 @@ fn stalled(stage: &Stage, options: &Options, begun_ns: u64) -> Result<()> {
     Ok(())
 }
 
-fn check_privileges(stage: &Stage, demo: &mut Demo) -> Vec<String> {
+fn check_privileges(stage: &Stage, demo: &mut Demo) -> Result<Vec<String>> {
     let all = stage.nodes.iter().map(|node| node.privileges.capabilities).fold(0, |all, one| all | one);
     demo.node_capabilities = format!("{all:x}");
-    demo.node_uids = stage.world.hosts.iter().map(|host| host.uid).collect();
-    let over = stage.nodes.iter().zip(&stage.world.hosts);
-    let over = over.filter(|(node, host)| !node.privileges.are_none_but(host.uid));
-    over.map(|(node, _)| format!("node {} has privileges: {:?}", node.name, node.privileges)).collect()
+    let users = UserMap::read()?;
+    demo.node_uids = stage.world.hosts.iter().filter_map(|host| users.outside(host.uid)).collect();
+    let mut problems = Vec::new();
+    for (node, host) in stage.nodes.iter().zip(&stage.world.hosts) {
+        if !node.privileges.are_none_but(host.uid) {
+            problems.push(format!("node {} has privileges: {:?}", node.name, node.privileges));
+        }
+    }
+    if demo.node_uids.contains(&0) {
+        problems.push("a node runs as root".to_owned());
+    }
+    Ok(problems)
 }
 
 fn judge_wire(captured: &Captured, demo: &mut Demo, problems: &mut Vec<String>) {
