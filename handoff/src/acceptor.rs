@@ -15,7 +15,6 @@ pub(crate) const MEMORY: Duration = Duration::from_mins(5);
 pub(crate) struct Reservation {
     pub(crate) from: NodeId,
     pub(crate) epoch: Epoch,
-    pub(crate) until: Instant,
 }
 
 /// The last epoch of a flow that was decided here.

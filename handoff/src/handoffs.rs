@@ -1,9 +1,8 @@
-use alloc::collections::{BTreeMap, BinaryHeap, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
-use core::cmp::Reverse;
 
-use ferry_stack::Instant;
 use ferry_stack::tcp::Flow;
+use ferry_stack::{Alarms, Instant};
 
 use crate::acceptor::{Decided, MEMORY, RESERVATION, Repeat, Reservation};
 use crate::donor::{Donor, Failure, Next};
@@ -99,8 +98,7 @@ pub struct Handoffs {
     reservations: BTreeMap<Flow, Reservation>,
     decided: BTreeMap<Flow, Decided>,
     peers: BTreeMap<NodeId, Incarnation>,
-    /// When something may be due. Entries can be out of date: what they name knows its own deadline.
-    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    timers: Alarms<Timer>,
     actions: VecDeque<Action>,
     /// Set while the node empties itself: nothing new is accepted.
     draining: bool,
@@ -141,8 +139,8 @@ impl Handoffs {
             return;
         }
         let donor = Donor::ask(to, epoch, now);
-        self.timers.push(Reverse((donor.deadline(), Timer::Donor(flow))));
         self.donors.insert(flow, (donor, service.into()));
+        self.rearm(flow);
         self.send(to, Message::Prepare { flow, epoch, service: service.into() });
     }
 
@@ -151,6 +149,7 @@ impl Handoffs {
     pub fn frozen(&mut self, snapshot: &Snapshot, now: Instant) -> Result<usize, TooLarge> {
         let flow = snapshot.tcb.flow;
         let Some((donor, service)) = self.donors.remove(&flow) else { return Err(TooLarge(0)) };
+        self.rearm(flow);
         let (to, epoch) = (donor.to(), donor.epoch());
         let (Ok(bytes), Some(&incarnation)) = (snapshot.encode(), self.peers.get(&to)) else {
             self.send(to, Message::Abort { flow, epoch });
@@ -162,8 +161,8 @@ impl Handoffs {
         self.send(to, Message::Transfer { flow, epoch, snapshot: bytes.clone() });
         // The point of no return.
         let donor = Donor::commit(to, epoch, incarnation, bytes, now);
-        self.timers.push(Reverse((donor.deadline(), Timer::Donor(flow))));
         self.donors.insert(flow, (donor, service));
+        self.rearm(flow);
         self.decide(flow, epoch, true, Some(now + MEMORY));
         Ok(len)
     }
@@ -173,13 +172,14 @@ impl Handoffs {
         if let Some((Donor::Asking { .. }, _)) = self.donors.get(flow)
             && let Some((donor, _)) = self.donors.remove(flow)
         {
+            self.rearm(*flow);
             self.send(donor.to(), Message::Abort { flow: *flow, epoch: donor.epoch() });
             let why = Failure::Ended;
             self.actions.push_back(Action::Failed { flow: *flow, to: donor.to(), why, resume: None });
         }
         if let Some(decided) = self.decided.get_mut(flow) {
             let until = *decided.until.get_or_insert(now + MEMORY);
-            self.timers.push(Reverse((until, Timer::Decided(*flow))));
+            self.timers.set(Timer::Decided(*flow), Some(until));
         }
     }
 
@@ -187,6 +187,7 @@ impl Handoffs {
     pub fn installed(&mut self, flow: Flow, from: NodeId, epoch: Epoch) {
         // It has come back before the forwarder ended.
         self.donors.remove(&flow);
+        self.rearm(flow);
         self.decide(flow, epoch, true, None);
         self.send(from, Message::Taken { flow, epoch });
     }
@@ -204,7 +205,6 @@ impl Handoffs {
         for flow in self.flows_with(peer) {
             let Some((donor, _)) = self.donors.get_mut(&flow) else { continue };
             let next = donor.peer_up(peer, incarnation, now);
-            self.timers.push(Reverse((donor.deadline(), Timer::Donor(flow))));
             self.follow(flow, next);
         }
     }
@@ -236,7 +236,6 @@ impl Handoffs {
             | Message::Returned { flow, .. } => {
                 if let Some((donor, _)) = self.donors.get_mut(&flow) {
                     let next = donor.answer(from, &message, now);
-                    self.timers.push(Reverse((donor.deadline(), Timer::Donor(flow))));
                     self.follow(flow, next);
                 }
             }
@@ -245,10 +244,10 @@ impl Handoffs {
     }
 
     fn prepare(&mut self, from: NodeId, flow: Flow, epoch: Epoch, now: Instant) {
-        if let Some(reserved) = self.reservations.get_mut(&flow)
+        if let Some(reserved) = self.reservations.get(&flow)
             && (reserved.from, reserved.epoch) == (from, epoch)
         {
-            reserved.until = now + RESERVATION;
+            self.timers.set(Timer::Reservation(flow), Some(now + RESERVATION));
             self.send(from, Message::Ready { flow, epoch });
             return;
         }
@@ -265,9 +264,8 @@ impl Handoffs {
             self.send(from, Message::Refuse { flow, epoch, why });
             return;
         }
-        let until = now + RESERVATION;
-        self.reservations.insert(flow, Reservation { from, epoch, until });
-        self.timers.push(Reverse((until, Timer::Reservation(flow))));
+        self.reservations.insert(flow, Reservation { from, epoch });
+        self.timers.set(Timer::Reservation(flow), Some(now + RESERVATION));
         self.actions.push_back(Action::Hold { flow, from, epoch });
         self.send(from, Message::Ready { flow, epoch });
     }
@@ -275,9 +273,14 @@ impl Handoffs {
     fn abort(&mut self, from: NodeId, flow: Flow, epoch: Epoch) {
         let reserved = self.reservations.get(&flow);
         if reserved.is_some_and(|reserved| (reserved.from, reserved.epoch) == (from, epoch)) {
-            self.reservations.remove(&flow);
+            self.unreserve(flow);
             self.actions.push_back(Action::Release { flow });
         }
+    }
+
+    fn unreserve(&mut self, flow: Flow) {
+        self.reservations.remove(&flow);
+        self.timers.set(Timer::Reservation(flow), None);
     }
 
     /// A transfer is taken even if its reservation has expired: that only held segments.
@@ -290,7 +293,7 @@ impl Handoffs {
             }
             Repeat::New => {}
         }
-        self.reservations.remove(&flow);
+        self.unreserve(flow);
         let snapshot = match Snapshot::decode(bytes) {
             _ if self.draining => Err(Refusal::Draining),
             Ok(snapshot) if snapshot.tcb.flow == flow && snapshot.epoch == epoch => Ok(snapshot),
@@ -330,38 +333,31 @@ impl Handoffs {
                 self.actions.push_back(Action::Forget { flow, epoch });
             }
         }
+        self.rearm(flow);
     }
 
-    /// When [`Handoffs::handle_timeout`] may have something to do.
+    /// A donor's deadline follows from what it is.
+    fn rearm(&mut self, flow: Flow) {
+        let deadline = self.donors.get(&flow).map(|(donor, _)| donor.deadline());
+        self.timers.set(Timer::Donor(flow), deadline);
+    }
+
+    /// When [`Handoffs::handle_timeout`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        self.timers.next()
     }
 
     /// Repeats what was not answered, and forgets what is over.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&Reverse((at, timer))) = self.timers.peek() {
-            if at > now {
-                break;
-            }
-            self.timers.pop();
+        while let Some(timer) = self.timers.due(now) {
             match timer {
                 Timer::Donor(flow) => self.donor_timeout(flow, now),
                 Timer::Reservation(flow) => {
-                    if self.reservations.get(&flow).is_some_and(|reserved| reserved.until <= now) {
-                        self.reservations.remove(&flow);
-                        self.actions.push_back(Action::Release { flow });
-                    } else if let Some(reserved) = self.reservations.get(&flow) {
-                        self.timers.push(Reverse((reserved.until, timer)));
-                    }
+                    self.reservations.remove(&flow);
+                    self.actions.push_back(Action::Release { flow });
                 }
                 Timer::Decided(flow) => {
-                    if self
-                        .decided
-                        .get(&flow)
-                        .is_some_and(|decided| decided.until.is_some_and(|until| until <= now))
-                    {
-                        self.decided.remove(&flow);
-                    }
+                    self.decided.remove(&flow);
                 }
             }
         }
@@ -369,14 +365,8 @@ impl Handoffs {
 
     fn donor_timeout(&mut self, flow: Flow, now: Instant) {
         let Some((donor, service)) = self.donors.get_mut(&flow) else { return };
-        if donor.deadline() > now {
-            return;
-        }
         let to = donor.to();
         let (next, repeat) = donor.timeout(flow, service, now);
-        if matches!(next, Next::Stay) {
-            self.timers.push(Reverse((donor.deadline(), Timer::Donor(flow))));
-        }
         if let Some(message) = repeat {
             self.send(to, message);
         }
@@ -385,9 +375,7 @@ impl Handoffs {
 
     fn decide(&mut self, flow: Flow, epoch: Epoch, taken: bool, until: Option<Instant>) {
         self.decided.insert(flow, Decided { epoch, taken, until });
-        if let Some(until) = until {
-            self.timers.push(Reverse((until, Timer::Decided(flow))));
-        }
+        self.timers.set(Timer::Decided(flow), until);
     }
 
     fn send(&mut self, to: NodeId, message: Message) {

@@ -41,7 +41,9 @@ mod node;
 pub mod services;
 pub mod session;
 
-pub use io::{Command, Connection, Counters, Input, Moved, NotMoved, Output, PeerStatus, Reply, Status, Step};
+pub use io::{
+    Command, Connection, Counters, Input, Moved, NotMoved, Output, PeerStatus, Reply, Status, Step,
+};
 pub use io::{Trace, TraceEvent, Which};
 pub use node::{Node, Peer, Placement, Service, Setup, SetupError};
 pub use session::{Ending, Event, Session, Stream};

@@ -17,6 +17,7 @@
 
 extern crate alloc;
 
+mod alarms;
 pub mod checksum;
 pub mod frame;
 pub mod gso;
@@ -29,6 +30,7 @@ mod seq;
 pub mod tcp;
 mod time;
 
+pub use alarms::Alarms;
 pub use frame::{Checksum, Frame, Gso, Offload};
 pub use interface::Interface;
 pub use seq::Seq;

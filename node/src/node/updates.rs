@@ -1,11 +1,11 @@
 //! Owner updates: the contact node must know where a connection lives, so they are repeated until it does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferry_handoff::{Epoch, Message, NodeId};
-use ferry_stack::Instant;
 use ferry_stack::tcp::Flow;
+use ferry_stack::{Alarms, Instant};
 
 use super::Node;
 
@@ -16,27 +16,24 @@ const LAST_REPEAT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Updates {
     unconfirmed: BTreeMap<Flow, Update>,
-    due: BTreeSet<(Instant, Flow)>,
+    due: Alarms<Flow>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Update {
     epoch: Epoch,
-    at: Instant,
     wait: Duration,
 }
 
 impl Updates {
-    fn schedule(&mut self, flow: Flow, update: Update) {
-        self.forget(&flow);
+    fn schedule(&mut self, flow: Flow, update: Update, now: Instant) {
         self.unconfirmed.insert(flow, update);
-        self.due.insert((update.at, flow));
+        self.due.set(flow, Some(now + update.wait));
     }
 
     pub(super) fn forget(&mut self, flow: &Flow) {
-        if let Some(update) = self.unconfirmed.remove(flow) {
-            self.due.remove(&(update.at, *flow));
-        }
+        self.unconfirmed.remove(flow);
+        self.due.set(*flow, None);
     }
 
     pub(super) fn seen(&mut self, flow: &Flow, epoch: Epoch) {
@@ -46,7 +43,7 @@ impl Updates {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        self.due.next()
     }
 }
 
@@ -56,19 +53,16 @@ impl Node {
         if self.is_contact() {
             return;
         }
-        self.updates.schedule(flow, Update { epoch, at: now + FIRST_REPEAT, wait: FIRST_REPEAT });
+        self.updates.schedule(flow, Update { epoch, wait: FIRST_REPEAT }, now);
         let (contact, node) = (self.contact, self.id);
         self.tell(contact, &Message::Owner { flow, epoch, node });
     }
 
     pub(super) fn repeat_updates(&mut self, now: Instant) {
-        while let Some(&(at, flow)) = self.updates.due.first() {
-            if at > now {
-                break;
-            }
-            let Some(update) = self.updates.unconfirmed.get(&flow).copied() else { break };
+        while let Some(flow) = self.updates.due.due(now) {
+            let Some(update) = self.updates.unconfirmed.get(&flow).copied() else { continue };
             let wait = (update.wait * 2).min(LAST_REPEAT);
-            self.updates.schedule(flow, Update { at: now + wait, wait, ..update });
+            self.updates.schedule(flow, Update { wait, ..update }, now);
             let (contact, node) = (self.contact, self.id);
             if self.peers.is_up(contact) {
                 self.tell(contact, &Message::Owner { flow, epoch: update.epoch, node });

@@ -161,7 +161,8 @@ impl Tcb {
         }
         self.rack.fack = Some(self.rack.fack.map_or(sent.end(), |fack| fack.later(sent.end())));
         let rtt = sent.at.since(now);
-        // An acknowledgement that came faster than any before is one of the first transmission.
+        // An acknowledgement that came faster than any before is one of an earlier copy (RFC 8985 section 6.2, step 2).
+        // The echoed timestamp does not tell: out of order it is that of the last segment in order.
         if sent.retransmissions > 0 && self.rtt.min.is_some_and(|min| rtt < min) {
             return;
         }

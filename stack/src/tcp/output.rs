@@ -101,7 +101,20 @@ impl Tcb {
         if !core::mem::take(&mut self.pending.resend) {
             return None;
         }
-        self.resend(0, self.full_segment(path), path, now)
+        let limit = self.full_segment(path);
+        let una = self.snd.una;
+        self.split_sent(0, una + limit);
+        let first = self.snd.sent.front_mut()?;
+        if first.mark == Mark::Lost {
+            return self.resend(0, limit, path, now);
+        }
+        // The record keeps the time of the first copy, which is the one that will be acknowledged, most likely. If
+        // it had the time of this one, all that was sent in between would look lost (RFC 8985 section 6.2).
+        first.retransmissions = first.retransmissions.saturating_add(1);
+        let len = first.len;
+        self.snd.retransmitted = self.snd.retransmitted.wrapping_add(1);
+        self.note_sent(len, now);
+        Some(self.data_segment(una, len, path, now))
     }
 
     /// RFC 6675 section 5, `NextSeg()` rule 1: what is lost goes first, as far as the window allows.

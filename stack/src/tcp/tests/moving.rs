@@ -147,6 +147,25 @@ fn a_kick_says_where_we_are_and_repeats_the_first_segment_once() {
 }
 
 #[test]
+fn a_kick_does_not_make_the_rest_of_the_flight_look_lost() {
+    // The path was once quicker than it is now, so that the copy's acknowledgement is thought to be its own.
+    let mut solo = Solo::established(Config { sack: true, ..plain() });
+    solo.write(1000);
+    solo.wait(MS);
+    solo.gets(solo.ack(1, 1001)).unwrap();
+    solo.write(8000);
+    assert_eq!(solo.sent().len(), 8);
+    solo.wait(20 * MS);
+    solo = moved(solo, Instant::from_millis(9));
+    solo.tcb.kick();
+    assert_eq!(solo.sent(), ["1001+1000 ack 1"]);
+    solo.wait(5 * MS);
+    solo.gets(solo.ack(1, 2001)).unwrap();
+    assert_eq!(solo.sent(), [""; 0]);
+    assert_eq!(solo.tcb.snd.lost(), 0);
+}
+
+#[test]
 fn a_kick_in_time_wait_is_silent_because_the_other_side_may_be_gone() {
     let mut solo = Solo::time_wait(plain());
     solo.tcb.kick();
