@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::harness::{MS, Make, Solo, plain};
 use crate::tcp::cc::Kind;
-use crate::tcp::{Config, KeepAlive, Reason, Segment, Tcb};
+use crate::tcp::tcb::Recovery;
+use crate::tcp::{Broken, Config, KeepAlive, Reason, Segment, State, Tcb};
 use crate::{Instant, Seq};
 
 /// Connections in the middle of things, with as many fields set as can be at once.
@@ -128,6 +129,53 @@ proptest! {
         {
             exercise(tcb, &script);
         }
+    }
+}
+
+type Lie = fn(&mut Tcb<Duration>);
+
+#[test]
+fn contradictions_are_refused() {
+    let cases: [(&str, Lie, Broken); 24] = [
+        ("more in flight than was sent", |tcb| tcb.snd.in_flight += 1, Broken::Sent),
+        ("more at the other side than was sent", |tcb| tcb.snd.sacked += 1, Broken::Sent),
+        ("a gap in what was sent", |tcb| tcb.snd.sent[1].seq = tcb.snd.sent[1].seq + 1_u32, Broken::Sent),
+        ("a record of nothing", |tcb| tcb.snd.sent[1].len = 0, Broken::Sent),
+        ("acknowledged beyond what was sent", |tcb| tcb.snd.una = tcb.snd.nxt + 1_u32, Broken::SendSpace),
+        ("sent beyond what is queued", |tcb| tcb.snd.queue.advance(20_000), Broken::SendSpace),
+        ("a FIN inside of the queue", |tcb| tcb.snd.fin = Some(tcb.snd.una), Broken::SendSpace),
+        ("a window update of the future", |tcb| tcb.snd.wl2 = tcb.snd.nxt + 1_u32, Broken::SendSpace),
+        ("a window above the largest", |tcb| tcb.snd.max_wnd = tcb.snd.wnd - 1, Broken::SendSpace),
+        ("a SYN that is not acknowledged", |tcb| tcb.snd.iss = tcb.snd.una, Broken::SendSpace),
+        ("a window that was taken back", |tcb| tcb.rcv.adv = tcb.rcv.nxt - 1, Broken::RecvSpace),
+        ("islands beyond the window", |tcb| tcb.rcv.adv = tcb.rcv.nxt, Broken::RecvSpace),
+        ("acknowledged beyond what came", |tcb| tcb.rcv.last_ack = tcb.rcv.nxt + 1_u32, Broken::RecvSpace),
+        ("a FIN long ago", |tcb| tcb.rcv.fin = Some(tcb.rcv.nxt - 9), Broken::RecvSpace),
+        ("a FIN beyond the window", |tcb| tcb.rcv.fin = Some(tcb.rcv.adv + 1_u32), Broken::RecvSpace),
+        ("a shift of 15", |tcb| tcb.rcv.wscale = 15, Broken::Parameter),
+        ("a tiny segment size", |tcb| tcb.snd.mss = 47, Broken::Parameter),
+        ("a path below the least", |tcb| tcb.snd.path_mtu = 1279, Broken::Parameter),
+        (
+            "a round trip of a year",
+            |tcb| tcb.rtt.smoothed = Some(Duration::from_hours(8760)),
+            Broken::Parameter,
+        ),
+        ("an endless timeout", |tcb| tcb.config.max_rto = Duration::MAX, Broken::Parameter),
+        ("no window at all", |tcb| tcb.congestion.cwnd = 0, Broken::Congestion),
+        (
+            "a recovery that is over",
+            |tcb| tcb.recovery = Recovery::Loss { point: tcb.snd.una },
+            Broken::Congestion,
+        ),
+        ("established with a FIN", |tcb| tcb.state = State::Established, Broken::State),
+        ("a FIN acknowledged that was not", |tcb| tcb.state = State::FinWait2 { until: None }, Broken::State),
+    ];
+    let frozen = busy(Kind::Cubic, true).freeze(Instant::from_millis(1_000_500));
+    assert_eq!(frozen.check(), Ok(()));
+    for (name, lie, broken) in cases {
+        let mut tcb = frozen.clone();
+        lie(&mut tcb);
+        assert_eq!(tcb.check(), Err(broken), "{name}");
     }
 }
 

@@ -238,6 +238,18 @@ fn after_a_silence_the_window_starts_anew() {
 }
 
 #[test]
+fn sending_again_breaks_the_silence_too() {
+    let mut solo = Solo::established(Config { sack: true, ..plain() });
+    solo.tcb.congestion.cwnd = 40_000;
+    solo.write(10);
+    solo.sent();
+    assert_eq!(solo.wait(300 * MS), ["1+10 ack 1"], "the tail loss probe");
+    solo.gets(solo.ack(1, 11)).unwrap();
+    solo.write(50_000);
+    assert_eq!(solo.segments().len(), 40);
+}
+
+#[test]
 fn acknowledgements_of_a_super_segment_in_its_middle_split_it() {
     let mut solo = Solo::established(Config { sack: true, ..plain() });
     solo.path = OFFLOAD;
