@@ -8,7 +8,7 @@ use ferry_stack::ip::Datagram;
 use ferry_stack::tcp::Flow;
 
 use super::places::{Arriving, Place, Route};
-use super::service::AnySession;
+use super::service::{AnySession, Service};
 use super::{Node, Owned};
 use crate::io::{Step, TraceEvent};
 use crate::session::Event;
@@ -95,7 +95,7 @@ impl Node {
     /// A connection has come.
     fn install(&mut self, flow: Flow, from: NodeId, snapshot: Snapshot, now: Instant) {
         let epoch = snapshot.epoch;
-        let session = match self.adopt(&flow, &snapshot) {
+        let session = match self.adopt(&flow, &snapshot, Service::adopt) {
             Ok(session) => session,
             Err(why) => return self.reject(flow, from, epoch, why, now),
         };
@@ -124,7 +124,12 @@ impl Node {
     }
 
     /// The session of a connection that has come, if it can go on here. A connection in its handshake has none.
-    fn adopt(&self, flow: &Flow, snapshot: &Snapshot) -> Result<Option<AnySession>, Refusal> {
+    fn adopt(
+        &self,
+        flow: &Flow,
+        snapshot: &Snapshot,
+        how: fn(&Service, &[u8]) -> Result<AnySession, String>,
+    ) -> Result<Option<AnySession>, Refusal> {
         let service =
             self.services.get(&flow.local.port()).filter(|service| service.name() == snapshot.service);
         let service = service.ok_or_else(|| Refusal::NoSuchService(snapshot.service.clone()))?;
@@ -134,7 +139,7 @@ impl Node {
         if !snapshot.tcb.state.is_synchronised() && snapshot.session.is_empty() {
             return Ok(None);
         }
-        service.adopt(&snapshot.session).map(Some).map_err(Refusal::Session)
+        how(service, &snapshot.session).map(Some).map_err(Refusal::Session)
     }
 
     fn reject(&mut self, flow: Flow, from: NodeId, epoch: Epoch, why: Refusal, now: Instant) {
@@ -163,7 +168,7 @@ impl Node {
     /// The acceptor will never run it: it goes on here, under a new epoch.
     fn resume(&mut self, flow: Flow, snapshot: Snapshot, now: Instant) {
         let epoch = snapshot.epoch;
-        let Ok(session) = self.adopt(&flow, &snapshot) else { return };
+        let Ok(session) = self.adopt(&flow, &snapshot, Service::take_back) else { return };
         let Ok(handle) = self.tcp.import(snapshot.tcb, now) else { return };
         self.places.remove(&flow);
         self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session });

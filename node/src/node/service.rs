@@ -37,8 +37,16 @@ impl Service {
         self.inner.open(client)
     }
 
+    /// The session of a connection that comes from another node, if it can go on here.
     pub(super) fn adopt(&self, state: &[u8]) -> Result<AnySession, String> {
-        self.inner.adopt(state)
+        let (session, verdict) = self.inner.adopt(state)?;
+        verdict.map(|()| session)
+    }
+
+    /// The session of a connection that left and comes back, because nobody else took it. It ran here before and
+    /// has nowhere else to go, so that it is not asked whether it can.
+    pub(super) fn take_back(&self, state: &[u8]) -> Result<AnySession, String> {
+        self.inner.adopt(state).map(|(session, _)| session)
     }
 
     pub(super) fn encode(&self, session: &AnySession) -> Result<Bytes, String> {
@@ -58,7 +66,8 @@ impl fmt::Debug for Service {
 
 trait AnyService: Send {
     fn open(&self, client: SocketAddrV6) -> AnySession;
-    fn adopt(&self, state: &[u8]) -> Result<AnySession, String>;
+    /// The session, and what it says of going on here.
+    fn adopt(&self, state: &[u8]) -> Result<(AnySession, Result<(), String>), String>;
     fn encode(&self, session: &AnySession) -> Result<Bytes, String>;
     fn run(&self, session: &mut AnySession, event: Event, stream: &mut Stream<'_>);
 }
@@ -73,13 +82,13 @@ impl<S: Session> AnyService for Typed<S> {
         Box::new(S::open(&self.service, client))
     }
 
-    fn adopt(&self, state: &[u8]) -> Result<AnySession, String> {
+    fn adopt(&self, state: &[u8]) -> Result<(AnySession, Result<(), String>), String> {
         let (mut session, rest) = postcard::take_from_bytes::<S>(state).map_err(|e| e.to_string())?;
         if !rest.is_empty() {
             return Err(format!("{} octets follow the session's state", rest.len()));
         }
-        session.adopt(&self.service)?;
-        Ok(Box::new(session))
+        let verdict = session.adopt(&self.service);
+        Ok((Box::new(session), verdict))
     }
 
     fn encode(&self, session: &AnySession) -> Result<Bytes, String> {

@@ -157,8 +157,14 @@ impl Session for Homebody {
 
 #[test]
 fn a_session_that_cannot_go_on_elsewhere_goes_on_where_it_was() {
+    // Not even where it comes from a session says that it could go on: it is not asked there.
+    a_homebody_stays(|name| name == "a");
+    a_homebody_stays(|_| false);
+}
+
+fn a_homebody_stays(welcome: fn(&str) -> bool) {
     let mut lan = Lan::new(|setup| {
-        setup.services = vec![Service::new::<Homebody>("homebody", 7, setup.name == "a")];
+        setup.services = vec![Service::new::<Homebody>("homebody", 7, welcome(&setup.name))];
     });
     let client = lan.connect();
     let Reply::Moved(Moved { moved: 0, failed }) = lan.hand_off("a", "b") else { panic!("it moved") };
