@@ -1,0 +1,180 @@
+//! What the seed draws: the configuration of a world.
+
+use core::net::Ipv6Addr;
+use core::time::Duration;
+
+use ferry_stack::Instant;
+use ferry_stack::interface;
+use ferry_stack::tcp::{Config, KeepAlive, cc};
+
+use crate::channel::Manner;
+use crate::foreign::{Foreign, Manners};
+use crate::link::Quality;
+use crate::rng::{PerMille, Rng};
+use crate::serve::{DISCARD, ECHO, EXCHANGE, Order};
+use crate::stack::{Plain, Stack};
+use crate::talk::{Script, Task};
+use crate::world::Attachment;
+
+/// What a scenario wants of the paths and of its clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Wants {
+    /// Links lose, double, reorder and corrupt frames.
+    pub faults: bool,
+    /// Somewhere inside of the network packets must be smaller than on the links.
+    pub narrow: bool,
+    /// Some clients read and write slowly, or fall silent.
+    pub slow: bool,
+    /// Some clients give up.
+    pub aborts: bool,
+    /// Octets of a stream at most.
+    pub octets: u64,
+    /// Octets of a stream at least, where it is not empty.
+    pub at_least: u64,
+    /// The longest way through a link.
+    pub delay: Duration,
+}
+
+impl Default for Wants {
+    fn default() -> Self {
+        Self {
+            faults: false,
+            narrow: false,
+            slow: false,
+            aborts: false,
+            octets: 1 << 20,
+            at_least: 1,
+            delay: Duration::from_millis(100),
+        }
+    }
+}
+
+/// Which stack a client runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Ours.
+    Ours,
+    /// The foreign peer.
+    Smoltcp,
+}
+
+/// How our TCP behaves.
+pub fn config(rng: &mut Rng, mtu: u16) -> Config {
+    let keep_alive =
+        KeepAlive { idle: rng.millis(500..=20_000), interval: rng.millis(500..=5_000), count: 9 };
+    Config {
+        mss: mtu - 60,
+        send_buffer: small(rng.scaled(2_000..=1 << 20)),
+        receive_buffer: small(rng.scaled(2_000..=1 << 20)),
+        window_scaling: !rng.chance(150),
+        timestamps: !rng.chance(200),
+        sack: !rng.chance(200),
+        nodelay: rng.chance(300),
+        delayed_ack: rng.millis(1..=200),
+        congestion: rng.pick(&[cc::Kind::NewReno, cc::Kind::Cubic]),
+        keep_alive: rng.chance(200).then_some(keep_alive),
+        ..Config::default()
+    }
+}
+
+/// A host's TCP.
+pub fn stack(rng: &mut Rng, kind: Kind, interface: interface::Config) -> Box<dyn Stack> {
+    match kind {
+        Kind::Ours => {
+            let config = config(rng, interface.mtu);
+            Box::new(Plain::new(interface, config, rng.secret(), rng.chance(500)))
+        }
+        Kind::Smoltcp => {
+            let manners = Manners {
+                buffer: usize::try_from(rng.scaled(2_000..=300_000)).unwrap_or(usize::MAX),
+                nagle: rng.chance(500),
+                ack_delay: rng.chance(700).then(|| rng.millis(1..=100)),
+                keep_alive: rng.chance(200).then(|| rng.millis(500..=10_000)),
+                timestamps: rng.chance(500),
+            };
+            Box::new(Foreign::new(&interface, manners, rng.any()))
+        }
+    }
+}
+
+/// One direction of a link.
+pub fn quality(rng: &mut Rng, wants: &Wants) -> Quality {
+    let most = u64::try_from(wants.delay.as_micros()).unwrap_or(u64::MAX);
+    let (delay, lateness) = (rng.scaled(10..=most), rng.scaled(100..=most.max(100)));
+    Quality {
+        delay: Duration::from_micros(delay),
+        octets_per_second: rng.chance(700).then(|| rng.scaled(50_000..=100_000_000)),
+        queue: rng.scaled(20_000..=1 << 20),
+        loss: often(rng, wants.faults, 150),
+        duplication: often(rng, wants.faults, 100),
+        reordering: often(rng, wants.faults, 200),
+        lateness: Duration::from_micros(lateness),
+        corruption: often(rng, wants.faults, 50),
+    }
+}
+
+/// The links between the nodes.
+pub fn manner(rng: &mut Rng, faults: bool) -> Manner {
+    Manner {
+        delay: Duration::from_micros(rng.scaled(10..=50_000)),
+        octets_per_second: rng.scaled(1 << 18..=1 << 30),
+        loss: often(rng, faults, 300),
+        duplication: often(rng, faults, 300),
+        reordering: often(rng, faults, 500),
+        lateness: rng.millis(1..=500),
+    }
+}
+
+fn often(rng: &mut Rng, faults: bool, most: u64) -> PerMille {
+    if faults && rng.chance(600) { PerMille::try_from(rng.scaled(1..=most)).unwrap_or(1000) } else { 0 }
+}
+
+/// A machine's link.
+pub fn attachment(rng: &mut Rng, name: &str, wants: &Wants, mtu: u16, tap: bool) -> Attachment {
+    let narrow = u16::try_from(rng.within(1280..=u64::from(mtu))).unwrap_or(mtu);
+    Attachment {
+        name: name.to_owned(),
+        up: quality(rng, wants),
+        down: quality(rng, wants),
+        mtu,
+        path_mtu: if wants.narrow { narrow } else { 9000 },
+        tap,
+    }
+}
+
+/// What a client does. It begins within two seconds from `after` on.
+pub fn script(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instant) -> Script {
+    let (port, task) = task(rng, wants);
+    let slow = |rng: &mut Rng, most| {
+        if wants.slow && rng.chance(500) { rng.millis(1..=most) } else { Duration::ZERO }
+    };
+    Script {
+        start: after + rng.millis(0..=2_000),
+        server: core::net::SocketAddrV6::new(server, port, 0, 0),
+        task,
+        key: rng.any(),
+        write_size: usize::try_from(rng.scaled(500..=100_000)).unwrap_or(usize::MAX),
+        read_size: usize::try_from(rng.scaled(500..=100_000)).unwrap_or(usize::MAX),
+        write_pause: slow(rng, 10),
+        read_pause: slow(rng, 10),
+        deaf: slow(rng, 3_000),
+        idle: slow(rng, 10_000),
+        abort_after: (wants.aborts && rng.chance(500)).then(|| rng.scaled(0..=wants.octets)),
+    }
+}
+
+fn task(rng: &mut Rng, wants: &Wants) -> (u16, Task) {
+    let octets =
+        |rng: &mut Rng| if rng.chance(100) { 0 } else { rng.scaled(wants.at_least..=wants.octets) };
+    let order = rng.pick(&[Order::ClientFirst, Order::ServerFirst, Order::Together]);
+    match rng.index(6) {
+        0 => (ECHO, Task::Echo(octets(rng))),
+        1 => (DISCARD, Task::Discard(octets(rng))),
+        _ => (EXCHANGE, Task::Exchange { up: octets(rng), down: octets(rng), order }),
+    }
+}
+
+/// A number that is known to be small.
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

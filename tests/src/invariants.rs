@@ -1,0 +1,84 @@
+//! What must be true of a control block at any moment between two events.
+
+use ferry_stack::Instant;
+use ferry_stack::tcp::{State, Tcb};
+
+/// Every sentence, one after the other. The error is the first that does not hold.
+pub fn hold(tcb: &Tcb, now: Instant) -> Result<(), String> {
+    the_control_block_is_sound(tcb)?;
+    what_waits_for_something_has_a_deadline(tcb)?;
+    a_thawed_connection_is_the_frozen_one(tcb, now)
+}
+
+fn the_control_block_is_sound(tcb: &Tcb) -> Result<(), String> {
+    tcb.check().map_err(|broken| format!("the control block is sound: {broken}"))
+}
+
+/// Whatever was sent has a timer that sends it again; whatever cannot be sent has a timer that asks. Without this
+/// a connection hangs for ever.
+fn what_waits_for_something_has_a_deadline(tcb: &Tcb) -> Result<(), String> {
+    if tcb.state.is_closed() {
+        return Ok(());
+    }
+    let timers = &tcb.timers;
+    if !tcb.snd.sent.is_empty() && timers.rto.is_none() {
+        return Err("what was sent has a retransmission timer".to_owned());
+    }
+    let opening = matches!(tcb.state, State::SynSent | State::SynReceived);
+    let fin_due = tcb.snd.fin.is_some_and(|fin| tcb.snd.nxt.at_or_before(fin));
+    let stuck = !opening && tcb.snd.sent.is_empty() && (tcb.snd.unsent() > 0 || fin_due);
+    if stuck && timers.persist.is_none() {
+        return Err("what cannot be sent has a persist timer".to_owned());
+    }
+    Ok(())
+}
+
+/// `import(export(c)) == c`, in every state.
+fn a_thawed_connection_is_the_frozen_one(tcb: &Tcb, now: Instant) -> Result<(), String> {
+    if is_heavy(tcb) {
+        return Ok(());
+    }
+    let frozen = tcb.clone().freeze(now);
+    let octets = postcard::to_allocvec(&frozen).map_err(|error| error.to_string())?;
+    let (back, rest) = postcard::take_from_bytes::<Tcb<core::time::Duration>>(&octets)
+        .map_err(|error| format!("a frozen connection can be read back: {error}"))?;
+    if !rest.is_empty() || back != frozen {
+        return Err("a frozen connection is read back as it was written".to_owned());
+    }
+    back.check().map_err(|broken| format!("a frozen connection is sound: {broken}"))?;
+    let again = back.thaw(now).freeze(now);
+    let again = postcard::to_allocvec(&again).map_err(|error| error.to_string())?;
+    if again == octets { Ok(()) } else { Err("a thawed connection is the frozen one".to_owned()) }
+}
+
+/// Whether a connection carries so much that copying it after every event would take most of the time. Queues
+/// are shared octets, whose contents the stream oracle checks across handoffs.
+pub fn is_heavy<At>(tcb: &Tcb<At>) -> bool {
+    tcb.snd.queue.len() + tcb.rcv.unread.len() + tcb.rcv.reassembly.len() > 64 << 10
+}
+
+/// A connection in one line.
+pub fn describe(tcb: &Tcb) -> String {
+    let Tcb { flow, state, snd, rcv, timers, recovery, congestion, pending, rtt, .. } = tcb;
+    format!(
+        "{} > {} {state} una {} nxt {} wnd {} unsent {} fin {:?} in_flight {} sacked {} sent {} cwnd {} mtu {} | \
+         rcv nxt {} adv {} unread {} islands {} fin {:?} | {recovery:?} {timers:?} {pending:?} {rtt:?}",
+        flow.local,
+        flow.remote,
+        snd.una,
+        snd.nxt,
+        snd.wnd,
+        snd.unsent(),
+        snd.fin,
+        snd.in_flight,
+        snd.sacked,
+        snd.sent.len(),
+        congestion.cwnd,
+        snd.path_mtu,
+        rcv.nxt,
+        rcv.adv,
+        rcv.unread.len(),
+        rcv.reassembly.len(),
+        rcv.fin,
+    )
+}

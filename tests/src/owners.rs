@@ -1,0 +1,101 @@
+//! Who owns which connection, seen from above.
+
+use core::net::SocketAddrV6;
+use std::collections::{BTreeMap, BTreeSet};
+
+use ferry_node::Connection;
+
+/// A connection: the client's end, and the port on the service address.
+pub type Client = (SocketAddrV6, u16);
+
+/// Who owns which connection.
+#[derive(Clone, Debug, Default)]
+pub struct Owners {
+    /// Of each connection: its owner, if it has one now.
+    present: BTreeMap<Client, usize>,
+    /// Of each connection that was ever owned: the last owner and epoch.
+    last: BTreeMap<Client, (usize, u32)>,
+    /// Of each node: what it owns.
+    of: BTreeMap<usize, BTreeSet<Client>>,
+}
+
+impl Owners {
+    /// A node says what it owns. The error is the sentence that does not hold.
+    pub fn own(&mut self, node: usize, connections: &[Connection]) -> Result<(), String> {
+        let owned: BTreeSet<Client> = connections.iter().map(key).collect();
+        for gone in self.of.entry(node).or_default().difference(&owned) {
+            self.present.remove(gone);
+        }
+        for connection in connections {
+            self.own_one(node, connection)?;
+        }
+        self.of.insert(node, owned);
+        Ok(())
+    }
+
+    fn own_one(&mut self, node: usize, connection: &Connection) -> Result<(), String> {
+        let (client, epoch) = (key(connection), connection.epoch);
+        if let Some(other) = self.present.insert(client, node)
+            && other != node
+        {
+            return Err(format!("a connection has at most one owner: {client:?} at {other} and {node}"));
+        }
+        match self.last.insert(client, (node, epoch)) {
+            Some((before, then)) if then > epoch || (then == epoch && before != node) => Err(format!(
+                "an epoch only grows: {client:?} had {then} at {before}, has {epoch} at {node}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every connection that is owned, with its owner.
+    pub fn all(&self) -> impl Iterator<Item = (Client, usize)> {
+        self.present.iter().map(|(client, node)| (*client, *node))
+    }
+
+    /// What a node owns.
+    pub fn of(&self, node: usize) -> Vec<Client> {
+        self.of.get(&node).into_iter().flatten().copied().collect()
+    }
+}
+
+fn key(connection: &Connection) -> Client {
+    (connection.client, connection.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(epoch: u32) -> Connection {
+        Connection {
+            client: "[2001:db8::1]:5".parse().unwrap(),
+            port: 80,
+            service: String::new(),
+            state: String::new(),
+            epoch,
+            sent: 0,
+            received: 0,
+            srtt_us: None,
+            cwnd: 0,
+        }
+    }
+
+    #[test]
+    fn a_second_owner_is_noticed() {
+        let mut owners = Owners::default();
+        owners.own(0, &[connection(1)]).unwrap();
+        assert!(owners.clone().own(1, &[connection(2)]).unwrap_err().starts_with("a connection has at most"));
+        owners.own(0, &[]).unwrap();
+        owners.own(1, &[connection(2)]).unwrap();
+        assert_eq!(owners.of(1).len(), 1);
+    }
+
+    #[test]
+    fn an_epoch_that_does_not_grow_is_noticed() {
+        let mut owners = Owners::default();
+        owners.own(0, &[connection(2)]).unwrap();
+        owners.own(0, &[]).unwrap();
+        assert!(owners.own(1, &[connection(2)]).unwrap_err().starts_with("an epoch only grows"));
+    }
+}

@@ -1,0 +1,100 @@
+//! How long the service was silent, as its clients' wires show it.
+
+use core::net::SocketAddrV6;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use ferry_stack::{Frame, Instant};
+
+use crate::wire::{self, Content};
+
+/// When clients heard of the service, and when connections moved.
+#[derive(Clone, Debug, Default)]
+pub struct Silences {
+    /// Whether anybody wants to know.
+    pub on: bool,
+    heard: BTreeMap<SocketAddrV6, Vec<Instant>>,
+    moves: Vec<Move>,
+    frozen: BTreeMap<SocketAddrV6, Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    client: SocketAddrV6,
+    from: Instant,
+    until: Instant,
+}
+
+impl Silences {
+    /// A frame has come to a client.
+    pub(crate) fn heard(&mut self, frame: &Frame, now: Instant) {
+        if !self.on {
+            return;
+        }
+        let octets = frame.clone().contiguous().head;
+        if let Ok(Content::Tcp(seen)) = wire::read(&octets) {
+            self.heard.entry(seen.to).or_default().push(now);
+        }
+    }
+
+    /// A connection was frozen.
+    pub(crate) fn frozen(&mut self, client: SocketAddrV6, now: Instant) {
+        self.frozen.insert(client, now);
+    }
+
+    /// A connection was installed.
+    pub(crate) fn installed(&mut self, client: SocketAddrV6, now: Instant) {
+        if let Some(from) = self.frozen.remove(&client) {
+            self.moves.push(Move { client, from, until: now });
+        }
+    }
+
+    /// The longest silence around each move of a connection that was not over by then, the shortest first: of those
+    /// that overlap with the time from the freeze until `way` after the installation, which is how long a segment
+    /// of the new owner needs to the client.
+    pub fn gaps(&self, way: Duration) -> Vec<Duration> {
+        let mut gaps: Vec<_> = self.moves.iter().filter_map(|the_move| self.gap(the_move, way)).collect();
+        gaps.sort();
+        gaps
+    }
+
+    fn gap(&self, the_move: &Move, way: Duration) -> Option<Duration> {
+        let heard = self.heard.get(&the_move.client)?;
+        let until = the_move.until + way;
+        let first = heard.partition_point(|at| *at <= the_move.from).checked_sub(1)?;
+        let pairs = heard[first..].windows(2).take_while(|pair| pair[0] <= until);
+        pairs.map(|pair| pair[0].since(pair[1])).max()
+    }
+}
+
+/// The value below which `percent` of the sorted values lie; zero if there are none.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gap_of_a_move_is_the_longest_silence_that_it_overlaps() {
+        let at = Instant::from_millis;
+        let client: SocketAddrV6 = "[2001:db8::1]:5".parse().unwrap();
+        let mut silences = Silences { on: true, ..Silences::default() };
+        silences.heard.insert(client, [0, 10, 11, 15, 16, 100].map(at).to_vec());
+        silences.frozen(client, at(12));
+        silences.installed(client, at(14));
+        assert_eq!(silences.gaps(Duration::from_millis(1)), [Duration::from_millis(4)]);
+        assert_eq!(silences.gaps(Duration::from_millis(2)), [Duration::from_millis(84)]);
+    }
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let values: Vec<_> = (1..=100).map(Duration::from_millis).collect();
+        for (percent, expected) in [(50, 50), (99, 99), (100, 100), (0, 1)] {
+            assert_eq!(percentile(&values, percent), Duration::from_millis(expected), "{percent}");
+        }
+        assert_eq!(percentile(&[], 50), Duration::ZERO);
+    }
+}

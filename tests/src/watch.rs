@@ -1,0 +1,206 @@
+//! What must hold on the wire, judged segment by segment in the order in which they are sent, whoever sends them:
+//! a connection that moved from node to node must look like one.
+
+use core::net::SocketAddrV6;
+use std::collections::BTreeMap;
+
+use ferry_stack::Frame;
+
+use crate::wire::{self, Content, Seen};
+
+/// One end of a connection, as its segments show it.
+#[derive(Clone, Debug, Default)]
+struct Side {
+    /// The sequence number of its SYN.
+    isn: Option<u32>,
+    /// The window scale that its SYN offered.
+    scale: Option<u8>,
+    /// The sequence number after the last that it sent.
+    end: u32,
+    /// The furthest right edge that it offered.
+    edge: Option<u32>,
+    /// The last TSval.
+    tsval: Option<u32>,
+    /// The octets that it sent, from the first.
+    stream: Vec<u8>,
+}
+
+/// Who sent a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A stack of ours: held to everything.
+    Ours,
+    /// A foreign one: only followed. (The keep-alive of smoltcp sends an octet that it never sent before.)
+    Foreign,
+}
+
+/// A RST that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reset {
+    /// Who sent it.
+    pub from: SocketAddrV6,
+    /// To whom.
+    pub to: SocketAddrV6,
+}
+
+/// Follows all connections.
+#[derive(Debug, Default)]
+pub struct Watch {
+    sides: BTreeMap<(SocketAddrV6, SocketAddrV6), Side>,
+    /// RST segments that nobody judged yet.
+    pub resets: Vec<Reset>,
+    /// Segments with octets.
+    pub data: u64,
+    /// Segments with octets that were sent before.
+    pub repeated: u64,
+    /// Octets sent for the first time.
+    pub octets: u64,
+}
+
+impl Watch {
+    /// Judges a frame that is about to go on a wire: no super-segment, its checksum complete. The error names the
+    /// sentence that does not hold.
+    pub fn see(&mut self, frame: &Frame, sender: Sender) -> Result<(), String> {
+        let frame = frame.clone().contiguous();
+        let content = wire::read(&frame.head)
+            .map_err(|what| format!("every checksum that is sent is right: {what}"))?;
+        match &content {
+            Content::Tcp(seen) => {
+                self.segment(seen, sender).map_err(|sentence| format!("{sentence}: {content}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn segment(&mut self, seen: &Seen<'_>, sender: Sender) -> Result<(), String> {
+        if seen.rst {
+            self.resets.push(Reset { from: seen.from, to: seen.to });
+            return Ok(());
+        }
+        if seen.syn {
+            self.opens(seen);
+        }
+        if sender == Sender::Ours {
+            self.tsval_never_goes_back(seen)?;
+            self.the_right_edge_never_goes_back(seen)?;
+            self.nothing_is_acknowledged_that_was_never_sent(seen)?;
+            self.nothing_is_sent_beyond_the_window(seen)?;
+            self.an_octet_never_changes(seen)?;
+        }
+        self.follow(seen);
+        Ok(())
+    }
+
+    fn opens(&mut self, seen: &Seen<'_>) {
+        let side = self.sides.entry((seen.from, seen.to)).or_default();
+        if side.isn != Some(seen.seq) {
+            let (isn, scale) = (Some(seen.seq), seen.scale);
+            *side = Side { isn, scale, end: seen.seq.wrapping_add(1), ..Side::default() };
+        }
+    }
+
+    fn side(&self, from: SocketAddrV6, to: SocketAddrV6) -> Option<&Side> {
+        self.sides.get(&(from, to)).filter(|side| side.isn.is_some())
+    }
+
+    /// What the window field of `from` is shifted by (RFC 7323 section 2.2: only if both offered it).
+    fn shift(&self, seen: &Seen<'_>) -> u8 {
+        let scale = |from, to| self.side(from, to).and_then(|side| side.scale);
+        match (scale(seen.from, seen.to), scale(seen.to, seen.from)) {
+            (Some(ours), Some(_)) if !seen.syn => ours,
+            _ => 0,
+        }
+    }
+
+    fn edge(&self, seen: &Seen<'_>) -> Option<u32> {
+        Some(seen.ack?.wrapping_add(u32::from(seen.window) << self.shift(seen)))
+    }
+
+    fn tsval_never_goes_back(&self, seen: &Seen<'_>) -> Result<(), String> {
+        let last = self.side(seen.from, seen.to).and_then(|side| side.tsval);
+        match (last, seen.tsval) {
+            (Some(last), Some(now)) if before(now, last) => {
+                Err(format!("TSval never goes back: {now} after {last}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Except by less than a unit of the window scale, where a full buffer leaves no other way to say it
+    /// (RFC 7323 section 2.4), and in a SYN, whose window cannot be scaled.
+    fn the_right_edge_never_goes_back(&self, seen: &Seen<'_>) -> Result<(), String> {
+        let last = self.side(seen.from, seen.to).and_then(|side| side.edge);
+        let unit = 1_u32 << self.shift(seen);
+        match (last, self.edge(seen)) {
+            (Some(last), Some(now)) if !seen.syn && before(now.wrapping_add(unit - 1), last) => {
+                Err(format!("the right edge never goes back: {now} after {last}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn nothing_is_acknowledged_that_was_never_sent(&self, seen: &Seen<'_>) -> Result<(), String> {
+        match (self.side(seen.to, seen.from), seen.ack) {
+            (Some(other), Some(ack)) if before(other.end, ack) => {
+                Err(format!("nothing is acknowledged that was never sent: {ack} after {}", other.end))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn nothing_is_sent_beyond_the_window(&self, seen: &Seen<'_>) -> Result<(), String> {
+        let end = seen.seq.wrapping_add(seen.seq_len());
+        match self.side(seen.to, seen.from).and_then(|other| other.edge) {
+            Some(edge) if !seen.syn && seen.seq_len() > 0 && before(edge, end) => {
+                Err(format!("nothing is sent beyond the window: {end} beyond {edge}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn an_octet_never_changes(&self, seen: &Seen<'_>) -> Result<(), String> {
+        let Some(side) = self.side(seen.from, seen.to) else { return Ok(()) };
+        let at = offset(side, seen);
+        let sent_before = side.stream.get(at..).unwrap_or_default();
+        let common = sent_before.len().min(seen.payload.len());
+        if sent_before[..common] == seen.payload[..common] {
+            Ok(())
+        } else {
+            Err(format!("an octet never changes: the segment from offset {at}"))
+        }
+    }
+
+    fn follow(&mut self, seen: &Seen<'_>) {
+        let edge = self.edge(seen);
+        let Some(side) = self.sides.get_mut(&(seen.from, seen.to)) else { return };
+        let end = seen.seq.wrapping_add(seen.seq_len());
+        if !seen.payload.is_empty() {
+            let at = offset(side, seen);
+            let fresh = seen.payload.get(side.stream.len().saturating_sub(at)..).unwrap_or_default();
+            if at <= side.stream.len() {
+                side.stream.extend_from_slice(fresh);
+            }
+            self.data += 1;
+            self.octets += fresh.len() as u64;
+            self.repeated += u64::from(fresh.len() < seen.payload.len());
+        }
+        side.end = later(side.end, end);
+        side.edge = edge.map(|edge| side.edge.map_or(edge, |last| later(last, edge))).or(side.edge);
+        side.tsval = seen.tsval.or(side.tsval);
+    }
+}
+
+/// Where the payload lies in the stream. That of a probe may lie before its first octet: then nowhere.
+fn offset(side: &Side, seen: &Seen<'_>) -> usize {
+    let first = side.isn.unwrap_or_default().wrapping_add(1);
+    let at = seen.seq.wrapping_add(u32::from(seen.syn)).wrapping_sub(first);
+    usize::try_from(at).unwrap_or(usize::MAX)
+}
+
+fn before(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).cast_signed() < 0
+}
+
+fn later(a: u32, b: u32) -> u32 {
+    if before(a, b) { b } else { a }
+}

@@ -1,0 +1,69 @@
+//! What must hold after every event.
+
+use core::net::SocketAddrV6;
+
+use super::{Body, World};
+use crate::invariants;
+use crate::watch::Sender;
+
+impl World {
+    /// Checks all that concerns a machine to which something has just happened.
+    pub(super) fn check(&mut self, nth: usize) {
+        self.every_control_block_is_well(nth);
+        if let Body::Node(_) = self.places[nth].body {
+            self.a_connection_has_at_most_one_owner(nth);
+            self.a_snapshot_is_read_back_as_it_was_written(nth);
+        }
+        let judged = self.places[nth].sender == Sender::Ours;
+        for reset in core::mem::take(&mut self.watch.resets).into_iter().filter(|_| judged) {
+            self.no_reset_that_a_single_server_would_not_send(reset.from, reset.to);
+        }
+    }
+
+    fn every_control_block_is_well(&self, nth: usize) {
+        let place = &self.places[nth];
+        let (tcbs, clock) = match &place.body {
+            Body::Host(machine) => (machine.stack.tcbs(), self.now),
+            Body::Node(member) => (member.node.control_blocks().collect(), member.clock(self.now)),
+        };
+        for tcb in tcbs {
+            self.say(|| format!("    {}: {}", place.name, invariants::describe(tcb)));
+            if let Err(sentence) = invariants::hold(tcb, clock) {
+                panic!("{sentence}: {} at {}: {}", place.name, self.now, invariants::describe(tcb));
+            }
+        }
+    }
+
+    fn a_connection_has_at_most_one_owner(&mut self, nth: usize) {
+        let Body::Node(member) = &self.places[nth].body else { return };
+        let owned = member.node.connections();
+        if let Err(sentence) = self.group.owners.own(nth, &owned) {
+            panic!("{sentence}: {} at {}", self.places[nth].name, self.now);
+        }
+    }
+
+    fn a_snapshot_is_read_back_as_it_was_written(&self, nth: usize) {
+        let Body::Node(member) = &self.places[nth].body else { return };
+        for snapshot in member.node.snapshots(member.clock(self.now)) {
+            if invariants::is_heavy(&snapshot.tcb) {
+                continue;
+            }
+            let octets = snapshot.encode().expect("a connection fits a snapshot");
+            let back = ferry_handoff::Snapshot::decode(&octets);
+            assert!(back.as_ref() == Ok(&snapshot), "a snapshot is read back as it was written: {snapshot:?}");
+        }
+    }
+
+    /// A server may reset only what its client does not want any more.
+    fn no_reset_that_a_single_server_would_not_send(&self, from: SocketAddrV6, to: SocketAddrV6) {
+        let Some(&(nth, talk)) = self.talks.get(&(to, from)) else { return };
+        let Body::Host(machine) = &self.places[nth].body else { return };
+        let talk = &machine.talks[talk];
+        let settled = talk.connection.is_some_and(|connection| machine.stack.is_settled(connection));
+        assert!(
+            settled || talk.is_over(),
+            "no reset that a single server would not send: {from} > {to} at {}, {talk:?}",
+            self.now
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! The world: machines on links around a router, one clock, one seed. A run follows from the seed alone.
+
+mod agenda;
+mod build;
+mod group;
+mod judge;
+mod report;
+
+use core::net::SocketAddrV6;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use ferry_stack::{Frame, Instant};
+
+use self::agenda::{Agenda, Event};
+pub use self::build::Attachment;
+use self::group::Group;
+pub use self::group::{GroupPlan, Operation, SERVICE_ADDRESS, service_at};
+use crate::link::{self, Passed, Pipe};
+use crate::machine::Machine;
+use crate::member::{Member, Wish};
+use crate::rng::Rng;
+use crate::router::Router;
+use crate::silence::Silences;
+use crate::watch::{Sender, Watch};
+
+/// Steps at one instant after which time is thought to stand still.
+const MAX_AT_ONCE: u32 = 100_000;
+
+/// What is attached to a link.
+#[derive(Debug)]
+enum Body {
+    /// A host with applications.
+    Host(Machine),
+    /// A node of the group.
+    Node(Box<Member>),
+}
+
+/// A machine and its link.
+#[derive(Debug)]
+struct Place {
+    name: String,
+    body: Body,
+    sender: Sender,
+    up: Pipe,
+    down: Pipe,
+    /// Whether the link is a TAP: super-segments and partial checksums pass it as they are.
+    tap: bool,
+    armed: Option<Instant>,
+}
+
+impl Place {
+    /// What comes of a frame that the machine sends.
+    fn up(&mut self, frame: Frame, now: Instant) -> Vec<(Instant, Frame)> {
+        if self.is_next_door(&frame) { vec![(now, frame)] } else { self.up.carry(frame, now) }
+    }
+
+    /// What comes of a frame that the router sends.
+    fn down(&mut self, frame: Frame, now: Instant) -> Vec<(Instant, Frame)> {
+        if self.is_next_door(&frame) { vec![(now, frame)] } else { self.down.carry(frame, now) }
+    }
+
+    /// A node's TAP ends in the machine that it runs on: what lies between it and the rest of the network is far
+    /// away from neighbour discovery. So no segment waits for an answer and is overtaken by a handoff meanwhile.
+    fn is_next_door(&self, frame: &Frame) -> bool {
+        matches!(self.body, Body::Node(_)) && link::is_discovery(frame)
+    }
+}
+
+/// The simulated world.
+#[derive(Debug)]
+pub struct World {
+    /// What time it is.
+    pub now: Instant,
+    /// Where chance comes from.
+    pub rng: Rng,
+    /// What was seen on the wires.
+    pub watch: Watch,
+    /// When the clients heard of the service.
+    pub silences: Silences,
+    /// Events so far.
+    pub events: u64,
+    agenda: Agenda,
+    mended: Option<Instant>,
+    /// Events since time last went on.
+    at_once: u32,
+    router: Router,
+    router_armed: Option<Instant>,
+    places: Vec<Place>,
+    group: Group,
+    /// Which client plays which script on which connection: (client's end, server's end) to (machine, talk).
+    talks: BTreeMap<(SocketAddrV6, SocketAddrV6), (usize, usize)>,
+    log: bool,
+}
+
+impl World {
+    /// Runs until every client has what it wanted, and the operator's commands are answered. Panics if that takes
+    /// longer than `patience` after the faults ended, or after the start if there are none.
+    pub fn run(&mut self, patience: Duration) {
+        while !self.is_done() {
+            let limit = self.mended.unwrap_or(Instant::ZERO) + patience;
+            let in_time = self.agenda.will_mend || self.now <= limit;
+            assert!(in_time, "everything ends: at {}{}", self.now, self.unfinished());
+            assert!(self.step(), "something will happen: at {}{}", self.now, self.unfinished());
+        }
+    }
+
+    /// Runs on for a while.
+    pub fn run_for(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.agenda.next_at().is_some_and(|at| at <= end) && self.step() {}
+        self.now = end;
+    }
+
+    fn is_done(&self) -> bool {
+        let done = |place: &Place| match &place.body {
+            Body::Host(machine) => machine.is_done(),
+            Body::Node(_) => true,
+        };
+        self.places.iter().all(done) && self.group.is_idle()
+    }
+
+    fn schedule(&mut self, at: Instant, event: Event) {
+        self.agenda.add(at.max(self.now), event);
+    }
+
+    /// Lets the next event happen. `false` if there is none.
+    pub fn step(&mut self) -> bool {
+        let Some((at, event)) = self.agenda.next() else { return false };
+        self.at_once = if at > self.now { 0 } else { self.at_once + 1 };
+        assert!(self.at_once < MAX_AT_ONCE, "time goes on: at {at}{}", self.unfinished());
+        self.now = at;
+        self.events += 1;
+        match event {
+            Event::ToMachine(nth, frame) => self.to_machine(nth, frame),
+            Event::ToRouter(nth, frame) => {
+                self.router.receive(nth, frame, at);
+                self.settle_router();
+            }
+            Event::Wake(nth) => self.wake(nth),
+            Event::WakeRouter => {
+                if self.router_armed.take_if(|armed| *armed == at).is_some() {
+                    self.router.handle_timeout(at);
+                    self.settle_router();
+                }
+            }
+            Event::Message { from, to, life, bytes } => self.message(from, to, life, bytes),
+            Event::PeersMeet(a, b) => self.peers_meet(a, b),
+            Event::PeersPart(a, b) => self.peers_part(a, b),
+            Event::Operate => self.operate(),
+            Event::Mend => self.mend(),
+        }
+        true
+    }
+
+    fn to_machine(&mut self, nth: usize, frame: Frame) {
+        self.note(nth, "gets", &frame);
+        let now = self.now;
+        match &mut self.places[nth].body {
+            Body::Host(machine) => {
+                self.silences.heard(&frame, now);
+                machine.receive(frame, now);
+            }
+            Body::Node(member) => member.receive(frame, now),
+        }
+        self.stir(nth);
+        self.settle(nth);
+    }
+
+    fn mend(&mut self) {
+        self.mended = Some(self.now);
+        self.say(|| "all faults end".to_owned());
+        for place in &mut self.places {
+            place.up.quality = place.up.quality.mended();
+            place.down.quality = place.down.quality.mended();
+        }
+        self.group.mend();
+    }
+
+    fn wake(&mut self, nth: usize) {
+        let now = self.now;
+        let place = &mut self.places[nth];
+        if place.armed.take_if(|armed| *armed == now).is_some() {
+            let stirs = match &mut place.body {
+                Body::Host(machine) => {
+                    machine.handle_timeout(now);
+                    false
+                }
+                Body::Node(member) => {
+                    let stirs = member.is_connection_due(now);
+                    member.tick(now);
+                    stirs
+                }
+            };
+            if stirs {
+                self.stir(nth);
+            }
+            self.settle(nth);
+        }
+    }
+
+    /// Something was given to a machine: what it wants done is done, its next alarm is set, and what must hold is
+    /// checked.
+    fn settle(&mut self, nth: usize) {
+        let mut rounds = 0;
+        loop {
+            let wishes = match &mut self.places[nth].body {
+                Body::Host(_) => self.settle_host(nth),
+                Body::Node(member) => member.wishes(self.now).into_iter().collect(),
+            };
+            if wishes.is_empty() {
+                break;
+            }
+            rounds += 1;
+            assert!(rounds < MAX_AT_ONCE, "time goes on: {} at {}", self.places[nth].name, self.now);
+            for wish in wishes {
+                self.fulfil(nth, wish);
+            }
+        }
+        self.check(nth);
+        self.arm(nth);
+        self.hand_off_after_every_event(nth);
+    }
+
+    /// Lets the applications act, and takes what the host sends.
+    fn settle_host(&mut self, nth: usize) -> Vec<Wish> {
+        let now = self.now;
+        let Body::Host(machine) = &mut self.places[nth].body else { return Vec::new() };
+        let opened = machine.run(now);
+        let frames: Vec<_> = core::iter::from_fn(|| machine.stack.transmit(now)).map(Wish::Frame).collect();
+        for (client, server, talk) in opened {
+            self.talks.insert((client, server), (nth, talk));
+        }
+        frames
+    }
+
+    fn fulfil(&mut self, nth: usize, wish: Wish) {
+        match wish {
+            Wish::Frame(frame) => self.send(nth, frame),
+            Wish::Message(to, bytes) => self.tell(nth, to, bytes),
+            Wish::Reply(id, reply) => self.replied(nth, id, reply),
+            Wish::Trace(trace) => self.traced(nth, &trace),
+        }
+    }
+
+    /// Sets a machine's alarm.
+    fn arm(&mut self, nth: usize) {
+        let now = self.now;
+        let place = &mut self.places[nth];
+        let deadline = match &mut place.body {
+            Body::Host(machine) => machine.deadline(now),
+            Body::Node(member) => member.deadline(),
+        };
+        let Some(at) = deadline else { return };
+        let at = at.max(now);
+        if place.armed.is_none_or(|armed| at < armed) {
+            place.armed = Some(at);
+            self.schedule(at, Event::Wake(nth));
+        }
+    }
+
+    fn send(&mut self, nth: usize, frame: Frame) {
+        let wired = link::finished(frame.clone());
+        for frame in &wired {
+            self.note(nth, "sends", frame);
+            let place = &self.places[nth];
+            if let Err(sentence) = self.watch.see(frame, place.sender) {
+                panic!("{sentence}\n  sent by {} at {}", place.name, self.now);
+            }
+        }
+        let frames = if self.places[nth].tap { vec![frame] } else { wired };
+        for frame in frames {
+            for (at, frame) in self.places[nth].up(frame, self.now) {
+                self.schedule(at, Event::ToRouter(nth, frame));
+            }
+        }
+    }
+
+    fn settle_router(&mut self) {
+        while let Some((nth, frame)) = self.router.poll_transmit() {
+            let frames = if self.places[nth].tap { vec![frame] } else { link::finished(frame) };
+            for frame in frames {
+                for (at, frame) in self.places[nth].down(frame, self.now) {
+                    self.schedule(at, Event::ToMachine(nth, frame));
+                }
+            }
+        }
+        if let Some(at) = self.router.deadline()
+            && self.router_armed.is_none_or(|armed| at < armed)
+        {
+            let at = at.max(self.now);
+            self.router_armed = Some(at);
+            self.schedule(at, Event::WakeRouter);
+        }
+    }
+
+    /// What all links did.
+    pub fn passed(&self) -> Passed {
+        let mut sum = Passed::default();
+        for place in &self.places {
+            sum += place.up.passed;
+            sum += place.down.passed;
+        }
+        sum
+    }
+}

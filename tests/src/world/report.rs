@@ -1,0 +1,72 @@
+//! What a world tells about itself.
+
+use ferry_stack::Frame;
+
+use super::{Body, World};
+use crate::invariants;
+use crate::seeds::Tally;
+use crate::talk::Outcome;
+use crate::wire;
+
+impl World {
+    /// Prints a line of the log, if it is on.
+    pub fn say(&self, line: impl FnOnce() -> String) {
+        if self.log {
+            println!("{} {}", self.now, line());
+        }
+    }
+
+    pub(super) fn note(&self, nth: usize, verb: &str, frame: &Frame) {
+        self.say(|| {
+            let octets = frame.clone().contiguous().head;
+            match wire::read(&octets) {
+                Ok(content) => format!("{} {verb} {content}", self.places[nth].name),
+                Err(what) => format!("{} {verb} {} octets: {what}", self.places[nth].name, frame.len()),
+            }
+        });
+    }
+
+    /// What is still to be done, for whoever must find out why.
+    pub(super) fn unfinished(&self) -> String {
+        let mut list = String::new();
+        for place in &self.places {
+            let tcbs: Vec<_> = match &place.body {
+                Body::Host(machine) => {
+                    for talk in machine.talks.iter().filter(|talk| !talk.is_over()) {
+                        list += &format!("\n  {}: {talk:?}", place.name);
+                    }
+                    machine.stack.tcbs()
+                }
+                Body::Node(member) => {
+                    list += &format!("\n  {}: {:?}", place.name, member.node.status(member.clock(self.now)));
+                    member.node.control_blocks().collect()
+                }
+            };
+            for tcb in tcbs {
+                list += &format!("\n  {}: {}", place.name, invariants::describe(tcb));
+            }
+        }
+        list + &self.group.unanswered()
+    }
+
+    /// What was done.
+    pub fn tally(&self) -> Tally {
+        let passed = self.passed();
+        let talks = || self.hosts().flat_map(|machine| &machine.talks);
+        Tally {
+            seeds: 1,
+            events: self.events,
+            connections: talks().filter(|talk| talk.outcome == Some(Outcome::Done)).count() as u64,
+            hung: talks().filter(|talk| talk.outcome == Some(Outcome::Hung)).count() as u64,
+            handoffs: self.group.handoffs,
+            refused: self.group.refused,
+            octets: talks().map(|talk| talk.received).sum(),
+            lost: passed.lost + passed.overflowed,
+            corrupted: passed.corrupted,
+            repeated: self.watch.repeated,
+            too_big: self.router.too_big,
+            faults: self.group.faults(),
+            virtual_ms: self.now.millis(),
+        }
+    }
+}
