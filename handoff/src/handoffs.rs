@@ -185,8 +185,10 @@ impl Handoffs {
 
     /// The connection of an [`Action::Install`] runs here now.
     pub fn installed(&mut self, flow: Flow, from: NodeId, epoch: Epoch) {
-        // It has come back before the forwarder ended.
-        self.donors.remove(&flow);
+        // It has come back before the forwarder ended, or even before it was heard that it had been taken.
+        if let Some((donor @ Donor::Committed { .. }, _)) = self.donors.remove(&flow) {
+            self.actions.push_back(Action::Given { flow, to: donor.to(), epoch: donor.epoch() });
+        }
         self.rearm(flow);
         self.decide(flow, epoch, true, None);
         self.send(from, Message::Taken { flow, epoch });

@@ -169,6 +169,17 @@ fn a_taken_connection_is_forwarded_for_a_while_and_then_forgotten() {
 }
 
 #[test]
+fn a_connection_that_comes_back_proves_that_it_had_been_taken() {
+    let mut node = committed();
+    node.receive(b(), transfer(3), later(50));
+    assert!(matches!(drain(&mut node)[..], [Action::Install { .. }]));
+    node.installed(flow(), b(), Epoch(3));
+    let actions = drain(&mut node);
+    assert!(matches!(actions[..], [Action::Given { epoch: Epoch(2), .. }, Action::Send { .. }]), "{actions:?}");
+    assert_eq!(node.under_way(), 0);
+}
+
+#[test]
 fn every_repeated_message_is_answered_as_the_first_time() {
     let mut acceptor = owner();
     acceptor.receive(a(), transfer(2), later(50));

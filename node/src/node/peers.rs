@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_stack::Instant;
+use ferry_stack::ip::MIN_MTU;
 
 use super::setup::{Peer, Placement};
 use super::{Node, Place};
@@ -13,6 +14,9 @@ use crate::io::{PeerStatus, TraceEvent};
 
 /// The load is told at most so often.
 const LOAD_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a router's word about the size of packets holds (RFC 8201 section 4: 10 minutes).
+const PATH_MTU_LIFE: Duration = Duration::from_mins(10);
 
 /// The other nodes of the group.
 #[derive(Debug)]
@@ -34,13 +38,15 @@ struct State {
     life: Option<Incarnation>,
     connections: u32,
     open: bool,
+    /// The largest packet that the way there carries, and until when that is believed, if a router has complained.
+    path_mtu: Option<(u16, Instant)>,
 }
 
 impl Peers {
     pub(super) fn new(peers: Vec<Peer>) -> Self {
         let by_address = peers.iter().map(|peer| (peer.care_of, NodeId::of(&peer.name))).collect();
         let state = |peer: Peer| {
-            (NodeId::of(&peer.name), State { peer, up: false, life: None, connections: 0, open: false })
+            (NodeId::of(&peer.name), State { peer, up: false, life: None, connections: 0, open: false, path_mtu: None })
         };
         let states = peers.into_iter().map(state).collect();
         Self { states, by_address, turn: 0, tell_load: None, told_load: None }
@@ -52,6 +58,21 @@ impl Peers {
 
     pub(super) fn care_of(&self, peer: NodeId) -> Option<Ipv6Addr> {
         self.states.get(&peer).map(|state| state.peer.care_of)
+    }
+
+    /// The largest packet that reaches a node: `link`, or less if a router on the way has said so.
+    pub(super) fn path_mtu(&self, peer: NodeId, link: u16, now: Instant) -> u16 {
+        let known = self.states.get(&peer).and_then(|state| state.path_mtu).filter(|(_, until)| now < *until);
+        known.map_or(link, |(mtu, _)| mtu.min(link))
+    }
+
+    /// A router says that packets to a node must be smaller. Believed for a while, and not below what IPv6 asks of
+    /// every link (RFC 8201 section 4).
+    pub(super) fn narrow(&mut self, address: Ipv6Addr, mtu: u32, now: Instant) {
+        let state = self.by_address.get(&address).and_then(|peer| self.states.get_mut(peer));
+        if let (Some(state), Ok(mtu)) = (state, u16::try_from(mtu)) {
+            state.path_mtu = Some((mtu.max(MIN_MTU), now + PATH_MTU_LIFE));
+        }
     }
 
     pub(super) fn name(&self, peer: NodeId) -> &str {

@@ -76,10 +76,12 @@ impl Node {
 
     pub(super) fn forward(&mut self, datagram: Datagram, to: NodeId, now: Instant) {
         let Some(exit) = self.peers.care_of(to) else { return };
-        // RFC 2473 section 7.1: the tunnel is a link with a smaller MTU.
-        let mtu = self.interface.mtu() - TUNNEL_OVERHEAD;
-        if datagram.offload.gso.is_none() && datagram.packet.len() > usize::from(mtu) {
-            self.interface.icmp_error(&datagram, icmp::Error::PacketTooBig { mtu: mtu.into() }, now);
+        // RFC 2473 section 7.1: the tunnel is a link with a smaller MTU. A smaller one than IPv6 allows cannot be
+        // told; the way between two nodes must carry 1320 octets.
+        let mtu = self.peers.path_mtu(to, self.interface.mtu(), now) - TUNNEL_OVERHEAD;
+        if largest(&datagram) > usize::from(mtu.max(ip::MIN_MTU)) {
+            let error = icmp::Error::PacketTooBig { mtu: mtu.max(ip::MIN_MTU).into() };
+            self.interface.icmp_error(&datagram, error, now);
             return;
         }
         let path = Path::Tunnel { entry: self.care_of, exit };
@@ -180,10 +182,12 @@ impl Node {
     /// it belongs to the owner of the connection that it quotes.
     fn receive_icmp(&mut self, datagram: &Datagram, now: Instant) {
         let Some(received) = icmp::parse_error(datagram) else { return };
-        if let icmp::Error::PacketTooBig { .. } = received.error
+        if let icmp::Error::PacketTooBig { mtu } = received.error
             && received.quote.upper == ip::IPV6
+            && received.quote.source == self.care_of
         {
-            return;
+            // About a tunnel of ours; the next packet that is too long for it makes us tell the client.
+            return self.peers.narrow(received.quote.destination, mtu, now);
         }
         let Some((flow, _)) = quoted_segment(&received) else { return };
         match self.places.get(&flow).and_then(Place::route) {
@@ -191,4 +195,12 @@ impl Node {
             None => self.tcp.receive_error(&received),
         }
     }
+}
+
+/// Octets of the largest packet that a datagram stands for: of itself, or, if it is a super-segment, of one of the
+/// segments that it will be cut into.
+fn largest(datagram: &Datagram) -> usize {
+    let Some(gso) = datagram.offload.gso else { return datagram.packet.len() };
+    let header = datagram.upper_bytes().get(12).map_or(0, |octet| usize::from(octet >> 4) * 4);
+    (datagram.upper_at + header + usize::from(gso.size)).min(datagram.packet.len())
 }

@@ -301,10 +301,9 @@ impl Endpoint {
         self.resets
     }
 
-    /// Segments sent again, by connections that are here or were.
+    /// Segments sent again from here.
     pub fn retransmitted(&self) -> u64 {
-        let present: u64 = self.iter().map(|(_, tcb)| u64::from(tcb.snd.retransmitted)).sum();
-        self.retransmitted + present
+        self.retransmitted
     }
 
     /// Takes a connection out, clocks stopped, so that it can go on elsewhere. Nothing of it remains here.
@@ -340,6 +339,7 @@ impl Endpoint {
         while let Some(handle) = self.senders.pop_front() {
             let Some(connection) = self.connections.get_mut(handle) else { continue };
             let tcb = &mut connection.tcb;
+            let before = tcb.snd.retransmitted;
             let Some(segment) = tcb.poll_transmit(path(&tcb.flow), now) else {
                 connection.queued = false;
                 self.settle(handle);
@@ -347,6 +347,7 @@ impl Endpoint {
             };
             self.senders.push_back(handle);
             self.resets += u64::from(segment.is_rst());
+            self.retransmitted += u64::from(tcb.snd.retransmitted != before);
             return Some((handle, segment.emit(&tcb.flow, tcb.flow_label, self.offload)));
         }
         None
@@ -447,7 +448,6 @@ impl Endpoint {
     fn remove(&mut self, handle: Handle) -> Option<Tcb> {
         let connection = self.connections.remove(handle)?;
         self.flows.remove(&connection.tcb.flow);
-        self.retransmitted += u64::from(connection.tcb.snd.retransmitted);
         if let Some(listener) = self.listeners.get_mut(&connection.tcb.flow.local.port()) {
             listener.waiting.retain(|waiting| *waiting != handle);
             listener.half_open = listener.half_open.saturating_sub(usize::from(connection.half_open));

@@ -318,8 +318,11 @@ impl World {
         if let Some(ack) = segment.ack {
             let window = ack + (usize::from(segment.window) << shift);
             assert!(edges.ack.is_none_or(|old| old.at_or_before(ack)), "acknowledgements never go back");
-            assert!(edges.window.is_none_or(|old| old.at_or_before(window)), "the window never shrinks");
-            (edges.ack, edges.window) = (Some(ack), Some(window));
+            // A SYN that is repeated cannot say more than 65535, even if an acknowledgement meanwhile has.
+            let kept = segment.is_syn() || edges.window.is_none_or(|old| old.at_or_before(window));
+            assert!(kept, "the window never shrinks");
+            (edges.ack, edges.window) =
+                (Some(ack), Some(edges.window.map_or(window, |old| old.later(window))));
         }
         if let Some(ours) = segment.options.timestamps {
             let rises = edges.value.is_none_or(|old| Seq(old).at_or_before(Seq(ours.value)));
