@@ -18,6 +18,7 @@ use crate::world::Attachment;
 
 /// What a scenario wants of the paths and of its clients.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent property of a scenario")]
 pub struct Wants {
     /// Links lose, double, reorder and corrupt frames.
     pub faults: bool,
@@ -164,8 +165,7 @@ pub fn script(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instant) ->
 }
 
 fn task(rng: &mut Rng, wants: &Wants) -> (u16, Task) {
-    let octets =
-        |rng: &mut Rng| if rng.chance(100) { 0 } else { rng.scaled(wants.at_least..=wants.octets) };
+    let octets = |rng: &mut Rng| if rng.chance(100) { 0 } else { rng.scaled(wants.at_least..=wants.octets) };
     let order = rng.pick(&[Order::ClientFirst, Order::ServerFirst, Order::Together]);
     match rng.index(6) {
         0 => (ECHO, Task::Echo(octets(rng))),

@@ -105,8 +105,8 @@ impl Pipe {
     }
 
     /// Takes a frame; gives back what arrives at the other end, and when.
-    pub fn carry(&mut self, frame: Frame, now: Instant) -> Vec<(Instant, Frame)> {
-        let Some(passed) = self.queue(&frame, now) else {
+    pub fn carry(&mut self, frame: &Frame, now: Instant) -> Vec<(Instant, Frame)> {
+        let Some(passed) = self.queue(frame, now) else {
             self.passed.overflowed += 1;
             return Vec::new();
         };

@@ -41,9 +41,9 @@ impl Owners {
             return Err(format!("a connection has at most one owner: {client:?} at {other} and {node}"));
         }
         match self.last.insert(client, (node, epoch)) {
-            Some((before, then)) if then > epoch || (then == epoch && before != node) => Err(format!(
-                "an epoch only grows: {client:?} had {then} at {before}, has {epoch} at {node}"
-            )),
+            Some((before, then)) if then > epoch || (then == epoch && before != node) => {
+                Err(format!("an epoch only grows: {client:?} had {then} at {before}, has {epoch} at {node}"))
+            }
             _ => Ok(()),
         }
     }

@@ -84,21 +84,24 @@ fn seconds(millis: u64) -> f64 {
 }
 
 /// What all scenarios of this process did so far.
-static SUM: Mutex<(u32, Tally)> = Mutex::new((0, Tally {
-    seeds: 0,
-    events: 0,
-    connections: 0,
-    hung: 0,
-    handoffs: 0,
-    refused: 0,
-    octets: 0,
-    lost: 0,
-    corrupted: 0,
-    repeated: 0,
-    too_big: 0,
-    faults: 0,
-    virtual_ms: 0,
-}));
+static SUM: Mutex<(u32, Tally)> = Mutex::new((
+    0,
+    Tally {
+        seeds: 0,
+        events: 0,
+        connections: 0,
+        hung: 0,
+        handoffs: 0,
+        refused: 0,
+        octets: 0,
+        lost: 0,
+        corrupted: 0,
+        repeated: 0,
+        too_big: 0,
+        faults: 0,
+        virtual_ms: 0,
+    },
+));
 
 /// Prints the command that replays a seed, when its run panics.
 struct Replay<'a> {

@@ -112,8 +112,7 @@ impl Stack for Plain {
 
     fn accept(&mut self) -> Option<(usize, u16)> {
         let ports = self.ports.iter();
-        let (handle, port) =
-            ports.copied().find_map(|port| Some((self.host.tcp.accept(port)?, port)))?;
+        let (handle, port) = ports.copied().find_map(|port| Some((self.host.tcp.accept(port)?, port)))?;
         Some((self.number(handle), port))
     }
 

@@ -19,7 +19,7 @@ struct Side {
     end: u32,
     /// The furthest right edge that it offered.
     edge: Option<u32>,
-    /// The last TSval.
+    /// The last `TSval`.
     tsval: Option<u32>,
     /// The octets that it sent, from the first.
     stream: Vec<u8>,
@@ -47,7 +47,7 @@ pub struct Reset {
 #[derive(Debug, Default)]
 pub struct Watch {
     sides: BTreeMap<(SocketAddrV6, SocketAddrV6), Side>,
-    /// RST segments that nobody judged yet.
+    /// RST segments, in the order in which they were sent.
     pub resets: Vec<Reset>,
     /// Segments with octets.
     pub data: u64,

@@ -26,7 +26,7 @@ pub struct Seen<'a> {
     pub window: u16,
     /// The window scale option.
     pub scale: Option<u8>,
-    /// TSval.
+    /// `TSval`.
     pub tsval: Option<u32>,
     /// Data.
     pub payload: &'a [u8],

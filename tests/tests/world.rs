@@ -63,7 +63,8 @@ fn play(plan: &Plan, seed: u64, log: bool) -> Tally {
 
 fn operation(rng: &mut Rng, plan: &Plan, mended: Instant) -> Operation {
     let before = mended.millis();
-    let flaps = (0..plan.flaps).map(|_| (Instant::from_millis(rng.within(100..=before)), rng.millis(1..=3_000)));
+    let flaps =
+        (0..plan.flaps).map(|_| (Instant::from_millis(rng.within(100..=before)), rng.millis(1..=3_000)));
     let flaps = flaps.collect();
     let drain = plan.drain.then(|| (rng.index(2), Instant::from_millis(rng.within(100..=before))));
     Operation { flaps, drain, ..plan.operation.clone() }

@@ -50,6 +50,7 @@ impl World {
             places: Vec::new(),
             group: Group::default(),
             talks: BTreeMap::new(),
+            judged: 0,
             log,
         }
     }

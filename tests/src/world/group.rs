@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ferry_handoff::{Incarnation, NodeId};
 use ferry_node::services::{Discard, Echo, File, FileService};
-use ferry_node::{
-    Command, Node, Peer, Placement, Reply, Service, Setup, Step, Trace, TraceEvent, Which,
-};
+use ferry_node::{Command, Node, Peer, Placement, Reply, Service, Setup, Step, Trace, TraceEvent, Which};
 use ferry_stack::Instant;
 use ferry_stack::interface::Address;
 use ferry_stack::tcp::Config;
@@ -107,7 +105,11 @@ impl Group {
     }
 
     pub(super) fn unanswered(&self) -> String {
-        self.asked.iter().map(|(id, about)| format!("\n  command {id} is unanswered: {about:?}")).collect()
+        if self.asked.is_empty() {
+            String::new()
+        } else {
+            format!("\n  unanswered commands: {:?}", self.asked)
+        }
     }
 
     fn is_joined(&self, a: usize, b: usize) -> bool {
@@ -237,11 +239,12 @@ impl World {
         }
     }
 
-    pub(super) fn tell(&mut self, from: usize, to: NodeId, bytes: Bytes) {
-        let is_it = |nth: &&usize| matches!(&self.places[**nth].body, Body::Node(member) if member.id() == to);
+    pub(super) fn tell(&mut self, from: usize, to: NodeId, bytes: &Bytes) {
+        let is_it =
+            |nth: &&usize| matches!(&self.places[**nth].body, Body::Node(member) if member.id() == to);
         let Some(to) = self.group.members.iter().find(is_it).copied() else { return };
         self.say(|| {
-            let said = ferry_handoff::Message::decode(&bytes);
+            let said = ferry_handoff::Message::decode(bytes);
             format!("{} tells {} {}", self.places[from].name, self.places[to].name, brief(&said))
         });
         let Some(channel) = self.group.channels.get_mut(&(from, to)) else { return };

@@ -52,12 +52,12 @@ struct Place {
 impl Place {
     /// What comes of a frame that the machine sends.
     fn up(&mut self, frame: Frame, now: Instant) -> Vec<(Instant, Frame)> {
-        if self.is_next_door(&frame) { vec![(now, frame)] } else { self.up.carry(frame, now) }
+        if self.is_next_door(&frame) { vec![(now, frame)] } else { self.up.carry(&frame, now) }
     }
 
     /// What comes of a frame that the router sends.
     fn down(&mut self, frame: Frame, now: Instant) -> Vec<(Instant, Frame)> {
-        if self.is_next_door(&frame) { vec![(now, frame)] } else { self.down.carry(frame, now) }
+        if self.is_next_door(&frame) { vec![(now, frame)] } else { self.down.carry(&frame, now) }
     }
 
     /// A node's TAP ends in the machine that it runs on: what lies between it and the rest of the network is far
@@ -90,6 +90,8 @@ pub struct World {
     group: Group,
     /// Which client plays which script on which connection: (client's end, server's end) to (machine, talk).
     talks: BTreeMap<(SocketAddrV6, SocketAddrV6), (usize, usize)>,
+    /// How many of the RST segments that were sent have been judged.
+    judged: usize,
     log: bool,
 }
 
@@ -132,7 +134,7 @@ impl World {
         self.now = at;
         self.events += 1;
         match event {
-            Event::ToMachine(nth, frame) => self.to_machine(nth, frame),
+            Event::ToMachine(nth, frame) => self.deliver(nth, frame),
             Event::ToRouter(nth, frame) => {
                 self.router.receive(nth, frame, at);
                 self.settle_router();
@@ -153,7 +155,7 @@ impl World {
         true
     }
 
-    fn to_machine(&mut self, nth: usize, frame: Frame) {
+    fn deliver(&mut self, nth: usize, frame: Frame) {
         self.note(nth, "gets", &frame);
         let now = self.now;
         match &mut self.places[nth].body {
@@ -237,7 +239,7 @@ impl World {
     fn fulfil(&mut self, nth: usize, wish: Wish) {
         match wish {
             Wish::Frame(frame) => self.send(nth, frame),
-            Wish::Message(to, bytes) => self.tell(nth, to, bytes),
+            Wish::Message(to, bytes) => self.tell(nth, to, &bytes),
             Wish::Reply(id, reply) => self.replied(nth, id, reply),
             Wish::Trace(trace) => self.traced(nth, &trace),
         }

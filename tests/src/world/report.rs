@@ -28,25 +28,22 @@ impl World {
 
     /// What is still to be done, for whoever must find out why.
     pub(super) fn unfinished(&self) -> String {
-        let mut list = String::new();
+        let mut lines = Vec::new();
         for place in &self.places {
             let tcbs: Vec<_> = match &place.body {
                 Body::Host(machine) => {
-                    for talk in machine.talks.iter().filter(|talk| !talk.is_over()) {
-                        list += &format!("\n  {}: {talk:?}", place.name);
-                    }
+                    let talks = machine.talks.iter().filter(|talk| !talk.is_over());
+                    lines.extend(talks.map(|talk| format!("{}: {talk:?}", place.name)));
                     machine.stack.tcbs()
                 }
                 Body::Node(member) => {
-                    list += &format!("\n  {}: {:?}", place.name, member.node.status(member.clock(self.now)));
+                    lines.push(format!("{}: {:?}", place.name, member.node.status(member.clock(self.now))));
                     member.node.control_blocks().collect()
                 }
             };
-            for tcb in tcbs {
-                list += &format!("\n  {}: {}", place.name, invariants::describe(tcb));
-            }
+            lines.extend(tcbs.iter().map(|tcb| format!("{}: {}", place.name, invariants::describe(tcb))));
         }
-        list + &self.group.unanswered()
+        format!("\n  {}{}", lines.join("\n  "), self.group.unanswered())
     }
 
     /// What was done.
