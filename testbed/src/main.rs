@@ -181,6 +181,9 @@ fn obstacle() -> Result<Option<String>> {
 fn without_namespaces(arguments: &DemoArguments, why: &str) -> Result<ExitCode> {
     eprintln!("No network namespaces with TAPs here: {why}");
     eprintln!("Running in the simulated world instead: the same nodes, on simulated links and clocks.");
+    if arguments.out.is_some() {
+        eprintln!("There is nothing to capture in it: --out stays empty.");
+    }
     finish(simulated::run(arguments.name.as_deref(), arguments.handoffs, arguments.seed), arguments)
 }
 
