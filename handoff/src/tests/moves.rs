@@ -175,7 +175,10 @@ fn a_connection_that_comes_back_proves_that_it_had_been_taken() {
     assert!(matches!(drain(&mut node)[..], [Action::Install { .. }]));
     node.installed(flow(), b(), Epoch(3));
     let actions = drain(&mut node);
-    assert!(matches!(actions[..], [Action::Given { epoch: Epoch(2), .. }, Action::Send { .. }]), "{actions:?}");
+    assert!(
+        matches!(actions[..], [Action::Given { epoch: Epoch(2), .. }, Action::Send { .. }]),
+        "{actions:?}"
+    );
     assert_eq!(node.under_way(), 0);
 }
 

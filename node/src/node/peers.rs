@@ -46,7 +46,10 @@ impl Peers {
     pub(super) fn new(peers: Vec<Peer>) -> Self {
         let by_address = peers.iter().map(|peer| (peer.care_of, NodeId::of(&peer.name))).collect();
         let state = |peer: Peer| {
-            (NodeId::of(&peer.name), State { peer, up: false, life: None, connections: 0, open: false, path_mtu: None })
+            (
+                NodeId::of(&peer.name),
+                State { peer, up: false, life: None, connections: 0, open: false, path_mtu: None },
+            )
         };
         let states = peers.into_iter().map(state).collect();
         Self { states, by_address, turn: 0, tell_load: None, told_load: None }
