@@ -45,7 +45,10 @@ impl Node {
         let Some(owned) = self.owned.get_mut(&handle) else { return };
         let Some(service) = self.services.get(&owned.flow.local.port()) else { return };
         let Some(session) = &mut owned.session else { return };
-        self.tcp.with(handle, |tcb| service.run(session, event, &mut Stream::new(tcb, now)));
+        self.tcp.with(handle, |tcb| {
+            service.run(session, event, &mut Stream::new(tcb, now));
+            forget_unread(tcb);
+        });
     }
 
     fn closed(&mut self, handle: Handle, flow: &Flow, ending: tcp::Ending, now: Instant) {
@@ -78,5 +81,14 @@ impl Node {
         };
         let mut gone = tcp::Tcb::closed(owned.flow, now);
         service.run(session, Event::Closed(ending), &mut Stream::new(&mut gone, now));
+    }
+}
+
+/// Both sides have finished: what the session has not read by now, it never will. It would keep the connection.
+fn forget_unread(tcb: &mut tcp::Tcb) {
+    if matches!(tcb.state, tcp::State::TimeWait { .. } | tcp::State::Closed(_)) {
+        while tcb.readable() > 0 {
+            tcb.read(usize::MAX);
+        }
     }
 }

@@ -176,6 +176,37 @@ fn a_homebody_stays(welcome: fn(&str) -> bool) {
     assert_eq!(lan.resets(), 0);
 }
 
+/// Finishes at once, and never reads.
+#[derive(Serialize, Deserialize)]
+struct Deaf;
+
+impl Session for Deaf {
+    type Service = ();
+
+    fn open((): &(), _: SocketAddrV6) -> Self {
+        Self
+    }
+
+    fn handle(&mut self, (): &(), _: Event, stream: &mut Stream<'_>) {
+        stream.finish();
+    }
+}
+
+#[test]
+fn a_session_that_never_reads_does_not_keep_its_connection() {
+    let mut lan = Lan::new(|setup| setup.services = vec![Service::new::<Deaf>("deaf", 7, ())]);
+    let client = lan.connect();
+    lan.client.tcp.with(client, |tcb| {
+        tcb.write(Bytes::from_static(b"hello?"));
+        tcb.finish();
+    });
+    lan.run();
+    assert_eq!(lan.nodes["a"].connections()[0].state, "TIME-WAIT");
+    lan.pass(61_000);
+    assert_eq!(lan.owner(), [""; 0]);
+    assert_eq!(lan.resets(), 0);
+}
+
 #[test]
 fn a_handoff_to_a_node_that_falls_silent_before_the_freeze_leaves_everything_as_it_was() {
     let mut lan = Lan::new(|_| {});
