@@ -1,6 +1,6 @@
 //! The services that ship. Each is a [`Session`](crate::Session) whose state moves with its connection.
 //!
-//! What they do with a connection is written against a small trait, [`Pipe`], so that tests can stand in for TCP and
+//! What they do with a connection is written against a small trait, `Pipe`, so that tests can stand in for TCP and
 //! cut the octets wherever they like.
 
 mod discard;
