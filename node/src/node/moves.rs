@@ -55,6 +55,9 @@ impl Node {
 
     /// The connection does not come: its segments go where they went before.
     fn release(&mut self, flow: &Flow, now: Instant) {
+        if !matches!(self.places.get(flow), Some(Place::Arriving(_))) {
+            return;
+        }
         let Some(Place::Arriving(arriving)) = self.places.remove(flow) else { return };
         let route = arriving.before.unwrap_or(Route { to: arriving.from, epoch: arriving.epoch });
         if self.is_contact() || arriving.before.is_some() {

@@ -211,7 +211,7 @@ impl Node {
         match message {
             Message::Owner { flow, epoch, node } => self.owner_told(from, *flow, *epoch, *node, now),
             Message::OwnerSeen { flow, epoch } => self.updates.seen(flow, *epoch),
-            Message::Ended { flow, epoch } => self.forget_place(flow, *epoch),
+            Message::Ended { flow, epoch } => self.connection_over(flow, *epoch),
             Message::Ask { flow } => self.asked(from, *flow),
             Message::NotMine { flow } => self.not_mine(from, flow, now),
             Message::Load { connections, open } => {

@@ -116,6 +116,14 @@ impl Node {
         }
     }
 
+    /// The owner says that a connection is over. It does not come here either, if it was about to.
+    pub(super) fn connection_over(&mut self, flow: &Flow, epoch: Epoch) {
+        if let Some(Place::Arriving(_)) = self.places.get(flow) {
+            self.places.remove(flow);
+        }
+        self.forget_place(flow, epoch);
+    }
+
     /// Forgets where a connection's segments go, if nothing later than `epoch` is known.
     pub(super) fn forget_place(&mut self, flow: &Flow, epoch: Epoch) {
         if matches!(self.places.get(flow), Some(Place::Elsewhere(route)) if route.epoch <= epoch) {

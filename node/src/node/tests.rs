@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use self::lan::{Lan, address, service_address, setup};
 use super::{Node, Placement, Service, SetupError};
 use crate::session::{Event, Session, Stream};
-use crate::{Command, Input, Moved, Reply, Step, Which};
+use crate::{Command, Input, Moved, Output, Reply, Step, Which};
 
 const ONE_MOVED: Reply = Reply::Moved(Moved { moved: 1, failed: Vec::new() });
 
@@ -81,6 +81,55 @@ fn a_node_that_learns_of_a_later_epoch_drops_its_own_without_a_word() {
     }
     lan.run();
     assert_eq!(lan.resets(), 0);
+}
+
+/// What a peer tells the contact node, and what it is told in turn.
+fn told(lan: &mut Lan, from: &str, message: &Message) -> Vec<Message> {
+    let (from, bytes, now) = (NodeId::of(from), message.encode(), lan.now);
+    let contact = lan.nodes.get_mut("a").unwrap();
+    contact.handle(Input::Peer { from, bytes }, now);
+    let mut answers = Vec::new();
+    loop {
+        match contact.poll(now) {
+            Output::Peer { to, bytes } if to == from => answers.push(Message::decode(&bytes).unwrap()),
+            Output::WaitUntil(_) => return answers,
+            _ => {}
+        }
+    }
+}
+
+fn some_flow() -> Flow {
+    Flow {
+        local: SocketAddrV6::new(service_address(), 7, 0, 0),
+        remote: SocketAddrV6::new(address(50).address, 40_000, 0, 0),
+    }
+}
+
+#[test]
+fn the_contact_node_forgets_a_connection_that_ends_while_it_is_about_to_come() {
+    let mut lan = Lan::new(|_| {});
+    let flow = some_flow();
+    let relayed = |lan: &Lan| lan.nodes["a"].status(lan.now).relayed;
+    told(&mut lan, "b", &Message::Owner { flow, epoch: Epoch(2), node: NodeId::of("b") });
+    let prepare = Message::Prepare { flow, epoch: Epoch(3), service: "echo".to_owned() };
+    assert_eq!(told(&mut lan, "b", &prepare), [Message::Ready { flow, epoch: Epoch(3) }]);
+    assert_eq!(relayed(&lan), 1);
+    told(&mut lan, "b", &Message::Ended { flow, epoch: Epoch(2) });
+    told(&mut lan, "b", &Message::Abort { flow, epoch: Epoch(3) });
+    assert_eq!(relayed(&lan), 0);
+}
+
+#[test]
+fn the_contact_node_makes_sure_of_an_owner_that_another_node_names() {
+    let mut lan = Lan::new(|_| {});
+    let flow = some_flow();
+    let contact = lan.nodes.get_mut("a").unwrap();
+    // It hears that from a forwarder, which does not know that the connection is over.
+    let bytes = Message::Owner { flow, epoch: Epoch(2), node: NodeId::of("c") }.encode();
+    contact.handle(Input::Peer { from: NodeId::of("b"), bytes }, lan.now);
+    assert_eq!(contact.status(lan.now).relayed, 1);
+    lan.run();
+    assert_eq!(lan.nodes["a"].status(lan.now).relayed, 0, "c denied it");
 }
 
 #[test]

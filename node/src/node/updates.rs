@@ -101,5 +101,9 @@ impl Node {
         }
         self.note_owner(flow, node, epoch);
         self.asks.answered(&flow);
+        if from != node && self.is_contact() {
+            // Who still forwards does not know when the connection ends. The owner says so if it has.
+            self.tell(node, &Message::Ask { flow });
+        }
     }
 }
