@@ -11,7 +11,7 @@ use crate::channel::Manner;
 use crate::foreign::{Foreign, Manners};
 use crate::link::Quality;
 use crate::rng::{PerMille, Rng};
-use crate::serve::{DISCARD, ECHO, EXCHANGE, Order};
+use crate::serve::{DISCARD, ECHO, EXCHANGE, HTTP, Order};
 use crate::stack::{Plain, Stack};
 use crate::talk::{Script, Task};
 use crate::world::Attachment;
@@ -34,6 +34,8 @@ pub struct Wants {
     pub at_least: u64,
     /// The longest way through a link.
     pub delay: Duration,
+    /// The sizes of the files called `0`, `1`, … that a service of files has. Empty: there is none.
+    pub files: &'static [u64],
 }
 
 impl Default for Wants {
@@ -46,6 +48,7 @@ impl Default for Wants {
             octets: 1 << 20,
             at_least: 1,
             delay: Duration::from_millis(100),
+            files: &[],
         }
     }
 }
@@ -145,7 +148,7 @@ pub fn attachment(rng: &mut Rng, name: &str, wants: &Wants, mtu: u16, tap: bool)
 
 /// What a client does. It begins within two seconds from `after` on.
 pub fn script(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instant) -> Script {
-    let (port, task) = task(rng, wants);
+    let (port, task, key) = task(rng, wants);
     let slow = |rng: &mut Rng, most| {
         if wants.slow && rng.chance(500) { rng.millis(1..=most) } else { Duration::ZERO }
     };
@@ -153,7 +156,7 @@ pub fn script(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instant) ->
         start: after + rng.millis(0..=2_000),
         server: core::net::SocketAddrV6::new(server, port, 0, 0),
         task,
-        key: rng.any(),
+        key,
         write_size: usize::try_from(rng.scaled(500..=100_000)).unwrap_or(usize::MAX),
         read_size: usize::try_from(rng.scaled(500..=100_000)).unwrap_or(usize::MAX),
         write_pause: slow(rng, 10),
@@ -164,14 +167,20 @@ pub fn script(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instant) ->
     }
 }
 
-fn task(rng: &mut Rng, wants: &Wants) -> (u16, Task) {
+/// A port, what is wanted there, and the key of its streams.
+fn task(rng: &mut Rng, wants: &Wants) -> (u16, Task, u64) {
+    if !wants.files.is_empty() && rng.chance(700) {
+        let file = rng.index(wants.files.len());
+        return (HTTP, Task::Get(wants.files[file]), file as u64);
+    }
     let octets = |rng: &mut Rng| if rng.chance(100) { 0 } else { rng.scaled(wants.at_least..=wants.octets) };
     let order = rng.pick(&[Order::ClientFirst, Order::ServerFirst, Order::Together]);
-    match rng.index(6) {
+    let (port, task) = match rng.index(6) {
         0 => (ECHO, Task::Echo(octets(rng))),
         1 => (DISCARD, Task::Discard(octets(rng))),
         _ => (EXCHANGE, Task::Exchange { up: octets(rng), down: octets(rng), order }),
-    }
+    };
+    (port, task, rng.any())
 }
 
 /// A number that is known to be small.

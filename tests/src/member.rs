@@ -8,6 +8,33 @@ use ferry_handoff::{Incarnation, NodeId};
 use ferry_node::{Command, Input, Node, Output, Reply, Trace};
 use ferry_stack::{Frame, Instant};
 
+const MILLION: i32 = 1_000_000;
+
+/// A clock that began anywhere and runs as it likes.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// What it shows when the world begins.
+    pub ahead: Duration,
+    /// Millionths by which it runs fast; slow, if negative.
+    pub drift: i32,
+}
+
+impl Clock {
+    /// What it shows then.
+    pub fn at(&self, now: Instant) -> Instant {
+        let shown = i128::from(now.nanos()) * i128::from(MILLION + self.drift) / i128::from(MILLION);
+        Instant::from_nanos(u64::try_from(shown).unwrap_or(u64::MAX)) + self.ahead
+    }
+
+    /// When it will show that; never too early.
+    pub fn when(&self, shown: Instant) -> Instant {
+        let ahead = i128::try_from(self.ahead.as_nanos()).unwrap_or(i128::MAX);
+        let passed = (i128::from(shown.nanos()) - ahead).max(0) * i128::from(MILLION);
+        let rate = i128::from(MILLION + self.drift);
+        Instant::from_nanos(u64::try_from((passed + rate - 1) / rate).unwrap_or(u64::MAX))
+    }
+}
+
 /// A node, its clock, and what it wants done.
 #[derive(Debug)]
 pub struct Member {
@@ -15,8 +42,7 @@ pub struct Member {
     pub node: Node,
     /// Its name.
     pub name: String,
-    /// What its clock shows when the world begins.
-    ahead: Duration,
+    clock: Clock,
     /// When it wants to be woken, by the world's clock.
     deadline: Option<Instant>,
 }
@@ -35,9 +61,9 @@ pub enum Wish {
 }
 
 impl Member {
-    /// A node whose clock showed `ahead` when the world began.
-    pub fn new(node: Node, name: &str, ahead: Duration) -> Self {
-        Self { node, name: name.to_owned(), ahead, deadline: None }
+    /// A node with its clock.
+    pub fn new(node: Node, name: &str, clock: Clock) -> Self {
+        Self { node, name: name.to_owned(), clock, deadline: None }
     }
 
     /// Its identity.
@@ -47,7 +73,7 @@ impl Member {
 
     /// What its clock shows.
     pub fn clock(&self, now: Instant) -> Instant {
-        now + self.ahead
+        self.clock.at(now)
     }
 
     /// Takes a frame.
@@ -101,9 +127,7 @@ impl Member {
                 Output::Reply { id, reply } => Wish::Reply(id, reply),
                 Output::Trace(trace) => Wish::Trace(trace),
                 Output::WaitUntil(deadline) => {
-                    let ahead = u64::try_from(self.ahead.as_nanos()).unwrap_or(u64::MAX);
-                    let back = |at: Instant| Instant::from_nanos(at.nanos().saturating_sub(ahead));
-                    self.deadline = deadline.map(back);
+                    self.deadline = deadline.map(|at| self.clock.when(at));
                     return wishes;
                 }
             });
@@ -113,5 +137,24 @@ impl Member {
     /// When it wants to be woken, by the world's clock.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_goes_off_when_the_clock_shows_its_time_and_not_earlier() {
+        for (ahead, drift) in [(0, 0), (5, 200), (1 << 40, -200), (17, 100_000)] {
+            let clock = Clock { ahead: Duration::from_nanos(ahead), drift };
+            for passed in [0, 1, 999, 1_000_000, 3_600_000_000_000] {
+                let at = Instant::from_nanos(ahead + passed);
+                let woken = clock.when(at);
+                assert!(clock.at(woken) >= at, "{ahead} {drift} {passed}");
+                let before = Instant::from_nanos(woken.nanos().saturating_sub(2));
+                assert!(passed < 2 || clock.at(before) < at, "{ahead} {drift} {passed}");
+            }
+        }
     }
 }

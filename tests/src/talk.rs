@@ -18,6 +18,8 @@ pub enum Task {
     Echo(u64),
     /// Sends octets.
     Discard(u64),
+    /// Asks a service of files for the file called as the script's key, of so many octets.
+    Get(u64),
     /// Sends octets and wants others.
     Exchange {
         /// To be sent.
@@ -81,6 +83,8 @@ pub struct Talk {
     /// Octets read.
     pub received: u64,
     request: Bytes,
+    /// What came before the octets that are asked for, as far as it has come.
+    head: Vec<u8>,
     finished: bool,
     idled: bool,
     ended: bool,
@@ -93,7 +97,10 @@ impl Talk {
     pub fn new(script: Script) -> Self {
         let request = match script.task {
             Task::Exchange { up, down, order } => Request { key: script.key, up, down, order }.to_bytes(),
-            _ => Bytes::new(),
+            Task::Get(_) => {
+                format!("GET /{} HTTP/1.1\r\nHost: ferry\r\nConnection: close\r\n\r\n", script.key).into()
+            }
+            Task::Echo(_) | Task::Discard(_) => Bytes::new(),
         };
         let (next_write, next_read) = (script.start, script.start + script.deaf);
         let (connection, outcome) = (None, None);
@@ -104,6 +111,7 @@ impl Talk {
             sent: 0,
             received: 0,
             request,
+            head: Vec::new(),
             finished: false,
             idled: false,
             ended: false,
@@ -116,6 +124,7 @@ impl Talk {
     pub fn to_send(&self) -> u64 {
         match self.script.task {
             Task::Echo(octets) | Task::Discard(octets) => octets,
+            Task::Get(_) => self.request.len() as u64,
             Task::Exchange { up, .. } => Request::LEN as u64 + up,
         }
     }
@@ -123,7 +132,7 @@ impl Talk {
     /// Octets to be received in all.
     pub fn to_receive(&self) -> u64 {
         match self.script.task {
-            Task::Echo(octets) => octets,
+            Task::Echo(octets) | Task::Get(octets) => octets,
             Task::Discard(_) => 0,
             Task::Exchange { up, down, order } => Request { key: 0, up, down, order }.answer_len(),
         }
@@ -179,6 +188,7 @@ impl Talk {
             if octets.is_empty() {
                 break;
             }
+            let octets = self.without_head(octets);
             self.check(&octets);
             self.received += octets.len() as u64;
             self.next_read = now + self.script.read_pause;
@@ -187,6 +197,21 @@ impl Talk {
             self.ended = true;
             assert_eq!(self.received, self.to_receive(), "octets received before the end: {self:?}");
         }
+    }
+
+    /// Takes off the head of an HTTP response, and checks it.
+    fn without_head(&mut self, mut octets: Bytes) -> Bytes {
+        const END: &[u8] = b"\r\n\r\n";
+        let Task::Get(len) = self.script.task else { return octets };
+        while !self.head.ends_with(END) && !octets.is_empty() {
+            self.head.extend_from_slice(&octets.split_to(1));
+            if self.head.ends_with(END) {
+                let head = String::from_utf8_lossy(&self.head).to_lowercase();
+                let length = format!("content-length: {len}\r\n");
+                assert!(head.starts_with("http/1.1 200 ") && head.contains(&length), "{head}: {self:?}");
+            }
+        }
+        octets
     }
 
     /// The stream oracle.

@@ -1,12 +1,15 @@
 //! The group of nodes that ships, with clients and a network, in the simulated world.
 
 use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use ferry_node::Placement;
 use ferry_stack::Instant;
 use ferry_stack::tcp::Config;
 use ferry_tests::draw::{self, Kind, Wants};
 use ferry_tests::machine::Machine;
+use ferry_tests::pattern;
 use ferry_tests::rng::Rng;
 use ferry_tests::seeds::{self, Tally};
 use ferry_tests::talk::Talk;
@@ -27,6 +30,7 @@ struct Plan {
     flaps: u64,
     drain: bool,
     keep_alive: bool,
+    nodes: core::ops::RangeInclusive<u64>,
 }
 
 fn plan(wants: Wants) -> Plan {
@@ -42,6 +46,7 @@ fn plan(wants: Wants) -> Plan {
         flaps: 0,
         drain: false,
         keep_alive: false,
+        nodes: 2..=4,
     }
 }
 
@@ -58,7 +63,11 @@ fn play(plan: &Plan, seed: u64, log: bool) -> Tally {
     }
     world.mend_at(mended);
     world.run(Duration::from_secs(1000));
-    world.tally()
+    let tally = world.tally();
+    if !plan.wants.aborts && tally.hung == 0 {
+        world.everything_is_forgotten_in_the_end();
+    }
+    tally
 }
 
 fn operation(rng: &mut Rng, plan: &Plan, mended: Instant) -> Operation {
@@ -71,7 +80,7 @@ fn operation(rng: &mut Rng, plan: &Plan, mended: Instant) -> Operation {
 }
 
 fn group(rng: &mut Rng, plan: &Plan, mtu: u16) -> GroupPlan {
-    let nodes = rng.within(2..=4);
+    let nodes = rng.within(plan.nodes.clone());
     let attachments = (0..nodes).map(|_| {
         let tap = rng.chance(500);
         let attachment = draw::attachment(rng, "", &plan.wants, mtu, tap);
@@ -89,8 +98,23 @@ fn group(rng: &mut Rng, plan: &Plan, mtu: u16) -> GroupPlan {
         tcp: Config { keep_alive, ..tcp },
         reluctance: plan.reluctance,
         manner: draw::manner(rng, plan.peer_faults),
-        www: None,
+        www: (!plan.wants.files.is_empty()).then(|| www(plan.wants.files)),
     }
+}
+
+/// A folder with files of these sizes, made once.
+fn www(files: &[u64]) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let folder = std::env::temp_dir().join(format!("ferry-world-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, size) in files.iter().enumerate() {
+            let octets = pattern::octets(name as u64, 0, usize::try_from(*size).unwrap());
+            std::fs::write(folder.join(name.to_string()), octets).unwrap();
+        }
+        folder
+    };
+    FOLDER.get_or_init(make).clone()
 }
 
 fn keep_alive(rng: &mut Rng) -> ferry_stack::tcp::KeepAlive {
@@ -219,4 +243,32 @@ fn clients_may_give_up_while_their_connection_crosses() {
     let wants = Wants { aborts: true, faults: true, octets: 100_000, ..Wants::default() };
     let plan = Plan { talks: 6, peer_faults: true, ..plan(wants) };
     scenario("clients_may_give_up_while_their_connection_crosses", 150, &plan);
+}
+
+#[test]
+fn long_downloads_cross() {
+    let wants = Wants { at_least: 500_000, octets: 6 << 20, ..Wants::default() };
+    // The foreign client repairs one loss in each timeout.
+    scenario("long_downloads_cross", 40, &Plan { foreign: 0, ..plan(wants) });
+}
+
+#[test]
+fn connections_go_back_and_forth() {
+    let wants = Wants { octets: 300_000, ..Wants::default() };
+    let operation = Operation { every: Some(1..=20), ..Operation::default() };
+    scenario("connections_go_back_and_forth", 100, &Plan { operation, nodes: 2..=2, ..plan(wants) });
+}
+
+#[test]
+fn connections_go_round_and_round() {
+    let wants = Wants { octets: 300_000, ..Wants::default() };
+    let operation = Operation { every: Some(10..=50), in_turn: true, ..Operation::default() };
+    scenario("connections_go_round_and_round", 100, &Plan { operation, nodes: 3..=6, ..plan(wants) });
+}
+
+#[test]
+fn downloads_of_files_cross() {
+    let files = &[0, 1, 1000, 65_536, 300_000, 1_500_000];
+    let wants = Wants { files, octets: 50_000, faults: true, ..Wants::default() };
+    scenario("downloads_of_files_cross", 100, &plan(wants));
 }

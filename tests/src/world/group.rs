@@ -16,7 +16,7 @@ use ferry_stack::tcp::Config;
 use super::agenda::Event;
 use super::{Attachment, Body, World};
 use crate::channel::{Channel, Manner};
-use crate::member::Member;
+use crate::member::{Clock, Member};
 use crate::owners::{Client, Owners};
 use crate::rng::{PerMille, Rng};
 use crate::serve::{DISCARD, ECHO, EXCHANGE, HTTP};
@@ -104,6 +104,11 @@ impl Group {
         self.channels.values().map(|channel| channel.faults).sum()
     }
 
+    /// Whether a link between two nodes ever broke.
+    pub(super) fn parted(&self) -> bool {
+        self.channels.values().any(|channel| channel.life > 0)
+    }
+
     pub(super) fn unanswered(&self) -> String {
         if self.asked.is_empty() {
             String::new()
@@ -171,10 +176,12 @@ impl World {
             peers,
             services: services(plan, &mut self.rng),
         };
-        // Clocks begin anywhere: some have just started, some have run for a month.
+        // Some have just started, some have run for a month.
         let ahead = Duration::from_millis(self.rng.scaled(0..=1 << 32));
-        let node = Node::new(setup, self.now + ahead).expect("the plan makes sense");
-        let member = Member::new(node, &attachment.name, ahead);
+        let drift = i32::try_from(self.rng.within(0..=400)).unwrap_or_default() - 200;
+        let clock = Clock { ahead, drift };
+        let node = Node::new(setup, clock.at(self.now)).expect("the plan makes sense");
+        let member = Member::new(node, &attachment.name, clock);
         let home = if nth == 0 { vec![HOME_ROUTER] } else { Vec::new() };
         self.attach_body(Body::Node(Box::new(member)), Sender::Ours, attachment, home);
         self.group.members.push(place);

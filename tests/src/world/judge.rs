@@ -1,10 +1,14 @@
 //! What must hold after every event.
 
 use core::net::SocketAddrV6;
+use core::time::Duration;
 
 use super::{Body, World};
 use crate::invariants;
 use crate::watch::Sender;
+
+/// Longer than TIME-WAIT and than a node remembers a handoff.
+const A_LONG_TIME: Duration = Duration::from_mins(8);
 
 impl World {
     /// Checks all that concerns a machine to which something has just happened.
@@ -57,6 +61,19 @@ impl World {
                 back.as_ref() == Ok(&snapshot),
                 "a snapshot is read back as it was written: {snapshot:?}"
             );
+        }
+    }
+
+    /// Lets enough time pass for TIME-WAIT and for every memory of handoffs, and panics if a node still holds
+    /// anything. If messages between nodes were lost, the contact node may not have heard that a connection is over.
+    pub fn everything_is_forgotten_in_the_end(&mut self) {
+        let reliable = self.group.faults() == 0 && !self.group.parted();
+        self.run_for(A_LONG_TIME);
+        for place in &self.places {
+            let Body::Node(member) = &place.body else { continue };
+            let status = member.node.status(member.clock(self.now));
+            let relayed = if status.contact && !reliable { 0 } else { status.relayed };
+            assert!((status.connections, relayed, status.moving) == (0, 0, 0), "everything is forgotten in the end: {status:?}{}", self.unfinished());
         }
     }
 
