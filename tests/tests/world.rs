@@ -1,5 +1,7 @@
 //! The group of nodes that ships, with clients and a network, in the simulated world.
 
+#![allow(clippy::unwrap_used, reason = "a folder that cannot be made fails the test")]
+
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::OnceLock;

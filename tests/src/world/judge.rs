@@ -73,7 +73,11 @@ impl World {
             let Body::Node(member) = &place.body else { continue };
             let status = member.node.status(member.clock(self.now));
             let relayed = if status.contact && !reliable { 0 } else { status.relayed };
-            assert!((status.connections, relayed, status.moving) == (0, 0, 0), "everything is forgotten in the end: {status:?}{}", self.unfinished());
+            assert!(
+                (status.connections, relayed, status.moving) == (0, 0, 0),
+                "everything is forgotten in the end: {status:?}{}",
+                self.unfinished()
+            );
         }
     }
 
