@@ -214,3 +214,56 @@ impl Wires {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wires(profile: Profile) -> Wires {
+        let null = || File::open("/dev/null").expect("a device that every machine has");
+        Wires {
+            taps: [null(), null()],
+            lanes: [Lane::default(), Lane::default()],
+            random: fastrand::Rng::with_seed(profile.seed),
+            spare: Vec::new(),
+            profile,
+            counters: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn frames_follow_each_other_at_the_rate_of_the_link() {
+        let mut wires = wires(Profile { rate_mbit: 100, delay_us: 1000, ..Profile::default() });
+        for _ in 0..3 {
+            wires.admit(0, vec![0; 1250], 0);
+        }
+        // 1 250 octets take 100 µs at 100 Mbit/s.
+        let due: Vec<_> = wires.lanes[0].frames.iter().map(|(due, _)| *due).collect();
+        assert_eq!(due, [1_100_000, 1_200_000, 1_300_000]);
+        assert!(wires.lanes[1].frames.is_empty());
+    }
+
+    #[test]
+    fn a_frame_that_finds_the_queue_full_is_dropped() {
+        let mut wires = wires(Profile { rate_mbit: 100, queue_bytes: 2500, ..Profile::default() });
+        for _ in 0..5 {
+            wires.admit(0, vec![0; 1250], 0);
+        }
+        assert_eq!(wires.lanes[0].frames.len(), 3, "one on the wire and two that wait");
+        assert_eq!(wires.counters.overflowed.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn the_same_seed_loses_the_same_frames() {
+        let survivors = |seed| {
+            let mut wires = wires(Profile { loss: 0.1, seed, queue_bytes: u64::MAX, ..Profile::default() });
+            for nth in 0..1000_u32 {
+                wires.admit(0, nth.to_be_bytes().to_vec(), 0);
+            }
+            wires.lanes[0].frames.iter().map(|(_, frame)| frame.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(survivors(7), survivors(7));
+        assert_ne!(survivors(7), survivors(8));
+        assert!((850..950).contains(&survivors(7).len()));
+    }
+}

@@ -92,3 +92,42 @@ fn pad(body: &mut Vec<u8>, value: &[u8]) {
     body.extend(value);
     body.resize(body.len().next_multiple_of(4), 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(octets: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(octets[at..at + 4].try_into().expect("four octets"))
+    }
+
+    /// The type and the body of each block, as any reader finds them.
+    fn blocks(mut file: &[u8]) -> Vec<(u32, &[u8])> {
+        let mut blocks = Vec::new();
+        while !file.is_empty() {
+            let length = word(file, 4) as usize;
+            assert_eq!(length % 4, 0);
+            assert_eq!(word(file, length - 4) as usize, length, "the length stands at both ends");
+            blocks.push((word(file, 0), &file[8..length - 4]));
+            file = &file[length..];
+        }
+        blocks
+    }
+
+    #[test]
+    fn a_reader_finds_every_frame_with_its_time_and_its_octets() {
+        let mut file = Vec::new();
+        let mut writer = Writer::new(&mut file, &["eth0", "ferry0"], 160).expect("memory");
+        let at_ns = 0x0000_0001_0000_0002;
+        let packet = Packet { interface: 1, at_ns, length: 1514, outgoing: true, octets: &[1, 2, 3, 4, 5] };
+        writer.write(packet).expect("memory");
+        writer.finish().expect("memory");
+        let blocks = blocks(&file);
+        let kinds: Vec<_> = blocks.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [SECTION, INTERFACE, INTERFACE, ENHANCED_PACKET]);
+        let body = blocks[3].1;
+        let words: Vec<_> = (0..5).map(|nth| word(body, nth * 4)).collect();
+        assert_eq!(words, [1, 1, 2, 5, 1514], "interface, time, captured, length");
+        assert_eq!(body[20..28], [1, 2, 3, 4, 5, 0, 0, 0], "padded to four");
+    }
+}
