@@ -6,6 +6,7 @@ use ferry_stack::tcp::{State, Tcb};
 /// Every sentence, one after the other. The error is the first that does not hold.
 pub fn hold(tcb: &Tcb, now: Instant) -> Result<(), String> {
     the_control_block_is_sound(tcb)?;
+    a_connection_that_goes_nowhere_is_what_it_was(tcb, now)?;
     what_waits_for_something_has_a_deadline(tcb)?;
     a_thawed_connection_is_the_frozen_one(tcb, now)
 }
@@ -33,7 +34,29 @@ fn what_waits_for_something_has_a_deadline(tcb: &Tcb) -> Result<(), String> {
     Ok(())
 }
 
-/// `import(export(c)) == c`, in every state.
+/// `import(export(c)) == c`, in every state: on the same clock, nothing but the start of the timestamp clock changes.
+fn a_connection_that_goes_nowhere_is_what_it_was(tcb: &Tcb, now: Instant) -> Result<(), String> {
+    if tcb.deadline().is_some_and(|at| at < now) {
+        // What is overdue is due now.
+        return Ok(());
+    }
+    let mut expected = tcb.clone();
+    if let Some(timestamps) = &mut expected.timestamps {
+        (timestamps.value, timestamps.at) = (timestamps.value_at(now), now);
+    }
+    let back = tcb.clone().freeze(now).thaw(now);
+    if back == expected {
+        return Ok(());
+    }
+    // Which of many fields it is would be hard to see in two long lines.
+    let (back, expected) = (format!("{back:#?}"), format!("{expected:#?}"));
+    let lines = back.lines().zip(expected.lines()).filter(|(is, was)| is != was);
+    let changed: Vec<_> =
+        lines.map(|(is, was)| format!("{} was {}", is.trim(), was.trim())).take(5).collect();
+    Err(format!("a connection that goes nowhere is what it was ({})", changed.join("; ")))
+}
+
+/// What travels is octets.
 fn a_thawed_connection_is_the_frozen_one(tcb: &Tcb, now: Instant) -> Result<(), String> {
     if is_heavy(tcb) {
         return Ok(());

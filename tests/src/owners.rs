@@ -9,13 +9,16 @@ use ferry_node::Connection;
 pub type Client = (SocketAddrV6, u16);
 
 /// Who owns which connection.
+///
+/// A handshake that is under way is nobody's yet: if a SYN is sent again and goes to another node than before, because
+/// that one is out of reach, two nodes answer it, and the client decides by the answer that it acknowledges.
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
-    /// Of each connection: its owner, if it has one now.
+    /// Of each established connection: its owner, if it has one now.
     present: BTreeMap<Client, usize>,
     /// Of each connection that was ever owned: the last owner and epoch.
     last: BTreeMap<Client, (usize, u32)>,
-    /// Of each node: what it owns.
+    /// Of each node: what it owns, handshakes included.
     of: BTreeMap<usize, BTreeSet<Client>>,
 }
 
@@ -24,9 +27,11 @@ impl Owners {
     pub fn own(&mut self, node: usize, connections: &[Connection]) -> Result<(), String> {
         let owned: BTreeSet<Client> = connections.iter().map(key).collect();
         for gone in self.of.entry(node).or_default().difference(&owned) {
-            self.present.remove(gone);
+            if self.present.get(gone) == Some(&node) {
+                self.present.remove(gone);
+            }
         }
-        for connection in connections {
+        for connection in connections.iter().filter(|connection| connection.state != "SYN-RECEIVED") {
             self.own_one(node, connection)?;
         }
         self.of.insert(node, owned);
@@ -48,9 +53,9 @@ impl Owners {
         }
     }
 
-    /// Every connection that is owned, with its owner.
+    /// Every connection that is owned, with its owner, handshakes included.
     pub fn all(&self) -> impl Iterator<Item = (Client, usize)> {
-        self.present.iter().map(|(client, node)| (*client, *node))
+        self.of.iter().flat_map(|(node, owned)| owned.iter().map(|client| (*client, *node)))
     }
 
     /// What a node owns.

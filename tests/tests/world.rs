@@ -1,7 +1,5 @@
 //! The group of nodes that ships, with clients and a network, in the simulated world.
 
-#![allow(clippy::unwrap_used, reason = "a folder that cannot be made fails the test")]
-
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -53,6 +51,15 @@ fn plan(wants: Wants) -> Plan {
 }
 
 fn play(plan: &Plan, seed: u64, log: bool) -> Tally {
+    let (mut world, _) = run(plan, seed, log);
+    let tally = world.tally();
+    if !plan.wants.aborts && tally.hung == 0 {
+        world.everything_is_forgotten_in_the_end();
+    }
+    tally
+}
+
+fn run(plan: &Plan, seed: u64, log: bool) -> (World, Placement) {
     let mut world = World::new(seed, log);
     let mut rng = world.rng.fork();
     let mtu = rng.pick(&[1320, 1500, 1500, 1500, 4000, 9000]);
@@ -65,11 +72,7 @@ fn play(plan: &Plan, seed: u64, log: bool) -> Tally {
     }
     world.mend_at(mended);
     world.run(Duration::from_secs(1000));
-    let tally = world.tally();
-    if !plan.wants.aborts && tally.hung == 0 {
-        world.everything_is_forgotten_in_the_end();
-    }
-    tally
+    (world, group.placement)
 }
 
 fn operation(rng: &mut Rng, plan: &Plan, mended: Instant) -> Operation {
@@ -109,10 +112,10 @@ fn www(files: &[u64]) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let make = || {
         let folder = std::env::temp_dir().join(format!("ferry-world-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
         for (name, size) in files.iter().enumerate() {
-            let octets = pattern::octets(name as u64, 0, usize::try_from(*size).unwrap());
-            std::fs::write(folder.join(name.to_string()), octets).unwrap();
+            let octets = pattern::octets(name as u64, 0, usize::try_from(*size).unwrap_or(usize::MAX));
+            std::fs::write(folder.join(name.to_string()), octets).expect("a file can be written");
         }
         folder
     };
@@ -258,7 +261,7 @@ fn long_downloads_cross() {
 fn connections_go_back_and_forth() {
     let wants = Wants { octets: 300_000, ..Wants::default() };
     let operation = Operation { every: Some(1..=20), ..Operation::default() };
-    scenario("connections_go_back_and_forth", 100, &Plan { operation, nodes: 2..=2, ..plan(wants) });
+    scenario("connections_go_back_and_forth", 60, &Plan { operation, nodes: 2..=2, ..plan(wants) });
 }
 
 #[test]
@@ -273,4 +276,21 @@ fn downloads_of_files_cross() {
     let files = &[0, 1, 1000, 65_536, 300_000, 1_500_000];
     let wants = Wants { files, octets: 50_000, faults: true, ..Wants::default() };
     scenario("downloads_of_files_cross", 100, &plan(wants));
+}
+
+#[test]
+fn new_connections_are_placed_in_turn() {
+    let wants = Wants { octets: 20_000, delay: Duration::from_millis(20), ..Wants::default() };
+    let placements = vec![Placement::RoundRobin, Placement::LeastConnections];
+    let plan = Plan { clients: 8, operation: Operation::default(), placements, ..plan(wants) };
+    let name = "new_connections_are_placed_in_turn";
+    let tally = seeds::run("world", name, 50, |seed, log| {
+        let (world, placement) = run(&plan, seed, log);
+        let accepted: Vec<_> = world.statuses().iter().map(|status| status.counters.accepted).collect();
+        let (least, most) = (accepted.iter().min().unwrap(), accepted.iter().max().unwrap());
+        assert_eq!(accepted.iter().sum::<u64>(), world.tally().connections, "{accepted:?}");
+        assert!(placement != Placement::RoundRobin || most - least <= 1, "{accepted:?}");
+        world.tally()
+    });
+    assert!(tally.connections > 200 || seeds::replaying());
 }

@@ -67,8 +67,8 @@ impl World {
     /// Lets enough time pass for TIME-WAIT and for every memory of handoffs, and panics if a node still holds
     /// anything. If messages between nodes were lost, the contact node may not have heard that a connection is over.
     pub fn everything_is_forgotten_in_the_end(&mut self) {
-        let reliable = self.group.faults() == 0 && !self.group.parted();
         self.run_for(A_LONG_TIME);
+        let reliable = self.group.faults() == 0 && !self.group.parted();
         for place in &self.places {
             let Body::Node(member) = &place.body else { continue };
             let status = member.node.status(member.clock(self.now));

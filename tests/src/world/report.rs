@@ -1,5 +1,6 @@
 //! What a world tells about itself.
 
+use ferry_node::Status;
 use ferry_stack::Frame;
 
 use super::{Body, World};
@@ -44,6 +45,15 @@ impl World {
             lines.extend(tcbs.iter().map(|tcb| format!("{}: {}", place.name, invariants::describe(tcb))));
         }
         format!("\n  {}{}", lines.join("\n  "), self.group.unanswered())
+    }
+
+    /// How the nodes are.
+    pub fn statuses(&self) -> Vec<Status> {
+        let nodes = self.places.iter().filter_map(|place| match &place.body {
+            Body::Node(member) => Some(member.node.status(member.clock(self.now))),
+            Body::Host(_) => None,
+        });
+        nodes.collect()
     }
 
     /// What was done.

@@ -1,0 +1,162 @@
+//! How much passes, and how long the silences are: an engine that is right but slow fails here.
+
+use core::net::{Ipv6Addr, SocketAddrV6};
+use core::time::Duration;
+
+use ferry_node::Placement;
+use ferry_stack::Instant;
+use ferry_stack::tcp::{Config, cc};
+use ferry_tests::channel::Manner;
+use ferry_tests::link::Quality;
+use ferry_tests::machine::Machine;
+use ferry_tests::serve::{EXCHANGE, Order};
+use ferry_tests::silence::percentile;
+use ferry_tests::stack::Plain;
+use ferry_tests::talk::{Script, Talk, Task};
+use ferry_tests::watch::Sender;
+use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, World};
+
+const MIB: u64 = 1 << 20;
+const START: Instant = Instant::from_millis(200);
+
+/// A path: its bottleneck in octets a second, one way, and the losses of what comes down.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    rate: u64,
+    delay: Duration,
+    loss: u16,
+}
+
+fn attachment(name: &str, path: Path) -> Attachment {
+    let product = path.rate * 2 * u64::from(path.delay.subsec_millis()) / 1000;
+    let up = Quality {
+        delay: path.delay / 2,
+        octets_per_second: Some(path.rate),
+        queue: product.max(64 << 10),
+        ..Quality::default()
+    };
+    let down = Quality { loss: path.loss, ..up.clone() };
+    Attachment { name: name.to_owned(), up, down, mtu: 1500, path_mtu: 1500, tap: false }
+}
+
+fn near(name: &str) -> Attachment {
+    let (up, down) = (Quality::default(), Quality::default());
+    Attachment { name: name.to_owned(), up, down, mtu: 1500, path_mtu: 1500, tap: true }
+}
+
+fn client(world: &mut World, path: Path, server: Ipv6Addr, octets: u64) {
+    let config = Config { receive_buffer: 8 << 20, ..Config::default() };
+    let stack = Plain::new(world.next_interface(1500), config, [1; 32], false);
+    let mut machine = Machine::new(Box::new(stack));
+    machine.talks.push(Talk::new(Script {
+        start: START,
+        server: SocketAddrV6::new(server, EXCHANGE, 0, 0),
+        task: Task::Exchange { up: 0, down: octets, order: Order::ServerFirst },
+        key: 1,
+        write_size: 1 << 20,
+        read_size: 1 << 20,
+        write_pause: Duration::ZERO,
+        read_pause: Duration::ZERO,
+        deaf: Duration::ZERO,
+        idle: Duration::ZERO,
+        abort_after: None,
+    }));
+    world.attach(machine, Sender::Ours, attachment("client", path));
+}
+
+/// The share of the path's rate that a download from a plain host gets.
+fn share(path: Path, congestion: cc::Kind, octets: u64) -> f64 {
+    let mut world = World::new(1, false);
+    let config = Config { congestion, send_buffer: 8 << 20, ..Config::default() };
+    let stack = Plain::new(world.next_interface(1500), config, [2; 32], true);
+    let mut server = Machine::new(Box::new(stack));
+    server.stack.listen(EXCHANGE);
+    let server = world.attach(server, Sender::Ours, near("server"));
+    client(&mut world, path, World::address_of(server), octets);
+    world.run(Duration::from_hours(1));
+    rate(&world, octets) / float(path.rate)
+}
+
+fn rate(world: &World, octets: u64) -> f64 {
+    float(octets) / START.since(world.now).as_secs_f64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of this size are exact")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+#[test]
+fn a_download_fills_a_clean_path() {
+    for congestion in [cc::Kind::NewReno, cc::Kind::Cubic] {
+        for (rate, millis, octets) in [
+            (100_000, 5, MIB),
+            (1_000_000, 20, 8 * MIB),
+            (10_000_000, 20, 32 * MIB),
+            (2_000_000, 150, 32 * MIB),
+        ] {
+            let path = Path { rate, delay: Duration::from_millis(millis), loss: 0 };
+            let share = share(path, congestion, octets);
+            println!("{congestion:?} {path:?}: {share:.3}");
+            assert!(share > 0.85, "{congestion:?} {path:?}: {share}");
+        }
+    }
+}
+
+#[test]
+fn a_little_loss_costs_little() {
+    for congestion in [cc::Kind::NewReno, cc::Kind::Cubic] {
+        for (millis, loss, least) in [(5, 1, 0.85), (5, 10, 0.8), (20, 1, 0.8)] {
+            let path = Path { rate: 1_000_000, delay: Duration::from_millis(millis), loss };
+            let share = share(path, congestion, 8 * MIB);
+            println!("{congestion:?} {path:?}: {share:.3}");
+            assert!(share > least, "{congestion:?} {path:?}: {share}");
+        }
+    }
+}
+
+/// A download from a group of three, handed round every so many milliseconds.
+fn from_group(path: Path, octets: u64, every: Option<u64>) -> World {
+    let mut world = World::new(1, false);
+    world.silences.on = true;
+    let plan = GroupPlan {
+        attachments: vec![near(""), near(""), near("")],
+        offload: vec![true; 3],
+        placement: Placement::Local,
+        tcp: Config { send_buffer: 8 << 20, ..Config::default() },
+        reluctance: 0,
+        manner: Manner { delay: Duration::from_micros(200), ..Manner::default() },
+        www: None,
+    };
+    let every = every.map(|every| every..=every);
+    world.attach_group(&plan, Operation { every, in_turn: true, ..Operation::default() });
+    client(&mut world, path, SERVICE_ADDRESS, octets);
+    world.run(Duration::from_hours(1));
+    world
+}
+
+#[test]
+fn handoffs_cost_little() {
+    for (rate_of_path, millis) in [(1_000_000, 10), (10_000_000, 2), (10_000_000, 20)] {
+        let path = Path { rate: rate_of_path, delay: Duration::from_millis(millis), loss: 0 };
+        let octets = 4 * rate_of_path;
+        let rates = [None, Some(100)].map(|every| {
+            let world = from_group(path, octets, every);
+            let gaps = world.silences.gaps(2 * path.delay);
+            println!(
+                "{path:?} {every:?}: {:.3} of the path, {} handoffs, gaps p50 {:?} p99 {:?} max {:?}",
+                rate(&world, octets) / float(rate_of_path),
+                world.tally().handoffs,
+                percentile(&gaps, 50),
+                percentile(&gaps, 99),
+                percentile(&gaps, 100),
+            );
+            assert!(every.is_none() || world.tally().handoffs > 30);
+            // No loss, so no silence of a timeout: what was in flight passes on, and the new owner sends at once.
+            let longest = percentile(&gaps, 100);
+            assert!(longest < 2 * path.delay + Duration::from_millis(5), "{path:?}: {longest:?}");
+            rate(&world, octets)
+        });
+        assert!(rates[1] > 0.7 * rates[0], "{path:?}: {} instead of {}", rates[1], rates[0]);
+    }
+}
