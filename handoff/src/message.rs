@@ -84,7 +84,7 @@ pub enum Message {
         /// As told.
         epoch: Epoch,
     },
-    /// Owner to contact node: the connection is over.
+    /// Owner to contact node, or to who asks: the connection is over. Its client waits for no answer any more.
     Ended {
         /// Which.
         flow: Flow,

@@ -71,7 +71,7 @@ impl Node {
     }
 
     /// Another node asks whose connection this is.
-    pub(super) fn asked(&mut self, from: NodeId, flow: Flow) {
+    pub(super) fn asked(&mut self, from: NodeId, flow: Flow, now: Instant) {
         let ours = self.tcp.find(&flow).and_then(|handle| self.owned.get(&handle)).map(|owned| owned.epoch);
         let answer = match (ours, self.places.get(&flow)) {
             (Some(epoch), _) => Message::Owner { flow, epoch, node: self.id },
@@ -81,7 +81,10 @@ impl Node {
             (None, Some(Place::Elsewhere(route))) if route.to != from => {
                 Message::Owner { flow, epoch: route.epoch, node: route.to }
             }
-            _ => Message::NotMine { flow },
+            _ => match self.ended.remembers(&flow, now) {
+                Some(epoch) => Message::Ended { flow, epoch },
+                None => Message::NotMine { flow },
+            },
         };
         self.tell(from, &answer);
     }

@@ -2,6 +2,7 @@
 
 mod ask;
 mod commands;
+mod ended;
 mod moves;
 mod peers;
 mod places;
@@ -26,6 +27,7 @@ use ferry_stack::{Instant, Interface};
 
 use self::ask::Asks;
 use self::commands::Jobs;
+use self::ended::Ended;
 use self::peers::Peers;
 use self::places::{Place, Placed};
 use self::service::AnySession;
@@ -61,6 +63,7 @@ pub struct Node {
     /// Connections that are not here: where their segments go.
     places: HashMap<Flow, Place, MapKey>,
     placed: Placed,
+    ended: Ended,
     handoffs: Handoffs,
     updates: Updates,
     asks: Asks,
@@ -116,6 +119,7 @@ impl Node {
             services: setup.services.into_iter().map(|service| (service.port(), service)).collect(),
             owned: BTreeMap::new(),
             places: HashMap::with_hasher(MapKey(key)),
+            ended: Ended::new(MapKey(key)),
             placed: Placed::default(),
             handoffs: Handoffs::new(),
             updates: Updates::default(),
@@ -166,24 +170,20 @@ impl Node {
 
     /// The next thing that the node wants done. Call until [`Output::WaitUntil`].
     pub fn poll(&mut self, now: Instant) -> Output {
-        if let Some(output) = self.outputs.pop_front() {
-            return output;
-        }
         loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return output;
+            }
             if let Some(frame) = self.interface.poll_transmit() {
                 self.counters.frames_out += 1;
                 return Output::Frame(frame);
             }
             let path = self.path;
-            match self.tcp.poll_transmit(now, |_| path) {
-                Some((_, packet)) => self.interface.send(packet, now),
-                None => break,
+            if let Some((_, packet)) = self.tcp.poll_transmit(now, |_| path) {
+                self.interface.send(packet, now);
+            } else if !self.settle(now) {
+                return Output::WaitUntil(self.deadline());
             }
-        }
-        self.settle(now);
-        match self.outputs.pop_front() {
-            Some(output) => output,
-            None => Output::WaitUntil(self.deadline()),
         }
     }
 
@@ -212,16 +212,18 @@ impl Node {
         self.forget_unconfirmed(now);
     }
 
-    /// Runs sessions and handoffs until nothing more follows from what has happened.
-    fn settle(&mut self, now: Instant) {
+    /// Runs sessions and handoffs until nothing more follows from what has happened. Whether anything did.
+    fn settle(&mut self, now: Instant) -> bool {
+        let mut any = false;
         loop {
             if let Some(event) = self.tcp.poll_event() {
                 self.session_event(event, now);
             } else if let Some(action) = self.handoffs.poll() {
                 self.act(action, now);
             } else {
-                break;
+                return any;
             }
+            any = true;
         }
     }
 

@@ -212,7 +212,7 @@ impl Node {
             Message::Owner { flow, epoch, node } => self.owner_told(from, *flow, *epoch, *node, now),
             Message::OwnerSeen { flow, epoch } => self.updates.seen(flow, *epoch),
             Message::Ended { flow, epoch } => self.connection_over(flow, *epoch),
-            Message::Ask { flow } => self.asked(from, *flow),
+            Message::Ask { flow } => self.asked(from, *flow, now),
             Message::NotMine { flow } => self.not_mine(from, flow, now),
             Message::Load { connections, open } => {
                 if let Some(state) = self.peers.states.get_mut(&from) {

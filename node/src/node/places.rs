@@ -122,6 +122,7 @@ impl Node {
             self.places.remove(flow);
         }
         self.forget_place(flow, epoch);
+        self.asks.answered(flow);
     }
 
     /// Forgets where a connection's segments go, if nothing later than `epoch` is known.

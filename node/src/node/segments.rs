@@ -127,7 +127,12 @@ impl Node {
             return;
         }
         if segment.is_syn() && segment.ack.is_none() {
+            self.ended.forget(&flow);
             return self.place(flow, from, segment, datagram, now);
+        }
+        if self.ended.remembers(&flow, now).is_some() {
+            self.counters.dropped += 1;
+            return;
         }
         match from {
             // Whoever sent it here believes that we own it.

@@ -55,6 +55,9 @@ impl Node {
         let Some(owned) = self.owned.remove(&handle) else { return };
         let epoch = owned.epoch;
         self.handoffs.ended(flow, now);
+        if ending == tcp::Ending::Finished {
+            self.ended.remember(*flow, epoch, now);
+        }
         self.updates.forget(flow);
         if !self.is_contact() {
             let contact = self.contact;

@@ -68,6 +68,32 @@ fn a_contact_node_that_forgot_finds_the_owner_by_asking() {
 }
 
 #[test]
+fn late_duplicates_of_a_connection_that_ended_in_good_order_are_not_refused() {
+    for ways in [&[][..], &[("a", "b")], &[("a", "b"), ("b", "c")], &[("a", "b"), ("b", "a")]] {
+        let mut lan = Lan::new(|_| {});
+        let client = lan.connect();
+        for (from, to) in ways {
+            assert_eq!(lan.hand_off(from, to), ONE_MOVED);
+        }
+        lan.client.tcp.with(client, tcp::Tcb::finish);
+        lan.pass(200);
+        assert_eq!(lan.owner(), [""; 0]);
+        let tcb = lan.client.tcp.get(client).unwrap();
+        let late = tcp::Segment::bare(tcb.snd.nxt, Some(tcb.rcv.nxt), None);
+        let flow = tcb.flow;
+        // Once every node has forgotten it, the last of them whoever has given it away, this is somebody else.
+        for (wait, resets) in [(0, 0), (9_000, 0), (121_000, 1)] {
+            lan.pass(wait);
+            lan.client.interface.send(late.emit(&flow, 0, false), lan.now);
+            lan.run();
+            lan.pass(50);
+            assert_eq!(lan.resets(), resets, "{ways:?}, {wait} ms later");
+        }
+        assert_eq!(lan.nodes["a"].status(lan.now).relayed, 0);
+    }
+}
+
+#[test]
 fn a_node_that_learns_of_a_later_epoch_drops_its_own_without_a_word() {
     let mut lan = Lan::new(|_| {});
     let client = lan.connect();

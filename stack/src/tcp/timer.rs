@@ -24,8 +24,12 @@ impl Tcb {
     /// Does what has come due.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.state {
-            State::TimeWait { until } | State::FinWait2 { until: Some(until) } if until <= now => {
+            State::TimeWait { until } if until <= now => {
                 self.state = State::Closed(Ending::Finished);
+                return;
+            }
+            State::FinWait2 { until: Some(until) } if until <= now => {
+                self.state = State::Closed(Ending::TimedOut);
                 return;
             }
             State::Closed(_) => {

@@ -159,7 +159,7 @@ fn fin_wait_2_ends_by_time_only_once_nobody_reads() {
     solo.wait(59_999 * MS);
     assert!(!solo.tcb.state.is_closed());
     solo.wait(MS);
-    assert_eq!(solo.tcb.state, State::Closed(Ending::Finished));
+    assert_eq!(solo.tcb.state, State::Closed(Ending::TimedOut));
 }
 
 #[test]
