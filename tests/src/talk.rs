@@ -138,9 +138,14 @@ impl Talk {
         }
     }
 
-    /// Whether the client wants nothing more of the connection, so that a RST can do no harm.
+    /// Whether nothing more is to be done.
     pub fn is_over(&self) -> bool {
         self.outcome.is_some()
+    }
+
+    /// Whether the client has given the connection up, so that a RST is what it expects.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Aborted))
     }
 
     /// Does all that can be done now. Panics if an octet is wrong.

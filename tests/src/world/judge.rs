@@ -81,14 +81,13 @@ impl World {
         }
     }
 
-    /// A server may reset only what its client does not want any more.
+    /// A server may reset only what its client has given up.
     fn no_reset_that_a_single_server_would_not_send(&self, from: SocketAddrV6, to: SocketAddrV6) {
         let Some(&(nth, talk)) = self.talks.get(&(to, from)) else { return };
         let Body::Host(machine) = &self.places[nth].body else { return };
         let talk = &machine.talks[talk];
-        let settled = talk.connection.is_some_and(|connection| machine.stack.is_settled(connection));
         assert!(
-            settled || talk.is_over(),
+            talk.is_given_up(),
             "no reset that a single server would not send: {from} > {to} at {}, {talk:?}",
             self.now
         );
