@@ -253,6 +253,7 @@ impl SendSpace<Instant> {
             acked_total: 0,
             retransmitted: 0,
             timeouts: 0,
+            kicked: None,
         }
     }
 }

@@ -56,7 +56,7 @@ impl Tcb {
     }
 
     /// The connection has just come to this host: say so, and send the oldest octets in flight once more, in case
-    /// they were lost on the way here. Sending does not wait for the timer. In TIME-WAIT the other side is gone and
+    /// they were lost on the way here; but not twice in a round trip. Sending does not wait for the timer. In TIME-WAIT the other side is gone and
     /// would answer with a RST.
     pub fn kick(&mut self) {
         if matches!(self.state, State::TimeWait { .. } | State::Closed(_)) {
@@ -98,9 +98,13 @@ impl Tcb {
 
     /// After a move: see [`Tcb::kick`].
     fn send_first_again(&mut self, path: Path, now: Instant) -> Option<Segment> {
-        if !core::mem::take(&mut self.pending.resend) {
+        // Once in a round trip: a connection that moves faster than it is answered would fill the path with copies.
+        let patience = self.rtt.smoothed.unwrap_or_else(|| self.rto());
+        let lately = self.snd.kicked.is_some_and(|at| at.since(now) < patience);
+        if !core::mem::take(&mut self.pending.resend) || lately {
             return None;
         }
+        self.snd.kicked = Some(now);
         let limit = self.full_segment(path);
         let una = self.snd.una;
         self.split_sent(0, una + limit);

@@ -105,6 +105,8 @@ pub struct SendSpace<At> {
     pub retransmitted: u32,
     /// How often the retransmission timer fired since anything was acknowledged.
     pub timeouts: u8,
+    /// When the oldest octets were last sent again because the connection had just come to a host.
+    pub kicked: Option<At>,
 }
 
 /// A run of sequence numbers that was sent in one go.
@@ -399,7 +401,7 @@ impl<At> SendSpace<At> {
     fn map_time<B>(self, clock: &impl Rebase<At, B>) -> SendSpace<B> {
         let Self {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
-            last, limited, acked_total, retransmitted, timeouts,
+            last, limited, acked_total, retransmitted, timeouts, kicked,
         } = self;
         let sent = sent
             .into_iter()
@@ -410,6 +412,7 @@ impl<At> SendSpace<At> {
         SendSpace {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
             last: clock.behind(last), limited, acked_total, retransmitted, timeouts,
+            kicked: kicked.map(|at| clock.behind(at)),
         }
     }
 }

@@ -147,6 +147,24 @@ fn a_kick_says_where_we_are_and_repeats_the_first_segment_once() {
 }
 
 #[test]
+fn a_connection_that_moves_faster_than_it_is_answered_repeats_a_segment_once_in_a_round_trip() {
+    let mut solo = Solo::established(plain());
+    solo.write(1000);
+    solo.wait(100 * MS);
+    solo.gets(solo.ack(1, 1001)).unwrap();
+    solo.write(1000);
+    solo.sent();
+    let mut copies = 0;
+    for _ in 0..9 {
+        solo.now += 20 * MS;
+        solo = moved(solo, Instant::from_millis(9));
+        solo.tcb.kick();
+        copies += solo.sent().iter().filter(|sent| *sent == "1001+1000 ack 1").count();
+    }
+    assert_eq!(copies, 2, "in 180 ms");
+}
+
+#[test]
 fn a_kick_does_not_make_the_rest_of_the_flight_look_lost() {
     // The path was once quicker than it is now, so that the copy's acknowledgement is thought to be its own.
     let mut solo = Solo::established(Config { sack: true, ..plain() });
