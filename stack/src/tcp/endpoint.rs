@@ -171,6 +171,14 @@ impl Endpoint {
             .map(|port| Flow { local: SocketAddrV6::new(local, port, 0, 0), remote })
             .find(|flow| !self.flows.contains_key(flow))
             .ok_or(Refusal::NoPort)?;
+        self.connect_from(flow, config, now)
+    }
+
+    /// Opens a connection whose local port is chosen.
+    pub fn connect_from(&mut self, flow: Flow, config: Config, now: Instant) -> Result<Handle, Refusal> {
+        if self.flows.contains_key(&flow) {
+            return Err(Refusal::Exists);
+        }
         let tcb = Tcb::connect(flow, &self.opening(&flow, config, now), now);
         Ok(self.insert(tcb, false))
     }

@@ -1,0 +1,17 @@
+/// Why a call failed, as a value of `errno`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+macro_rules! named {
+    ($($name:ident)*) => {
+        impl Errno {
+            $(pub(crate) const $name: Self = Self(libc::$name);)*
+        }
+    };
+}
+
+named! {
+    EADDRINUSE EAFNOSUPPORT EAGAIN EALREADY EBADF ECONNREFUSED ECONNRESET EDEADLK EEXIST EFAULT
+    EINPROGRESS EINVAL EISCONN ENOENT ENOPROTOOPT ENOTCONN ENOTSOCK EOPNOTSUPP EPERM EPIPE EPROTONOSUPPORT
+    ESOCKTNOSUPPORT ETIMEDOUT EADDRNOTAVAIL ENOTTY
+}

@@ -1,0 +1,209 @@
+//! `TCP_INFO`: what Linux's `struct tcp_info` says of a connection, as far as we have the notion; the rest is zero.
+
+use ferry_stack::Instant;
+use ferry_stack::tcp::cc::MAX_WINDOW;
+use ferry_stack::tcp::tcb::{Mark, Recovery};
+use ferry_stack::tcp::{State, Tcb};
+
+/// What `TCP_INFO` says of a connection that is gone, and of a listener (`include/net/tcp_states.h`).
+pub(crate) const CLOSED: u8 = 7;
+pub(crate) const LISTENING: u8 = 10;
+/// Octets of the part of `struct tcp_info` that is filled.
+const LEN: usize = 232;
+
+/// What the control block does not count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    segments_out: u32,
+    segments_in: u32,
+    data_segments_out: u32,
+    data_segments_in: u32,
+    octets_out: u64,
+    data_sent_at: Option<Instant>,
+    data_received_at: Option<Instant>,
+    received_at: Option<Instant>,
+}
+
+impl Traffic {
+    /// A segment with `octets` of payload was sent.
+    pub(crate) fn sent(&mut self, octets: usize, now: Instant) {
+        self.segments_out += 1;
+        self.octets_out += octets as u64;
+        if octets > 0 {
+            self.data_segments_out += 1;
+            self.data_sent_at = Some(now);
+        }
+    }
+
+    /// A segment with `octets` of payload arrived.
+    pub(crate) fn received(&mut self, octets: usize, now: Instant) {
+        self.segments_in += 1;
+        self.received_at = Some(now);
+        if octets > 0 {
+            self.data_segments_in += 1;
+            self.data_received_at = Some(now);
+        }
+    }
+}
+
+/// Writes the fields one after the other.
+struct Fields(Vec<u8>);
+
+impl Fields {
+    fn u8(&mut self, value: u8) -> &mut Self {
+        self.0.push(value);
+        self
+    }
+
+    fn u32(&mut self, value: impl TryInto<u32>) -> &mut Self {
+        let value: u32 = value.try_into().unwrap_or(u32::MAX);
+        self.0.extend_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    fn u64(&mut self, value: u64) -> &mut Self {
+        self.0.extend_from_slice(&value.to_ne_bytes());
+        self
+    }
+}
+
+/// `TCP_INFO` of something that has no connection.
+pub(crate) fn bare_info(state: u8) -> Vec<u8> {
+    let mut octets = vec![0; LEN];
+    octets[0] = state;
+    octets
+}
+
+/// `TCP_INFO` of a connection.
+pub(crate) fn tcp_info(tcb: &Tcb, traffic: Option<&Traffic>, now: Instant) -> Vec<u8> {
+    let traffic = traffic.copied().unwrap_or_default();
+    let mut fields = Fields(Vec::with_capacity(LEN));
+    head(&mut fields, tcb);
+    segments(&mut fields, tcb);
+    spans(&mut fields, &traffic, now);
+    windows(&mut fields, tcb);
+    counters(&mut fields, tcb, &traffic);
+    fields.0.resize(LEN, 0);
+    fields.0
+}
+
+/// From `tcpi_state` to `tcpi_rcv_mss`.
+fn head(fields: &mut Fields, tcb: &Tcb) {
+    let options = u8::from(tcb.timestamps.is_some())
+        | u8::from(tcb.sack) << 1
+        | u8::from(tcb.snd.wscale != 0 || tcb.rcv.wscale != 0) << 2;
+    let rto = tcb.rtt.rto(tcb.config.min_rto, tcb.config.max_rto);
+    fields
+        .u8(state(tcb))
+        .u8(loss_state(tcb))
+        .u8(tcb.snd.timeouts)
+        .u8(tcb.probes)
+        .u8(tcb.rtt.backoff)
+        .u8(options)
+        // Two bit fields of four, the first in the low bits.
+        .u8(tcb.snd.wscale | tcb.rcv.wscale << 4)
+        .u8(0)
+        .u32(rto.as_micros())
+        .u32(tcb.config.delayed_ack.as_micros())
+        .u32(tcb.mss())
+        .u32(u32::from(tcb.rcv.seen_mss));
+}
+
+/// From `tcpi_unacked` to `tcpi_fackets`: in segments.
+fn segments(fields: &mut Fields, tcb: &Tcb) {
+    let marked = |mark| tcb.snd.sent.iter().filter(|sent| sent.mark == mark).count();
+    let again = tcb.snd.sent.iter().filter(|sent| sent.mark == Mark::InFlight && sent.retransmissions > 0);
+    fields
+        .u32(tcb.snd.sent.len())
+        .u32(marked(Mark::Sacked))
+        .u32(marked(Mark::Lost))
+        .u32(again.count())
+        .u32(0);
+}
+
+/// From `tcpi_last_data_sent` to `tcpi_last_ack_recv`: in milliseconds.
+fn spans(fields: &mut Fields, traffic: &Traffic, now: Instant) {
+    let age = |at: Option<Instant>| at.map_or(0, |at| at.since(now).as_millis());
+    fields.u32(age(traffic.data_sent_at)).u32(0);
+    fields.u32(age(traffic.data_received_at)).u32(age(traffic.received_at));
+}
+
+/// From `tcpi_pmtu` to `tcpi_rcv_space`.
+fn windows(fields: &mut Fields, tcb: &Tcb) {
+    let mss = tcb.mss();
+    let threshold = if tcb.congestion.ssthresh == MAX_WINDOW {
+        // Linux's TCP_INFINITE_SSTHRESH.
+        0x7fff_ffff
+    } else {
+        tcb.congestion.ssthresh / mss
+    };
+    fields
+        .u32(u32::from(tcb.snd.path_mtu))
+        .u32(tcb.config.receive_buffer)
+        .u32(tcb.rtt.smoothed.unwrap_or_default().as_micros())
+        .u32(tcb.rtt.variation.as_micros())
+        .u32(threshold)
+        .u32(tcb.congestion.cwnd / mss)
+        .u32(u32::from(tcb.config.mss))
+        // Linux's default degree of reordering; we adapt a span of time instead (RFC 8985).
+        .u32(3_u32)
+        .u32(0)
+        .u32(tcb.config.receive_buffer)
+        .u32(tcb.snd.retransmitted);
+}
+
+/// From `tcpi_pacing_rate` to `tcpi_snd_wnd`.
+fn counters(fields: &mut Fields, tcb: &Tcb, traffic: &Traffic) {
+    let flying = (tcb.snd.queue.len() - tcb.snd.unsent()) as u64;
+    let once = tcb.snd.acked_total + flying;
+    fields
+        .u64(u64::MAX)
+        .u64(u64::MAX)
+        .u64(tcb.snd.acked_total)
+        .u64(tcb.rcv.total)
+        .u32(traffic.segments_out)
+        .u32(traffic.segments_in)
+        .u32(tcb.snd.unsent())
+        .u32(tcb.rtt.min.unwrap_or_default().as_micros())
+        .u32(traffic.data_segments_in)
+        .u32(traffic.data_segments_out)
+        // Delivery rate, and three spans of time: not measured.
+        .u64(0)
+        .u64(0)
+        .u64(0)
+        .u64(0)
+        // Segments delivered, and those with a congestion mark: not counted.
+        .u32(0)
+        .u32(0)
+        .u64(traffic.octets_out)
+        .u64(traffic.octets_out.saturating_sub(once))
+        .u32(0)
+        .u32(0)
+        .u32(0)
+        .u32(tcb.snd.wnd);
+}
+
+/// `include/net/tcp_states.h`.
+fn state(tcb: &Tcb) -> u8 {
+    match tcb.state {
+        State::Established => 1,
+        State::SynSent => 2,
+        State::SynReceived => 3,
+        State::FinWait1 => 4,
+        State::FinWait2 { .. } => 5,
+        State::TimeWait { .. } => 6,
+        State::Closed(_) => CLOSED,
+        State::CloseWait => 8,
+        State::LastAck => 9,
+        State::Closing => 11,
+    }
+}
+
+/// `enum tcp_ca_state`: open, disorder, recovery, loss.
+fn loss_state(tcb: &Tcb) -> u8 {
+    match tcb.recovery {
+        Recovery::Open { duplicates } => u8::from(duplicates > 0 || tcb.snd.sacked > 0),
+        Recovery::Fast { .. } => 3,
+        Recovery::Loss { .. } => 4,
+    }
+}
