@@ -15,6 +15,7 @@ pub mod owners;
 pub mod pattern;
 pub mod rng;
 pub mod router;
+pub mod script;
 pub mod seeds;
 pub mod serve;
 pub mod session;
