@@ -12,6 +12,8 @@ use crate::{Instant, Seq};
 
 /// `DupThresh` (RFC 5681 section 3.2).
 const DUPLICATES: u8 = 3;
+/// Octets that are added to a packet below TCP at most: a tunnel's header, a Home Address option, a routing header.
+const MOST_OVERHEAD: u16 = 128;
 /// The wait before a tail loss probe when no round trip was measured (RFC 8985 section 7.2).
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 /// How long the other side may delay an acknowledgement of a single segment (RFC 8985 section 7.2).
@@ -255,9 +257,10 @@ impl Tcb {
             return;
         }
         self.snd.path_mtu = mtu;
-        // Not a sign of congestion: all that may have been too long is sent again without ado.
+        // Not a sign of congestion (RFC 8201 section 5.4): all that may have been too long is sent again without ado.
+        let harmless = self.payload_limit(MOST_OVERHEAD);
         for sent in &mut self.snd.sent {
-            if sent.mark == Mark::InFlight {
+            if sent.mark == Mark::InFlight && sent.len > harmless {
                 sent.mark = Mark::Lost;
                 self.snd.in_flight -= sent.len;
             }

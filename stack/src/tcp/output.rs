@@ -26,7 +26,7 @@ impl Tcb {
     }
 
     /// Octets of payload in a segment with timestamps, with `overhead` octets added below.
-    fn payload_limit(&self, overhead: u16) -> u32 {
+    pub(super) fn payload_limit(&self, overhead: u16) -> u32 {
         let by_path = self.snd.path_mtu.saturating_sub(HEADERS_LEN).saturating_sub(overhead);
         let options = if self.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
         u32::from(self.snd.mss.min(by_path).saturating_sub(options).max(1))
