@@ -37,6 +37,7 @@ impl Host {
         }
     }
 
+    /// A segment of no connection opens one at a listener, or is refused (RFC 9293 sections 3.10.7.1 and 3.10.7.2).
     fn receive_segment(&mut self, datagram: &Datagram, now: Instant) {
         let Ok((flow, segment)) = Segment::parse(datagram) else { return };
         self.interface.confirm_reachable(*flow.remote.ip(), now);

@@ -29,7 +29,7 @@ pub(super) struct Delivered {
 }
 
 impl Tcb {
-    /// Fifth: the ACK field, once it is known to be acceptable.
+    /// Fifth: the ACK field, once it is known to be acceptable (RFC 9293 section 3.10.7.4).
     pub(super) fn process_ack(&mut self, segment: &Segment, ack: Seq, now: Instant) {
         let mut delivered = Delivered { repeated: self.is_repeated(segment, ack), ..Delivered::default() };
         if ack.after(self.snd.una) {
@@ -59,7 +59,7 @@ impl Tcb {
             && window == self.snd.wnd
     }
 
-    /// Everything before `ack` is delivered.
+    /// Everything before `ack` is delivered (RFC 9293 section 3.10.7.4, fifth).
     fn advance_una(&mut self, ack: Seq, now: Instant, delivered: &mut Delivered) {
         let first_octet = self.snd.first_octet();
         while let Some(front) = self.snd.sent.front().copied() {

@@ -215,7 +215,7 @@ impl Tcb {
         }
     }
 
-    /// The transitions that wait for the acknowledgement of our FIN.
+    /// The transitions that wait for the acknowledgement of our FIN (RFC 9293 section 3.10.7.4, fifth).
     fn our_fin_acknowledged(&mut self, now: Instant) {
         if !self.snd.fin.is_some_and(|fin| self.snd.una.after(fin)) {
             return;
@@ -244,6 +244,7 @@ impl Tcb {
         }
     }
 
+    /// RFC 9293 section 3.6.1.
     fn enter_time_wait(&mut self, now: Instant) {
         self.timers = super::tcb::Timers::default();
         self.state = State::TimeWait { until: now + self.config.time_wait };

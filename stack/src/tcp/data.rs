@@ -20,7 +20,7 @@ impl Tcb {
         self.rcv.unread.len()
     }
 
-    /// The next octets in order, at most `max` of them; empty if there are none.
+    /// RECEIVE (RFC 9293 section 3.10.3): the next octets in order, at most `max` of them; empty if there are none.
     pub fn read(&mut self, max: usize) -> Bytes {
         let octets = self.rcv.unread.pop(max);
         if self.state.may_receive() && self.window_update_due() {
@@ -47,7 +47,8 @@ impl Tcb {
         if room < crumb && self.snd.unsent() >= crumb { 0 } else { room }
     }
 
-    /// Queues octets to be sent and gives back those for which there was no room. Shares, does not copy.
+    /// SEND (RFC 9293 section 3.10.2): queues octets to be sent and gives back those for which there was no room.
+    /// Shares, does not copy.
     pub fn write(&mut self, mut octets: Bytes) -> Bytes {
         let rest = octets.split_off(self.writable().min(octets.len()));
         if !octets.is_empty() {
@@ -57,7 +58,8 @@ impl Tcb {
         rest
     }
 
-    /// Nothing more will be written: a FIN follows what is queued. Reading goes on (RFC 9293 section 3.6).
+    /// Nothing more will be written: a FIN follows what is queued. Reading goes on (RFC 9293 sections 3.6
+    /// and 3.10.4).
     pub fn finish(&mut self) {
         if self.snd.fin.is_some() {
             return;
@@ -76,7 +78,8 @@ impl Tcb {
     }
 
     /// Neither writes nor reads any more. Octets that were not read, or that still come, end the connection with
-    /// a RST, because the other side must not think that they were consumed (RFC 9293 section 3.6.1).
+    /// a RST, because the other side must not think that they were consumed (RFC 9293 section 3.6.1,
+    /// RFC 2525 section 2.17).
     pub fn close(&mut self, now: Instant) {
         let unread = !self.rcv.unread.is_empty();
         self.rcv.discard = true;
@@ -92,7 +95,7 @@ impl Tcb {
         }
     }
 
-    /// Gives the connection up: what is queued is dropped, and the other side gets a RST if it knows of us.
+    /// ABORT (RFC 9293 section 3.10.5): what is queued is dropped, and the other side gets a RST if it knows of us.
     pub fn abort(&mut self) {
         let known = !matches!(self.state, State::SynSent | State::TimeWait { .. } | State::Closed(_));
         self.pending.reset |= known;

@@ -156,7 +156,7 @@ impl Endpoint {
         self.listeners.get_mut(&port)?.waiting.pop_front()
     }
 
-    /// Opens a connection from a free port of `local`.
+    /// Opens a connection (RFC 9293 section 3.10.1) from a free port of `local`.
     pub fn connect(
         &mut self,
         local: Ipv6Addr,
@@ -183,7 +183,8 @@ impl Endpoint {
         Ok(self.insert(tcb, false))
     }
 
-    /// Opens passively: `syn` came for a flow that is not known here, and this host is to serve it.
+    /// Opens passively (RFC 9293 section 3.10.7.2): `syn` came for a flow that is not known here, and this host is to
+    /// serve it.
     pub fn open(&mut self, flow: Flow, syn: &Segment, now: Instant) -> Result<Handle, Refusal> {
         if self.flows.contains_key(&flow) {
             return Err(Refusal::Exists);
@@ -398,7 +399,7 @@ impl Endpoint {
 
     /// Takes an ICMPv6 error about a packet of ours. Only Packet Too Big changes anything, and only if the quoted
     /// segment is in flight (RFC 8201, RFC 5927): other errors can be forged or pass, so the connection lives on
-    /// until its timers give up (RFC 9293 section 3.9.2.2, soft errors).
+    /// until its timers give up (RFC 9293 section 3.9.2.2 and RFC 5461, soft errors).
     pub fn receive_error(&mut self, received: &Received) {
         let Error::PacketTooBig { mtu } = received.error else { return };
         let Some((flow, seq)) = quoted_segment(received) else { return };

@@ -27,7 +27,7 @@ impl Secret {
         Self(octets)
     }
 
-    /// ISN = M + F(flow, secret) (RFC 6528 section 3): M counts every 4 µs.
+    /// ISN = M + F(flow, secret) (RFC 9293 section 3.4.1, RFC 6528 section 3): M counts every 4 µs.
     #[expect(clippy::cast_possible_truncation, reason = "both parts wrap by design")]
     pub fn initial_sequence(&self, flow: &Flow, now: Instant) -> Seq {
         let m = (now.nanos() / 4_000) as u32;

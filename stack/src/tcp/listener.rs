@@ -8,7 +8,7 @@ use super::endpoint::Handle;
 pub struct Listener {
     /// How its connections behave.
     pub config: Config,
-    /// How many handshakes may be under way (the SYN queue).
+    /// How many handshakes may be under way (the SYN queue; RFC 4987 section 3).
     pub max_half_open: usize,
     /// How many established connections may wait to be accepted (the accept queue).
     pub max_waiting: usize,

@@ -173,6 +173,7 @@ impl Tcb {
             return;
         }
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
+        // RFC 9293 section 3.8.3, R2.
         let limit = if opening { self.config.syn_retries } else { self.config.retries };
         if self.snd.timeouts >= limit {
             self.state = State::Closed(Ending::TimedOut);
@@ -248,8 +249,8 @@ impl Tcb {
         }
     }
 
-    /// A router reports that packets to the other side must not be longer than `mtu` octets (RFC 8201), quoting a
-    /// segment of ours. Believed only if that segment is in flight (RFC 5927 section 7.2).
+    /// A router reports that packets to the other side must not be longer than `mtu` octets (RFC 9293 section 3.7.2,
+    /// RFC 8201), quoting a segment of ours. Believed only if that segment is in flight (RFC 5927 section 7.2).
     pub fn packet_too_big(&mut self, mtu: u16, quoted: Seq) {
         let in_flight = self.snd.una.at_or_before(quoted) && quoted.before(self.snd.nxt);
         // RFC 8201 section 4: a report of less than the minimum link MTU is discarded.

@@ -20,7 +20,8 @@ pub struct Path {
 }
 
 impl Tcb {
-    /// The full-sized segment: octets of payload that fit when nothing is added below (SMSS).
+    /// The full-sized segment (RFC 9293 section 3.7.1, Eff.snd.MSS): octets of payload that fit when nothing is added
+    /// below (SMSS).
     pub fn mss(&self) -> u32 {
         self.payload_limit(0)
     }

@@ -11,7 +11,7 @@ pub(super) const MAX_SAMPLE: Duration = Duration::from_hours(1);
 /// G of RFC 6298: our clock is fine, so this only keeps the timeout above the smoothed time.
 const GRANULARITY: Duration = Duration::from_millis(1);
 
-/// What is known of the round-trip time (RFC 6298).
+/// What is known of the round-trip time (RFC 9293 section 3.8.1, RFC 6298).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rtt {
     /// SRTT, once measured.

@@ -78,7 +78,7 @@ pub struct Options {
     pub sack: [Option<Block>; MAX_SACK_BLOCKS],
 }
 
-/// A well-formed segment.
+/// A well-formed segment. The urgent pointer is neither read nor written (RFC 6093 section 6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// SEG.SEQ.

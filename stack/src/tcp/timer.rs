@@ -21,7 +21,7 @@ impl Tcb {
         [rto, persist, delayed_ack, keep_alive, reorder, tail_probe, state].into_iter().flatten().min()
     }
 
-    /// Does what has come due.
+    /// Does what has come due (RFC 9293 section 3.10.8).
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.state {
             State::TimeWait { until } if until <= now => {

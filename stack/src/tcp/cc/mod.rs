@@ -1,4 +1,4 @@
-//! Congestion control: how much may be in flight. A closed set of algorithms whose state is plain integers, so
+//! Congestion control (RFC 9293 section 3.8.2): how much may be in flight. A closed set of algorithms whose state is plain integers, so
 //! that a moved connection goes on with what it learned.
 
 mod cubic;
