@@ -157,7 +157,7 @@ fn a_connection_that_moves_faster_than_it_is_answered_repeats_a_segment_once_in_
     let mut copies = 0;
     for _ in 0..9 {
         solo.now += 20 * MS;
-        solo = moved(solo, Instant::from_millis(9));
+        solo = moved(solo, Instant::from_millis(9000));
         solo.tcb.kick();
         copies += solo.sent().iter().filter(|sent| *sent == "1001+1000 ack 1").count();
     }
