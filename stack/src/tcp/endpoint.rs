@@ -2,8 +2,7 @@
 
 mod slots;
 
-use alloc::collections::{BTreeMap, BinaryHeap, VecDeque};
-use core::cmp::Reverse;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::net::{Ipv6Addr, SocketAddrV6};
 use core::time::Duration;
 
@@ -79,7 +78,7 @@ pub enum Refusal {
 #[derive(Debug)]
 struct Connection {
     tcb: Tcb,
-    /// The earliest entry of the timer heap that is meant for it.
+    /// Its entry among the timers.
     armed: Option<Instant>,
     /// Whether it waits for its turn to send.
     queued: bool,
@@ -98,8 +97,9 @@ pub struct Endpoint {
     listeners: BTreeMap<u16, Listener>,
     /// Connections with something to send, in turn.
     senders: VecDeque<Handle>,
-    /// When a connection may have something to do. Entries can be out of date; `armed` tells.
-    timers: BinaryHeap<Reverse<(Instant, Handle)>>,
+    /// When a connection may have something to do: at most one entry each, not later than its deadline. An entry that
+    /// has become too early is left to come due, because deadlines move with every segment.
+    timers: BTreeSet<(Instant, Handle)>,
     events: VecDeque<Event>,
     ports: u16,
     path_mtu: u16,
@@ -119,7 +119,7 @@ impl Endpoint {
             flows,
             listeners: BTreeMap::new(),
             senders: VecDeque::new(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             events: VecDeque::new(),
             ports: 0,
             path_mtu,
@@ -375,20 +375,17 @@ impl Endpoint {
 
     /// The next moment at which [`Endpoint::handle_timeout`] may have something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        self.timers.first().map(|(at, _)| *at)
     }
 
     /// Does what has come due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&Reverse((at, handle))) = self.timers.peek() {
+        while let Some(&(at, handle)) = self.timers.first() {
             if at > now {
                 break;
             }
-            self.timers.pop();
+            self.timers.pop_first();
             let Some(connection) = self.connections.get_mut(handle) else { continue };
-            if connection.armed != Some(at) {
-                continue;
-            }
             connection.armed = None;
             if connection.tcb.deadline().is_some_and(|at| at <= now) {
                 connection.tcb.handle_timeout(now);
@@ -449,13 +446,18 @@ impl Endpoint {
         }
         let Some(at) = connection.tcb.deadline() else { return };
         if connection.armed.is_none_or(|armed| at < armed) {
-            connection.armed = Some(at);
-            self.timers.push(Reverse((at, handle)));
+            if let Some(later) = connection.armed.replace(at) {
+                self.timers.remove(&(later, handle));
+            }
+            self.timers.insert((at, handle));
         }
     }
 
     fn remove(&mut self, handle: Handle) -> Option<Tcb> {
         let connection = self.connections.remove(handle)?;
+        if let Some(at) = connection.armed {
+            self.timers.remove(&(at, handle));
+        }
         self.flows.remove(&connection.tcb.flow);
         if let Some(listener) = self.listeners.get_mut(&connection.tcb.flow.local.port()) {
             listener.waiting.retain(|waiting| *waiting != handle);

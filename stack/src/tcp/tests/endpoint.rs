@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 use core::net::SocketAddrV6;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use super::harness::{MS, Make, WINDOW, flow, plain, reversed};
 use crate::icmp::{Error, Received};
 use crate::ip::{self, Packet};
@@ -372,4 +374,24 @@ fn a_packet_too_big_finds_its_connection() {
     assert_eq!(server.endpoint.get(handle).unwrap().snd.path_mtu, 1300);
     assert_eq!(server.half_open(), 0);
     server.wait(1000 * MS);
+}
+
+#[test]
+fn a_connection_that_has_talked_for_long_leaves_no_timer_behind() {
+    let keep_alive =
+        crate::tcp::KeepAlive { idle: Duration::from_hours(2), interval: Duration::from_secs(75), count: 9 };
+    let mut server = Server::new(4, 4);
+    server.endpoint.listen(80, Listener::new(Config { keep_alive: Some(keep_alive), ..plain() }));
+    let handle = server.accepted(1);
+    for _ in 0..50 {
+        // Each time the retransmission timer is set, fires and is stopped again.
+        server.endpoint.with(handle, |tcb| tcb.write(Bytes::from_static(b"x"))).unwrap();
+        server.sent();
+        server.wait(Duration::from_secs(1));
+        let answer = server.answer(handle);
+        server.gets(handle, &answer).unwrap();
+        server.sent();
+    }
+    server.endpoint.export(handle, server.now).unwrap();
+    assert_eq!(server.endpoint.deadline(), None);
 }
