@@ -81,6 +81,10 @@ impl Tcb {
                 self.note_delivered(&front, now, delivered);
             }
         }
+        if self.snd.sent.is_empty() {
+            // An idle connection holds no memory for what it once sent.
+            self.snd.sent = alloc::collections::VecDeque::new();
+        }
         delivered.advanced = ack.0.wrapping_sub(self.snd.una.0);
         let octets = ack.distance_from(first_octet).min(self.snd.queue.len());
         self.snd.queue.advance(octets);

@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 const SMALL: usize = 1024;
 
 /// A run of octets in shared chunks: taken in, sliced and given out without copying, except where a slice
-/// crosses the border of two chunks.
+/// crosses the border of two chunks. A single chunk, as most queues hold, needs no memory of its own, and neither
+/// does an empty queue: idle connections are many.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "VecDeque<Bytes>", into = "VecDeque<Bytes>")]
 pub struct Queue {
-    chunks: VecDeque<Bytes>,
+    /// Empty only if there is nothing at all.
+    first: Bytes,
+    rest: VecDeque<Bytes>,
     len: usize,
 }
 
@@ -33,23 +36,30 @@ impl Queue {
             return;
         }
         self.len += octets.len();
-        match self.chunks.back_mut() {
-            Some(last) if last.len() + octets.len() <= SMALL => {
-                *last = [&last[..], &octets[..]].concat().into();
-            }
-            _ => self.chunks.push_back(octets),
+        if self.first.is_empty() {
+            self.first = octets;
+            return;
+        }
+        let last = self.rest.back_mut().unwrap_or(&mut self.first);
+        if last.len() + octets.len() <= SMALL {
+            *last = [&last[..], &octets[..]].concat().into();
+        } else {
+            self.rest.push_back(octets);
         }
     }
 
     /// Takes the first octets out, at most `max` of them and none beyond the first chunk.
     pub fn pop(&mut self, max: usize) -> Bytes {
-        let Some(first) = self.chunks.front_mut() else { return Bytes::new() };
-        let octets = first.split_to(max.min(first.len()));
-        if first.is_empty() {
-            self.chunks.pop_front();
+        let count = max.min(self.first.len());
+        self.len -= count;
+        if count < self.first.len() {
+            return self.first.split_to(count);
         }
-        self.len -= octets.len();
-        octets
+        let next = self.rest.pop_front().unwrap_or_default();
+        if self.rest.is_empty() && self.rest.capacity() > 0 {
+            self.rest = VecDeque::new();
+        }
+        core::mem::replace(&mut self.first, next)
     }
 
     /// Drops the first `count` octets, or all if there are fewer.
@@ -66,8 +76,21 @@ impl Queue {
 
     /// Moves everything out of `other` to the end of `self`.
     pub fn append(&mut self, mut other: Self) {
-        self.len += other.len;
-        self.chunks.append(&mut other.chunks);
+        if self.is_empty() {
+            *self = other;
+        } else if !other.is_empty() {
+            self.len += other.len;
+            self.rest.push_back(other.first);
+            self.rest.append(&mut other.rest);
+        }
+    }
+
+    fn chunks(&self) -> impl DoubleEndedIterator<Item = &Bytes> {
+        core::iter::once(&self.first).chain(&self.rest)
+    }
+
+    fn chunk(&self, index: usize) -> &Bytes {
+        index.checked_sub(1).and_then(|index| self.rest.get(index)).unwrap_or(&self.first)
     }
 
     /// The octets from `offset` on, at most `len` of them.
@@ -77,13 +100,13 @@ impl Queue {
             return Bytes::new();
         }
         let (index, inner) = self.locate(offset);
-        let first = &self.chunks[index];
+        let first = self.chunk(index);
         if inner + len <= first.len() {
             return first.slice(inner..inner + len);
         }
         let mut gathered = Vec::with_capacity(len);
         gathered.extend_from_slice(&first[inner..]);
-        for chunk in self.chunks.iter().skip(index + 1) {
+        for chunk in self.rest.iter().skip(index) {
             let missing = len - gathered.len();
             gathered.extend_from_slice(&chunk[..missing.min(chunk.len())]);
             if gathered.len() == len {
@@ -97,7 +120,7 @@ impl Queue {
     fn locate(&self, offset: usize) -> (usize, usize) {
         if offset <= self.len / 2 {
             let mut start = 0;
-            for (index, chunk) in self.chunks.iter().enumerate() {
+            for (index, chunk) in self.chunks().enumerate() {
                 if offset < start + chunk.len() {
                     return (index, offset - start);
                 }
@@ -105,10 +128,10 @@ impl Queue {
             }
         }
         let mut end = self.len;
-        for (index, chunk) in self.chunks.iter().enumerate().rev() {
+        for (after, chunk) in self.chunks().rev().enumerate() {
             end -= chunk.len();
             if offset >= end {
-                return (index, offset - end);
+                return (self.rest.len() - after, offset - end);
             }
         }
         (0, 0)
@@ -119,13 +142,16 @@ impl From<VecDeque<Bytes>> for Queue {
     fn from(mut chunks: VecDeque<Bytes>) -> Self {
         chunks.retain(|chunk| !chunk.is_empty());
         let len = chunks.iter().map(Bytes::len).sum();
-        Self { chunks, len }
+        Self { first: chunks.pop_front().unwrap_or_default(), rest: chunks, len }
     }
 }
 
 impl From<Queue> for VecDeque<Bytes> {
-    fn from(queue: Queue) -> Self {
-        queue.chunks
+    fn from(Queue { first, mut rest, .. }: Queue) -> Self {
+        if !first.is_empty() {
+            rest.push_front(first);
+        }
+        rest
     }
 }
 
