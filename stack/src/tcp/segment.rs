@@ -20,12 +20,24 @@ pub(super) const TIMESTAMPS_LEN: u16 = 12;
 pub(super) const MAX_SACK_BLOCKS: usize = 3;
 
 /// The two ends of a connection as TCP sees them, that is, with home addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Flow {
     /// Our end.
     pub local: SocketAddrV6,
     /// The other end.
     pub remote: SocketAddrV6,
+}
+
+impl core::hash::Hash for Flow {
+    /// In one piece, which a keyed hasher takes in much faster than field by field; each segment is looked up by it.
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        let mut octets = [0; 36];
+        for (half, end) in octets.chunks_exact_mut(18).zip([&self.local, &self.remote]) {
+            half[..16].copy_from_slice(&end.ip().octets());
+            half[16..].copy_from_slice(&end.port().to_be_bytes());
+        }
+        state.write(&octets);
+    }
 }
 
 impl Flow {
