@@ -27,8 +27,12 @@ use super::tap::{Sent, Tap};
 use super::trace::Tracer;
 use crate::{Input, Node, Output};
 
-/// Frames that are read before the core's outputs are carried out.
-const BATCH: usize = 32;
+/// Frames that are read before the core's outputs are carried out: the fewer acknowledgements, the more does the
+/// kernel's TCP send at once for each.
+const BATCH: usize = 128;
+
+/// Octets of such frames, so that super-segments are acknowledged while their sender can still do something.
+const BATCH_OCTETS: usize = 256 << 10;
 
 /// Letters that are taken before frames have their turn again.
 const LETTERS: usize = 64;
@@ -150,10 +154,16 @@ impl Loop {
                 return Ok(Taken::Stop);
             }
         }
+        // One look at the clock for all of them: they wait already.
+        let (now, mut octets) = (now(), 0);
         for _ in 0..BATCH {
+            if octets >= BATCH_OCTETS {
+                break;
+            }
             let Some(frame) = self.plane.tap.receive()? else { break };
             input = Taken::Something;
-            self.plane.node.handle(Input::Frame(frame), now());
+            octets += frame.len();
+            self.plane.node.handle(Input::Frame(frame), now);
         }
         Ok(input)
     }

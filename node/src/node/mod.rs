@@ -70,6 +70,8 @@ pub struct Node {
     jobs: Jobs,
     draining: bool,
     outputs: VecDeque<Output>,
+    /// The moment that [`Output::WaitUntil`] named last: before it, nothing is due.
+    due: Option<Instant>,
     started: Instant,
     counters: Counters,
 }
@@ -127,6 +129,7 @@ impl Node {
             jobs: Jobs::default(),
             draining: false,
             outputs: VecDeque::new(),
+            due: None,
             started: now,
             counters: Counters::default(),
             name: setup.name,
@@ -162,9 +165,11 @@ impl Node {
             Input::PeerUp { peer, incarnation } => self.peer_up(peer, incarnation, now),
             Input::PeerDown { peer } => self.peer_down(peer, now),
             Input::Command { id, command } => self.command(id, command, now),
-            Input::Tick => {}
+            Input::Tick => self.due = Some(now),
         }
-        self.handle_timeout(now);
+        if self.due.is_some_and(|due| due <= now) {
+            self.handle_timeout(now);
+        }
         self.settle(now);
     }
 
@@ -182,7 +187,8 @@ impl Node {
             if let Some((_, packet)) = self.tcp.poll_transmit(now, |_| path) {
                 self.interface.send(packet, now);
             } else if !self.settle(now) {
-                return Output::WaitUntil(self.deadline());
+                self.due = self.deadline();
+                return Output::WaitUntil(self.due);
             }
         }
     }
