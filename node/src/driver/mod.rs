@@ -7,6 +7,7 @@
 //!
 //! The data plane never waits for anybody but the TAP and the mailbox: whatever it hands on goes to bounded queues.
 
+mod alone;
 mod ask;
 mod clock;
 mod control;
@@ -17,10 +18,11 @@ mod start;
 mod tap;
 mod trace;
 
+pub use alone::Alone;
 pub use ask::Asker;
 pub use control::{AskError, Client, ControlError};
 pub use peers::{PeerError, Refusal};
-pub use start::{Failed, Options, Running, StartError, start};
+pub use start::{Failed, Options, Running, StartError, connections, start};
 pub use tap::TapError;
 
 pub(crate) use clock::{now, unix_seconds};

@@ -104,7 +104,7 @@ pub struct Running {
 pub async fn start(config: &Config, options: &Options) -> Result<Running, StartError> {
     let tap = match options.tap_fd {
         Some(fd) => Tap::inherit(fd, &config.tap.device)?,
-        None => Tap::open(&config.tap.device)?,
+        None => Tap::open(&config.tap.device, true)?,
     };
     let incarnation = draw_incarnation()?;
     let setup = setup(config, incarnation)?;
@@ -180,15 +180,20 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         service_address: config.group.service_address,
         contact: config.group.contact.clone(),
         placement: config.group.placement,
-        tcp: tcp::Config {
-            nodelay: true,
-            keep_alive: Some(KEEP_ALIVE),
-            unsent_limit: UNSENT_LIMIT,
-            ..tcp::Config::default()
-        },
+        tcp: connections(),
         peers,
         services,
     })
+}
+
+/// How the connections of a node behave.
+pub fn connections() -> tcp::Config {
+    tcp::Config {
+        nodelay: true,
+        keep_alive: Some(KEEP_ALIVE),
+        unsent_limit: UNSENT_LIMIT,
+        ..tcp::Config::default()
+    }
 }
 
 fn service(config: &ServiceConfig) -> Result<Service, StartError> {

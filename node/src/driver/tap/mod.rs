@@ -46,9 +46,10 @@ pub(crate) enum Sent {
 }
 
 impl Tap {
-    /// Attaches to the device `name`, which exists and belongs to this process's user.
-    pub(crate) fn open(name: &str) -> Result<Self, TapError> {
-        Ok(Self::over(open::open_device(name)?))
+    /// Attaches to the device `name`, which exists and belongs to this process's user. Without `offload` the kernel
+    /// hands over frames of the device's MTU with whole checksums only.
+    pub(crate) fn open(name: &str, offload: bool) -> Result<Self, TapError> {
+        Ok(Self::over(open::open_device(name, offload)?))
     }
 
     /// Takes over a descriptor that the process was started with and that is attached to `name`. To be called at the

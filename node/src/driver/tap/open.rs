@@ -93,7 +93,7 @@ pub enum TapError {
 }
 
 /// Attaches to the device `name`.
-pub(super) fn open_device(name: &str) -> Result<OwnedFd, TapError> {
+pub(super) fn open_device(name: &str, offload: bool) -> Result<OwnedFd, TapError> {
     let tun =
         open(TUN, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).map_err(
             |why| match why {
@@ -109,7 +109,7 @@ pub(super) fn open_device(name: &str) -> Result<OwnedFd, TapError> {
         result => result,
     };
     attached.map_err(|why| why_not_attached(name, why))?;
-    configure(&tun, name)?;
+    configure(&tun, name, offload)?;
     Ok(tun)
 }
 
@@ -127,14 +127,14 @@ pub(super) fn inherit_device(fd: RawFd, name: &str) -> Result<OwnedFd, TapError>
     }
     let status = fcntl_getfl(&tun).map_err(|why| other(name, "read its status flags", why))?;
     fcntl_setfl(&tun, status | OFlags::NONBLOCK).map_err(|why| other(name, "make it non-blocking", why))?;
-    configure(&tun, name)?;
+    configure(&tun, name, true)?;
     Ok(tun)
 }
 
-fn configure(tun: &OwnedFd, name: &str) -> Result<(), TapError> {
+fn configure(tun: &OwnedFd, name: &str, offload: bool) -> Result<(), TapError> {
     let octets = i32::try_from(header::LEN).unwrap_or(i32::MAX);
     attach::set_header_len(tun.as_fd(), octets).map_err(|why| other(name, "set the header's length", why))?;
-    let kinds = attach::TUN_F_CSUM | attach::TUN_F_TSO6 | attach::TUN_F_TSO_ECN;
+    let kinds = if offload { attach::TUN_F_CSUM | attach::TUN_F_TSO6 | attach::TUN_F_TSO_ECN } else { 0 };
     attach::set_offload(tun.as_fd(), kinds).map_err(|why| other(name, "switch offloads on", why))
 }
 

@@ -25,7 +25,7 @@ fn a_big_frame_is_not_copied() {
 
 #[test]
 fn a_device_that_is_not_there_is_not_made() {
-    let error = Tap::open("ferry-no-such").unwrap_err();
+    let error = Tap::open("ferry-no-such", true).unwrap_err();
     let text = error.to_string();
     match error {
         TapError::NoDevice { .. } => {
