@@ -38,17 +38,32 @@ pub struct Profile {
     pub queue_bytes: u64,
     /// The share of frames that are lost, from 0 to 1.
     pub loss: f64,
+    /// The share of frames that are held up, so that others overtake them; from 0 to 1.
+    pub reorder: f64,
+    /// For how long, in microseconds.
+    pub reorder_us: u64,
     /// Decides which.
     pub seed: u64,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Self { delay_us: 1000, rate_mbit: 500, queue_bytes: 512 << 10, loss: 0.0, seed: 1 }
+        Self::GOOD
     }
 }
 
 impl Profile {
+    /// A path that only takes its time.
+    pub const GOOD: Self = Self {
+        delay_us: 1000,
+        rate_mbit: 500,
+        queue_bytes: 512 << 10,
+        loss: 0.0,
+        reorder: 0.0,
+        reorder_us: 0,
+        seed: 1,
+    };
+
     /// How long a frame of this length occupies the wire.
     fn wire_ns(&self, length: usize) -> u64 {
         length as u64 * 8000 / self.rate_mbit.max(1)
@@ -57,10 +72,13 @@ impl Profile {
 
 impl core::fmt::Display for Profile {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { delay_us, rate_mbit, queue_bytes, loss, seed: _ } = self;
+        let Self { delay_us, rate_mbit, queue_bytes, loss, reorder, reorder_us, seed: _ } = self;
         let queue = queue_bytes >> 10;
         write!(f, "{delay_us} µs one way, {rate_mbit} Mbit/s, queue {queue} KiB")?;
-        if *loss > 0.0 { write!(f, ", loss {loss}") } else { Ok(()) }
+        if *loss > 0.0 {
+            write!(f, ", loss {loss}")?;
+        }
+        if *reorder > 0.0 { write!(f, ", {reorder} held up by {reorder_us} µs") } else { Ok(()) }
     }
 }
 
@@ -195,8 +213,11 @@ impl Wires {
             self.counters.lost.fetch_add(1, Ordering::Relaxed);
             return self.spare.push(frame);
         }
-        let due = lane.free_at + nanos(Duration::from_micros(profile.delay_us));
-        lane.frames.push_back((due, frame));
+        let held = profile.reorder > 0.0 && self.random.f64() < profile.reorder;
+        let delay_us = profile.delay_us + if held { profile.reorder_us } else { 0 };
+        let due = lane.free_at + nanos(Duration::from_micros(delay_us));
+        let behind = lane.frames.iter().rev().take_while(|(other, _)| *other > due).count();
+        lane.frames.insert(lane.frames.len() - behind, (due, frame));
     }
 
     fn deliver(&mut self, from: usize) {
@@ -251,6 +272,30 @@ mod tests {
         }
         assert_eq!(wires.lanes[0].frames.len(), 3, "one on the wire and two that wait");
         assert_eq!(wires.counters.overflowed.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_frame_that_is_held_up_is_overtaken_and_the_others_stay_in_order() {
+        let profile = Profile { rate_mbit: 100, reorder: 0.1, reorder_us: 250, ..Profile::default() };
+        let mut wires = wires(profile);
+        for nth in 0..100_u32 {
+            wires.admit(0, [nth.to_be_bytes().to_vec(), vec![0; 1246]].concat(), 0);
+        }
+        let lane = &wires.lanes[0].frames;
+        assert!(lane.iter().is_sorted_by_key(|(due, _)| *due));
+        let order: Vec<u32> = lane
+            .iter()
+            .map(|(_, frame)| u32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]))
+            .collect();
+        // Frames are 100 µs apart: whoever is held up comes after the next two, and nobody is lost.
+        let held: Vec<u32> =
+            (0..98).filter(|nth| order.iter().position(|at| at == nth) > Some(*nth as usize)).collect();
+        assert!((3..30).contains(&held.len()), "{order:?}");
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
+        let punctual: Vec<u32> = order.into_iter().filter(|nth| !held.contains(nth)).collect();
+        assert!(punctual.is_sorted(), "{punctual:?}");
     }
 
     #[test]

@@ -28,7 +28,8 @@ const INTERVAL: u64 = 100;
 /// Handoffs of one world: it remembers every octet, so that a long demo is cut into several.
 const AT_ONCE: usize = 40;
 const UPLOAD: u64 = 4 << 20;
-const LINK: Profile = Profile { delay_us: 1000, rate_mbit: 100, queue_bytes: 256 << 10, loss: 0.0, seed: 0 };
+const LINK: Profile =
+    Profile { delay_us: 1000, rate_mbit: 100, queue_bytes: 256 << 10, loss: 0.0, seed: 0, ..Profile::GOOD };
 
 /// Runs the demo called `name`, or all, until so many connections have moved.
 pub fn run(name: Option<&str>, handoffs: usize, seed: u64) -> Vec<Demo> {
