@@ -80,6 +80,15 @@ struct BenchArguments {
     /// Write the results here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Put a picture here (`stack`).
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Only these rows (`stack`).
+    #[arg(long = "row", value_name = "NAME", num_args = 1.., value_parser = bench::stack_rows())]
+    rows: Vec<String>,
+    /// Only see whether each row can be measured: short runs, no bars (`stack`).
+    #[arg(long)]
+    quick: bool,
     /// The node's binary; by default the one beside this one, which is built if it must be.
     #[arg(long, value_name = "PATH")]
     ferry: Option<PathBuf>,
@@ -116,7 +125,7 @@ struct LinkArguments {
 impl LinkArguments {
     fn profile(self, seed: u64) -> Profile {
         let Self { delay_us, rate_mbit, queue_kib, loss } = self;
-        Profile { delay_us, rate_mbit, queue_bytes: queue_kib << 10, loss, seed }
+        Profile { delay_us, rate_mbit, queue_bytes: queue_kib << 10, loss, seed, ..Profile::GOOD }
     }
 }
 
@@ -150,9 +159,9 @@ fn run(command: Command, mut arguments: Vec<OsString>) -> Result<ExitCode> {
                 return without_namespaces(demo, &why);
             }
         }
-        Command::Bench(BenchArguments { json: Some(path), .. }) => {
-            enter::check_visible(path)?;
-            report::check_writable(path)?;
+        Command::Bench(BenchArguments { json, out, .. }) => {
+            [json, out].into_iter().flatten().try_for_each(|path| enter::check_visible(path))?;
+            json.as_deref().map(report::check_writable).transpose()?;
         }
         _ => {}
     }
@@ -162,7 +171,8 @@ fn run(command: Command, mut arguments: Vec<OsString>) -> Result<ExitCode> {
     else {
         return enter::enter(&arguments);
     };
-    if given.is_none() {
+    let needed = !matches!(&command, Command::Bench(bench) if !bench::needs_ferry(&bench.name));
+    if given.is_none() && needed {
         arguments.extend(["--ferry".into(), ferry::find()?.into()]);
     }
     enter::enter(&arguments)
@@ -195,8 +205,10 @@ fn inside(command: Command) -> Result<ExitCode> {
             finish(names.into_iter().map(|name| demo::run(name, &options)).collect(), &arguments)
         }
         Command::Bench(arguments) => {
-            let BenchArguments { name, runs, json, ferry, link } = arguments;
-            let report = bench::run(&name, runs, &required(ferry)?, link.profile(1))?;
+            let BenchArguments { name, runs, json, out, rows, quick, ferry, link } = arguments;
+            let ferry = if bench::needs_ferry(&name) { required(ferry)? } else { PathBuf::new() };
+            let options = bench::Options { runs, out, rows, quick, link: link.profile(1) };
+            let report = bench::run(&name, &options, &ferry)?;
             print!("{report}");
             if let Some(path) = json {
                 report::write(&report, &path)?;

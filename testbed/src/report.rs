@@ -197,6 +197,9 @@ pub struct Row {
     pub bar: Option<Bar>,
     /// Whether it holds; a row without a bar is fine.
     pub ok: bool,
+    /// Why there are no figures, if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 impl Row {
@@ -216,7 +219,38 @@ impl Row {
         let judged = ratio.or(peer.is_none().then_some(middle));
         let ok = bar.is_none_or(|bar| judged.is_some_and(|figure| bar.holds(figure)));
         let spread = [extreme(f64::min), extreme(f64::max)];
-        Some(Self { name, unit, ours: middle, peer, peer_is, ratio, runs: ours.len(), spread, bar, ok })
+        Some(Self {
+            name,
+            unit,
+            ours: middle,
+            peer,
+            peer_is,
+            ratio,
+            runs: ours.len(),
+            spread,
+            bar,
+            ok,
+            why: None,
+        })
+    }
+}
+
+impl Row {
+    /// A row that could not be measured: never fine. Its figures are no numbers, which JSON writes as `null`.
+    pub fn failed(name: &'static str, unit: &'static str, bar: Option<Bar>, why: String) -> Self {
+        Self {
+            name,
+            unit,
+            ours: f64::NAN,
+            peer: None,
+            peer_is: None,
+            ratio: None,
+            runs: 0,
+            spread: [f64::NAN; 2],
+            bar,
+            ok: false,
+            why: Some(why),
+        }
     }
 }
 
@@ -348,7 +382,7 @@ impl Row {
             self.bar.map_or("-".to_owned(), |bar| format!("{bar} {verdict}")),
             self.runs.to_string(),
             format!("{} – {}", figure(self.spread[0]), figure(self.spread[1])),
-            self.peer_is.clone().unwrap_or_else(|| "-".to_owned()),
+            self.why.as_ref().or(self.peer_is.as_ref()).cloned().unwrap_or_else(|| "-".to_owned()),
         ]
     }
 }

@@ -53,12 +53,46 @@ pub struct Ring {
 // SAFETY: the mapping belongs to this value alone and is not tied to a thread.
 unsafe impl Send for Ring {}
 
+/// A packet socket that only sends: what is written to it goes out of the interface with index `interface` of this
+/// thread's network namespace as it is, without waiting in a queue.
+pub fn sender(interface: u32) -> io::Result<OwnedFd> {
+    let socket = socket()?;
+    set(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &(1 as c_int))?;
+    bind(&socket, interface, 0)?;
+    Ok(socket)
+}
+
+/// Protocol 0: nothing arrives before `bind` names one.
+fn socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked before it is owned.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    check(fd)?;
+    // SAFETY: `fd` was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bind(socket: &OwnedFd, interface: u32, protocol: u16) -> io::Result<()> {
+    // SAFETY: `sockaddr_ll` is plain data, for which zeroes are a value.
+    let mut address: sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = c_int::try_from(interface).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the length describe `address`, which outlives the call.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            libc::socklen_t::try_from(size_of::<sockaddr_ll>()).map_err(io::Error::other)?,
+        )
+    })
+}
+
 impl Ring {
     /// Watches the interface with index `interface` in this thread's network namespace; keeps the first `snap`
     /// octets of each frame, and up to `ring_bytes` of frames until they are read.
     pub fn open(interface: u32, snap: u32, ring_bytes: usize) -> io::Result<Self> {
         let blocks = (ring_bytes / BLOCK).max(2);
-        let socket = Self::socket()?;
+        let socket = socket()?;
         set(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V3 as c_int))?;
         keep_first(&socket, snap)?;
         let request = tpacket_req3 {
@@ -73,33 +107,8 @@ impl Ring {
         set(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         let map = map(&socket, blocks * BLOCK)?;
         let ring = Self { socket, map, blocks, next: 0 };
-        ring.bind(interface)?;
+        bind(&ring.socket, interface, ETH_P_ALL)?;
         Ok(ring)
-    }
-
-    /// Protocol 0: nothing arrives before `bind` names the interface.
-    fn socket() -> io::Result<OwnedFd> {
-        // SAFETY: no pointers; the result is checked before it is owned.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        check(fd)?;
-        // SAFETY: `fd` was just made and belongs to nobody else.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    }
-
-    fn bind(&self, interface: u32) -> io::Result<()> {
-        // SAFETY: `sockaddr_ll` is plain data, for which zeroes are a value.
-        let mut address: sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
-        address.sll_protocol = ETH_P_ALL.to_be();
-        address.sll_ifindex = c_int::try_from(interface).map_err(io::Error::other)?;
-        // SAFETY: the pointer and the length describe `address`, which outlives the call.
-        check(unsafe {
-            libc::bind(
-                self.socket.as_raw_fd(),
-                (&raw const address).cast(),
-                libc::socklen_t::try_from(size_of::<sockaddr_ll>()).map_err(io::Error::other)?,
-            )
-        })
     }
 
     /// Gives every frame that the kernel has handed over to `look`, in the order of arrival.

@@ -1,0 +1,56 @@
+//! Each row of the benchmark of the stack can be measured. How fast anything is, is not judged here.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{TESTBED, machine, run, text};
+use serde_json::Value;
+
+/// As the issue names them; whoever reads the results relies on these names.
+const ROWS: [&str; 15] = [
+    "bulk-in-1",
+    "bulk-out-1",
+    "bulk-in-8",
+    "bulk-out-8",
+    "frames-in",
+    "frames-out",
+    "rtt",
+    "rtt-spin",
+    "connect-close",
+    "loss",
+    "reorder",
+    "shallow",
+    "idle-bytes",
+    "many-connections",
+    "syn-flood",
+];
+
+#[test]
+fn each_row_of_the_stack_can_be_measured() {
+    let Some(_machine) = machine() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("result.json");
+    let mut command = Command::new(TESTBED);
+    command.args(["bench", "stack", "--quick", "--runs", "1", "--json"]).arg(&json);
+    let output = run(command.arg("--out").arg(folder.path()));
+    let said = text(&output.stdout) + &text(&output.stderr);
+    let report: Value = serde_json::from_slice(&fs::read(&json).expect("a report")).expect("json");
+    let rows = report["rows"].as_array().expect("rows");
+    assert_eq!(rows.iter().map(|row| &row["name"]).collect::<Vec<_>>(), ROWS, "{said}");
+    for row in rows {
+        assert_eq!(row["why"], Value::Null, "{row}: {said}");
+        assert_eq!(row["ok"], true, "{row}: {said}");
+    }
+    assert!(output.status.success(), "{said}");
+    let picture = fs::read_to_string(folder.path().join("stack.svg")).expect("a picture");
+    assert!(ROWS.iter().all(|name| picture.contains(name)), "{picture}");
+}
+
+#[test]
+fn a_row_that_nobody_knows_is_refused_before_anything_is_measured() {
+    let output = run(Command::new(TESTBED).args(["bench", "stack", "--row", "bulk-sideways"]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("bulk-in-1"), "the rows that there are must be named");
+}
