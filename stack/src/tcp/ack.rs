@@ -7,6 +7,9 @@ use super::segment::{Block, Segment};
 use super::tcb::{Mark, Newest, Recovery, Sent, Tcb};
 use crate::{Instant, Seq};
 
+/// Records of what is in flight that there may be besides two for each full segment.
+const SPARE_RECORDS: usize = 256;
+
 /// What one acknowledgement told.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "one acknowledgement can tell any of them")]
@@ -17,8 +20,8 @@ pub(super) struct Delivered {
     pub(super) octets: u32,
     /// Whether something was selectively acknowledged for the first time.
     pub(super) sacked: bool,
-    /// Whether the other side reported a duplicate (RFC 2883).
-    pub(super) duplicate: bool,
+    /// The duplicate that the other side reported (RFC 2883).
+    pub(super) duplicate: Option<Block>,
     /// Whether it is a duplicate acknowledgement (RFC 5681 section 2).
     pub(super) repeated: bool,
     /// When the oldest newly delivered octets that were sent only once had been sent.
@@ -26,6 +29,8 @@ pub(super) struct Delivered {
     /// Whether octets that were sent more than once are among the newly acknowledged: then others may have waited
     /// for them at the other side, and how long they took says nothing.
     pub(super) ambiguous: bool,
+    /// Whether octets are among the newly delivered ones that were sent before a timeout, and never again.
+    pub(super) original: bool,
 }
 
 impl Tcb {
@@ -42,8 +47,10 @@ impl Tcb {
         self.measure(segment, &delivered, now);
         // The window that recovery sets is not touched by the acknowledgement that ends it either.
         let paced = matches!(self.recovery, Recovery::Fast { .. });
+        let undone = self.undo_if_spurious(segment, &delivered);
         self.repair(&delivered, now);
-        if !paced {
+        let told = self.heed_echo(segment, &delivered);
+        if !paced && !undone && !told {
             self.grow(&delivered, now);
         }
         self.rearm_after_ack(&delivered, now);
@@ -95,6 +102,8 @@ impl Tcb {
             // Once round the circle: SND.UNA at the ISS would mean that the SYN is not acknowledged.
             self.snd.iss = ack - 1;
         }
+        // RFC 6582 section 3.2: once something above `recover` is acknowledged, duplicates count again.
+        self.snd.recover = self.snd.recover.filter(|recover| ack.at_or_before(*recover));
         self.rack.fack = Some(self.rack.fack.map_or(ack, |fack| fack.later(ack)));
     }
 
@@ -104,7 +113,7 @@ impl Tcb {
         if let [Some(first), second, _] = blocks
             && is_duplicate_report(first, ack, second)
         {
-            delivered.duplicate = true;
+            delivered.duplicate = Some(first).filter(|_| !self.moved_lately(now));
             blocks[0] = None;
         }
         // From the left to the right, or what was reported later than it came would look like reordering.
@@ -120,25 +129,56 @@ impl Tcb {
 
     fn mark_sacked(&mut self, (from, to): Block, now: Instant, delivered: &mut Delivered) {
         let mut index = self.snd.sent.partition_point(|sent| sent.end().at_or_before(from));
+        let first = index.saturating_sub(1);
         while let Some(sent) = self.snd.sent.get(index).copied() {
             if to.at_or_before(sent.seq) {
                 break;
             }
-            if sent.mark != Mark::Sacked {
+            let whole = from.at_or_before(sent.seq) && sent.end().at_or_before(to);
+            if sent.mark != Mark::Sacked && (whole || self.may_split()) {
                 if sent.seq.before(from) {
                     self.split_sent(index, from);
                     index += 1;
                 }
                 self.split_sent(index, to);
-                let Some(sent) = self.snd.sent.get_mut(index) else { break };
-                let before = *sent;
-                sent.mark = Mark::Sacked;
-                self.snd.sacked += before.len;
-                if before.mark == Mark::InFlight {
-                    self.snd.in_flight -= before.len;
-                }
-                delivered.sacked = true;
-                self.note_delivered(&before, now, delivered);
+                self.mark_one_sacked(index, now, delivered);
+            }
+            index += 1;
+        }
+        self.merge_sacked(first, index);
+    }
+
+    fn mark_one_sacked(&mut self, index: usize, now: Instant, delivered: &mut Delivered) {
+        let Some(sent) = self.snd.sent.get_mut(index) else { return };
+        let before = *sent;
+        sent.mark = Mark::Sacked;
+        self.snd.sacked += before.len;
+        if before.mark == Mark::InFlight {
+            self.snd.in_flight -= before.len;
+        }
+        delivered.sacked = true;
+        self.note_delivered(&before, now, delivered);
+    }
+
+    /// Whether there are so few records that a selective acknowledgement may cut one. Who acknowledges every other
+    /// octet must not make us keep, and search, a record for each. An honest peer acknowledges segments.
+    fn may_split(&self) -> bool {
+        let segments = self.snd.outstanding() / self.mss();
+        self.snd.sent.len() < SPARE_RECORDS + 2 * segments as usize
+    }
+
+    /// Makes one record of those from `first` to `last` that are selectively acknowledged and lie side by side: in a
+    /// recovery there are only as many as there are holes.
+    fn merge_sacked(&mut self, first: usize, last: usize) {
+        let sacked = |sent: Option<&Sent<Instant>>| sent.is_some_and(|sent| sent.mark == Mark::Sacked);
+        let mut index = first;
+        let mut last = last.min(self.snd.sent.len().saturating_sub(1));
+        while index < last {
+            let run = (index..=last).take_while(|at| sacked(self.snd.sent.get(*at))).count();
+            if run > 1 {
+                let len = self.snd.sent.drain(index + 1..index + run).map(|sent| sent.len).sum::<u32>();
+                self.snd.sent[index].len += len;
+                last -= run - 1;
             }
             index += 1;
         }
@@ -160,6 +200,9 @@ impl Tcb {
     fn note_delivered(&mut self, sent: &Sent<Instant>, now: Instant, delivered: &mut Delivered) {
         delivered.octets += sent.len;
         if sent.retransmissions == 0 {
+            let before_timeout = |point: Seq| self.snd.una.before(point) && sent.end().at_or_before(point);
+            delivered.original |=
+                matches!(self.recovery, Recovery::Loss { point, .. } if before_timeout(point));
             delivered.oldest = Some(delivered.oldest.map_or(sent.at, |oldest| oldest.min(sent.at)));
             self.rack.reordering |= self.sack && self.rack.fack.is_some_and(|fack| sent.end().before(fack));
         }
@@ -198,6 +241,7 @@ impl Tcb {
     fn measure(&mut self, segment: &Segment, delivered: &Delivered, now: Instant) {
         if let Some(at) = delivered.oldest.filter(|_| !delivered.ambiguous) {
             self.rtt.sample(at.since(now));
+            self.age_least_rtt(at.since(now), now);
         } else if delivered.advanced > 0 {
             self.measure_echo(segment, now);
         }
@@ -224,6 +268,8 @@ impl Tcb {
             octets: delivered.advanced,
             mss: self.mss(),
             srtt: self.rtt.smoothed.unwrap_or_default(),
+            rtt: delivered.oldest.filter(|_| !delivered.ambiguous).map(|at| at.since(now)),
+            span: (self.snd.una, self.snd.nxt),
             limited: self.snd.limited || half_used,
             now,
         });

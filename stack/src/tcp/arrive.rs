@@ -157,6 +157,7 @@ impl Tcb {
             }
             Verdict::Refuse(ack) => Err(Reason::AckOfNothing(ack)),
             Verdict::RepeatSyn => {
+                self.agree_on_ecn(segment);
                 self.mark_syn_lost();
                 Ok(())
             }
@@ -198,6 +199,7 @@ impl Tcb {
             self.establish(segment, ack, now);
             self.update_window(segment, ack);
         }
+        self.note_mark(segment);
         self.process_ack(segment, ack, now);
         self.our_fin_acknowledged(now);
         self.take_payload(segment, now)?;

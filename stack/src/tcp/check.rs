@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use thiserror::Error;
 
-use super::cc::{Algorithm, MAX_WINDOW};
+use super::cc::{Algorithm, Congestion, MAX_WINDOW};
 use super::config::{Config, KeepAlive};
 use super::data::WINDOW_SLACK;
 use super::rtt::{MAX_SAMPLE, Rtt};
@@ -46,7 +46,8 @@ impl<At> Tcb<At> {
         self.snd.check(self.opening())?;
         self.rcv.check(self.opening(), &self.config)?;
         self.check_times()?;
-        self.check_congestion()?;
+        self.congestion.check()?;
+        self.undo.as_ref().map_or(Ok(()), |undo| undo.congestion.check())?;
         self.check_recovery()?;
         self.check_state()
     }
@@ -56,31 +57,12 @@ impl<At> Tcb<At> {
         failed || matches!(self.state, State::SynSent | State::SynReceived)
     }
 
-    fn check_congestion(&self) -> Result<(), Broken> {
-        let cc = &self.congestion;
-        let algorithm = match &cc.algorithm {
-            Algorithm::NewReno { acked } => *acked <= MAX_WINDOW,
-            Algorithm::Cubic(cubic) => {
-                let bounded = cubic.w_max <= MAX_WINDOW && cubic.cwnd_prior <= MAX_WINDOW;
-                let epoch = cubic.epoch.as_ref().is_none_or(|epoch| {
-                    epoch.plateau <= MAX_WINDOW
-                        && epoch.k_ms <= 1 << 24
-                        && epoch.w_est <= u64::from(MAX_WINDOW) << 10
-                        && epoch.rest <= u64::from(MAX_WINDOW)
-                });
-                bounded && epoch
-            }
-        };
-        let window = (1..=MAX_WINDOW).contains(&cc.cwnd) && (1..=MAX_WINDOW).contains(&cc.ssthresh);
-        if window && algorithm { Ok(()) } else { Err(Broken::Congestion) }
-    }
-
     /// A recovery ends at something that is in flight.
     fn check_recovery(&self) -> Result<(), Broken> {
         let sound = match self.recovery {
             Recovery::Open { .. } => true,
             _ if self.state.is_closed() => true,
-            Recovery::Fast { point, .. } | Recovery::Loss { point } => {
+            Recovery::Fast { point, .. } | Recovery::Loss { point, .. } => {
                 self.snd.una.before(point) && point.at_or_before(self.snd.nxt)
             }
         };
@@ -112,6 +94,26 @@ impl<At> Tcb<At> {
             State::Closed(_) => true,
         };
         if sound { Ok(()) } else { Err(Broken::State) }
+    }
+}
+
+impl<At> Congestion<At> {
+    fn check(&self) -> Result<(), Broken> {
+        let algorithm = match &self.algorithm {
+            Algorithm::NewReno { acked } => *acked <= MAX_WINDOW,
+            Algorithm::Cubic(cubic) => {
+                let bounded = cubic.w_max <= MAX_WINDOW && cubic.cwnd_prior <= MAX_WINDOW;
+                let epoch = cubic.epoch.as_ref().is_none_or(|epoch| {
+                    epoch.plateau <= MAX_WINDOW
+                        && epoch.k_ms <= 1 << 24
+                        && epoch.w_est <= u64::from(MAX_WINDOW) << 10
+                        && epoch.rest <= u64::from(MAX_WINDOW)
+                });
+                bounded && epoch
+            }
+        };
+        let window = (1..=MAX_WINDOW).contains(&self.cwnd) && (1..=MAX_WINDOW).contains(&self.ssthresh);
+        if window && algorithm { Ok(()) } else { Err(Broken::Congestion) }
     }
 }
 

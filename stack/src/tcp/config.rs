@@ -23,6 +23,8 @@ pub struct Config {
     pub timestamps: bool,
     /// Offer and accept selective acknowledgements (RFC 2018).
     pub sack: bool,
+    /// Explicit congestion notification.
+    pub ecn: EcnPolicy,
     /// Send small segments at once (switches the algorithm of Nagle off; RFC 9293 section 3.7.4).
     pub nodelay: bool,
     /// How long an acknowledgement may wait (RFC 9293 section 3.8.6.3: at most 500 ms).
@@ -47,6 +49,17 @@ pub struct Config {
     pub initial_window: u8,
 }
 
+/// Who may ask for explicit congestion notification (RFC 3168).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EcnPolicy {
+    /// Nobody.
+    Off,
+    /// The other side.
+    Accept,
+    /// We do, too.
+    On,
+}
+
 /// Keep-alive probes (RFC 9293 section 3.8.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeepAlive {
@@ -69,6 +82,7 @@ impl Default for Config {
             window_scaling: true,
             timestamps: true,
             sack: true,
+            ecn: EcnPolicy::Accept,
             nodelay: false,
             delayed_ack: Duration::from_millis(40),
             min_rto: Duration::from_millis(200),

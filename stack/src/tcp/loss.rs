@@ -1,23 +1,17 @@
 //! Losses: detected by time (RACK, RFC 8985), by duplicate acknowledgements where there are no selective ones
 //! (RFC 6582), or by the timer (RFC 6298); repaired at the pace of proportional rate reduction (RFC 9937).
 
-use core::time::Duration;
-
 use super::ack::Delivered;
 use super::cc::MAX_WINDOW;
 use super::state::{Ending, State};
-use super::tcb::{Mark, Recovery, Tcb};
+use super::tcb::{Doubt, Mark, Recovery, Tcb};
 use crate::ip::MIN_MTU;
 use crate::{Instant, Seq};
 
 /// `DupThresh` (RFC 5681 section 3.2).
-const DUPLICATES: u8 = 3;
+pub(super) const DUPLICATES: u8 = 3;
 /// Octets that are added to a packet below TCP at most: a tunnel's header, a Home Address option, a routing header.
 const MOST_OVERHEAD: u16 = 128;
-/// The wait before a tail loss probe when no round trip was measured (RFC 8985 section 7.2).
-const FIRST_PROBE: Duration = Duration::from_secs(1);
-/// How long the other side may delay an acknowledgement of a single segment (RFC 8985 section 7.2).
-const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 
 impl Tcb {
     /// Octets thought to be in the network.
@@ -34,65 +28,60 @@ impl Tcb {
 
     /// Draws the consequences of an acknowledgement for loss recovery.
     pub(super) fn repair(&mut self, delivered: &Delivered, now: Instant) {
+        self.adapt_patience(delivered);
         self.tail_probe_answered(delivered);
+        let newly = self.newly_delivered(delivered);
         let lost = if self.sack { self.detect_by_time(now) } else { self.detect_by_duplicates(delivered) };
         match self.recovery {
-            Recovery::Open { .. } if lost => self.enter_fast_recovery(delivered),
+            Recovery::Open { .. } if lost => self.enter_fast_recovery(newly),
             Recovery::Fast { point, .. } if point.at_or_before(self.snd.una) => {
                 self.congestion.cwnd = self.congestion.ssthresh;
-                self.recovery = Recovery::Open { duplicates: 0 };
+                self.end_recovery(newly);
             }
-            Recovery::Fast { .. } => self.pace_recovery(delivered, delivered.advanced > 0 && !lost),
-            Recovery::Loss { point } if point.at_or_before(self.snd.una) => {
-                self.recovery = Recovery::Open { duplicates: 0 };
+            Recovery::Fast { .. } if newly == 0 => {}
+            Recovery::Fast { .. } => {
+                // RFC 6582 section 3.2, step 3: after a partial acknowledgement the next hole is filled at once.
+                let partial = delivered.advanced > 0;
+                self.pace_recovery(newly, partial && !lost, partial && !self.sack);
             }
-            Recovery::Open { .. } | Recovery::Loss { .. } => {}
+            Recovery::Loss { point, .. } if point.at_or_before(self.snd.una) => self.end_recovery(newly),
+            Recovery::Loss { doubt, .. } => self.doubt_further(doubt, delivered),
+            Recovery::Open { .. } => {}
         }
     }
 
-    /// RFC 8985 section 6.2, step 5: what was sent sufficiently before something that was delivered is lost.
-    /// Returns whether anything was.
-    pub(super) fn detect_by_time(&mut self, now: Instant) -> bool {
-        self.timers.reorder = None;
-        let Some(newest) = self.rack.newest else { return false };
-        if self.snd.sacked == 0 && matches!(self.recovery, Recovery::Open { .. }) {
-            return false;
+    /// All that was in flight when the recovery began is delivered. What is lost since is a new congestion event.
+    fn end_recovery(&mut self, newly: u32) {
+        self.recovery = Recovery::Open { duplicates: 0 };
+        self.lose_patience();
+        if self.sack && self.snd.lost() > 0 {
+            self.enter_fast_recovery(newly);
         }
-        let patience = newest.rtt + self.reordering_window();
-        let (mut lost, mut wait) = (0, None::<Instant>);
-        for sent in &mut self.snd.sent {
-            let earlier = sent.at < newest.at || (sent.at == newest.at && sent.end().before(newest.end));
-            if sent.mark != Mark::InFlight || !earlier {
-                continue;
-            }
-            let until = sent.at + patience;
-            if until <= now {
-                sent.mark = Mark::Lost;
-                lost += sent.len;
-            } else {
-                wait = Some(wait.map_or(until, |wait| wait.max(until)));
-            }
-        }
-        self.snd.in_flight -= lost;
-        self.timers.reorder = wait;
-        lost > 0
     }
 
-    /// RFC 8985 section 6.2, step 4.
-    fn reordering_window(&self) -> Duration {
-        let recovering = !matches!(self.recovery, Recovery::Open { .. });
-        let enough = self.snd.sacked >= u32::from(DUPLICATES) * self.mss();
-        if !self.rack.reordering && (recovering || enough) {
-            return Duration::ZERO;
+    /// `DeliveredData` of RFC 9937 section 6.2. Where there are no selective acknowledgements, a duplicate stands for
+    /// a segment, and what follows for what no duplicate stood for.
+    fn newly_delivered(&self, delivered: &Delivered) -> u32 {
+        match self.recovery {
+            _ if self.sack => delivered.octets,
+            Recovery::Fast { inferred, .. } if delivered.repeated => {
+                self.mss().min(self.snd.in_flight.saturating_sub(inferred))
+            }
+            // What filled the hole is new in any case.
+            Recovery::Fast { inferred, .. } if delivered.advanced > 0 => {
+                delivered.octets.saturating_sub(inferred).max(self.mss())
+            }
+            _ if delivered.repeated => self.mss(),
+            _ => delivered.octets,
         }
-        let quarter = self.rtt.min.unwrap_or_default() / 4;
-        quarter.min(self.rtt.smoothed.unwrap_or_default())
     }
 
     /// Duplicate acknowledgements (RFC 5681 section 3.2), partial ones in recovery (RFC 6582 section 3.2).
     fn detect_by_duplicates(&mut self, delivered: &Delivered) -> bool {
         let mss = self.mss();
         match &mut self.recovery {
+            // RFC 6582 section 3.2, step 2: these answer what was sent again without need.
+            Recovery::Open { .. } if delivered.repeated && self.snd.recover == Some(self.snd.una) => false,
             Recovery::Open { duplicates } if delivered.repeated => {
                 *duplicates = duplicates.saturating_add(1);
                 let lost = *duplicates >= DUPLICATES;
@@ -129,28 +118,29 @@ impl Tcb {
         }
     }
 
-    fn enter_fast_recovery(&mut self, delivered: &Delivered) {
+    pub(super) fn enter_fast_recovery(&mut self, newly: u32) {
         self.reduce();
+        self.snd.recover = (!self.sack).then_some(self.snd.nxt);
         let inferred = if self.sack { 0 } else { u32::from(DUPLICATES) * self.mss() };
         // RFC 9937 section 6.1, RecoverFS: what was delivered before does not count, what is delivered now does.
         let before = self.snd.sacked.saturating_add(inferred.saturating_sub(self.mss()));
-        let flight = self.snd.outstanding().saturating_sub(before).saturating_add(delivered.octets);
+        let flight = self.snd.outstanding().saturating_sub(before).saturating_add(newly);
         self.recovery = Recovery::Fast { point: self.snd.nxt, flight, delivered: 0, out: 0, inferred };
-        self.pace_recovery(delivered, false);
+        self.pace_recovery(newly, false, false);
     }
 
     /// One congestion event: at most one in each round trip. What limited transmit let out beyond the window does
     /// not count (RFC 5681 section 3.2, step 2).
     fn reduce(&mut self) {
         let (mss, flight) = (self.mss(), self.snd.outstanding().min(self.congestion.cwnd));
+        self.prepare_undo();
+        self.note_reduction();
         self.congestion.on_congestion(flight, mss);
     }
 
     /// RFC 9937 section 6.2: on each acknowledgement in recovery, the first included.
-    fn pace_recovery(&mut self, newly: &Delivered, safe: bool) {
+    fn pace_recovery(&mut self, newly: u32, safe: bool, at_once: bool) {
         let (pipe, mss, ssthresh) = (self.pipe(), self.mss(), self.congestion.ssthresh);
-        let inferred = if newly.repeated && !self.sack { mss } else { 0 };
-        let newly = newly.octets.saturating_add(inferred);
         let Recovery::Fast { flight, delivered, out, .. } = &mut self.recovery else { return };
         *delivered = delivered.saturating_add(newly);
         let quota = if pipe > ssthresh {
@@ -163,7 +153,7 @@ impl Tcb {
             (ssthresh - pipe).min(bound)
         };
         // The first retransmission is not held back.
-        let quota = if *out == 0 { quota.max(mss) } else { quota };
+        let quota = if *out == 0 || at_once { quota.max(mss) } else { quota };
         self.congestion.cwnd = pipe.saturating_add(quota).clamp(mss, MAX_WINDOW);
     }
 
@@ -179,74 +169,30 @@ impl Tcb {
             self.state = State::Closed(Ending::TimedOut);
             return;
         }
+        // One congestion event, one reduction: a timeout in the middle of a recovery is no new one, nor one of what
+        // a timeout has sent again already (RFC 5681 section 3.1, equation 4).
+        let fresh = match self.recovery {
+            Recovery::Open { .. } => true,
+            Recovery::Fast { .. } => false,
+            Recovery::Loss { .. } => self.snd.timeouts == 0,
+        };
+        let again = self.snd.timeouts > 0;
         self.snd.timeouts += 1;
         self.rtt.backoff = self.rtt.backoff.saturating_add(1);
-        // One congestion event, one reduction: a timeout in the middle of a recovery is no new one.
-        if !opening && matches!(self.recovery, Recovery::Open { .. }) {
+        if !opening && fresh {
             self.reduce();
         }
-        // RFC 2018 section 8: what was selectively acknowledged may have been dropped after all.
-        let reneged = self.snd.sent.front().is_some_and(|first| first.mark == Mark::Sacked);
-        for sent in &mut self.snd.sent {
-            if sent.mark == Mark::InFlight || reneged {
-                sent.mark = Mark::Lost;
-            }
-        }
-        self.snd.in_flight = 0;
-        self.snd.sacked = if reneged { 0 } else { self.snd.sacked };
+        self.mark_lost_by_timeout(now);
         if !opening {
-            self.recovery = Recovery::Loss { point: self.snd.nxt };
+            let doubt = if fresh || again { Doubt::Waiting } else { Doubt::Settled };
+            self.recovery = Recovery::Loss { point: self.snd.nxt, doubt };
+            self.snd.recover = (!self.sack).then_some(self.snd.nxt);
         }
-        self.congestion.collapse(self.mss());
+        self.congestion.collapse(self.snd.in_flight, self.mss());
         self.rack.probe = None;
         self.timers.tail_probe = None;
         self.timers.reorder = None;
         self.timers.rto = Some(now + self.rto());
-    }
-
-    /// The time after which what reordering could explain is lost (RFC 8985 section 6.3).
-    pub(super) fn reordering_timeout(&mut self, now: Instant) {
-        if self.detect_by_time(now) && matches!(self.recovery, Recovery::Open { .. }) {
-            self.enter_fast_recovery(&Delivered::default());
-        }
-    }
-
-    /// Sets the timer of the tail loss probe (RFC 8985 section 7.2).
-    pub(super) fn arm_tail_probe(&mut self, now: Instant) {
-        self.timers.tail_probe = None;
-        let open = matches!(self.recovery, Recovery::Open { .. });
-        if !self.sack || !open || self.snd.sent.is_empty() || self.rack.probe.is_some() || self.snd.sacked > 0
-        {
-            return;
-        }
-        let single = self.snd.outstanding() <= self.mss();
-        let delay = if single { MAX_ACK_DELAY } else { Duration::ZERO };
-        let at = now + self.rtt.smoothed.map_or(FIRST_PROBE, |smoothed| smoothed * 2 + delay);
-        // A probe takes the place of a timeout that would come before it.
-        self.timers.tail_probe = self.timers.rto.map(|rto| rto.min(at));
-    }
-
-    /// RFC 8985 section 7.3: the probe itself is sent by the next transmission.
-    pub(super) fn tail_probe_timeout(&mut self, now: Instant) {
-        self.pending.tail_probe = true;
-        self.timers.rto = Some(now + self.rto());
-    }
-
-    /// RFC 8985 section 7.4.2: whether the probe repaired a loss that nobody else noticed. If it sent octets again
-    /// and both copies arrived, there will be a report of a duplicate, or a duplicate acknowledgement.
-    fn tail_probe_answered(&mut self, delivered: &Delivered) {
-        let Some((end, again)) = self.rack.probe else { return };
-        let beyond = self.snd.una.after(end);
-        let harmless = !again || delivered.duplicate || (delivered.repeated && !delivered.sacked);
-        if self.snd.una.before(end) || !(harmless || beyond) {
-            return;
-        }
-        self.rack.probe = None;
-        if !harmless && matches!(self.recovery, Recovery::Open { .. }) {
-            let mss = self.mss();
-            self.congestion.on_congestion(self.congestion.cwnd, mss);
-            self.congestion.cwnd = self.congestion.ssthresh;
-        }
     }
 
     /// A router reports that packets to the other side must not be longer than `mtu` octets (RFC 9293 section 3.7.2,

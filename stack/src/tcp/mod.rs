@@ -8,6 +8,7 @@ pub mod cc;
 mod check;
 mod config;
 mod data;
+mod ecn;
 mod endpoint;
 mod isn;
 mod listener;
@@ -15,6 +16,7 @@ mod loss;
 mod open;
 mod output;
 mod queue;
+mod rack;
 mod reassembly;
 mod rtt;
 mod segment;
@@ -23,12 +25,13 @@ pub mod tcb;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod undo;
 
 use thiserror::Error;
 
 pub use arrive::{Verdict, judge};
 pub use check::Broken;
-pub use config::{Config, KeepAlive};
+pub use config::{Config, EcnPolicy, KeepAlive};
 pub use endpoint::{Arrival, Endpoint, Event, Handle, Refusal};
 pub use isn::{MapKey, Secret};
 pub use listener::Listener;
@@ -36,7 +39,7 @@ pub use open::Opening;
 pub use output::Path;
 pub use queue::Queue;
 pub use rtt::Rtt;
-pub use segment::{Block, Control, Flow, Options, ParseError, Segment, Timestamps};
+pub use segment::{Block, Codepoint, Control, Flow, Options, ParseError, Segment, Timestamps};
 pub use state::{Ending, State};
 pub use tcb::Tcb;
 

@@ -3,14 +3,14 @@
 use alloc::collections::VecDeque;
 
 use super::cc::Congestion;
-use super::config::Config;
+use super::config::{Config, EcnPolicy};
 use super::queue::Queue;
 use super::reassembly::Reassembly;
 use super::rtt::{FALLBACK_RTO, Rtt};
 use super::segment::{Control, Flow, Options, Segment};
 use super::state::{Ending, State};
 use super::tcb::{
-    Challenges, Mark, Pending, Rack, Recovery, RecvSpace, SendSpace, Tcb, Timers, TimestampState,
+    Challenges, Ecn, Mark, Pending, Rack, Recovery, RecvSpace, SendSpace, Tcb, Timers, TimestampState,
 };
 use super::{DEFAULT_MSS, Reason};
 use crate::{Instant, Seq};
@@ -42,6 +42,7 @@ impl Tcb {
     pub fn connect(flow: Flow, opening: &Opening, now: Instant) -> Self {
         let mut tcb = Self::blank(flow, opening, State::SynSent, now);
         tcb.sack = opening.config.sack;
+        tcb.ecn = (opening.config.ecn == EcnPolicy::On).then(Ecn::default);
         tcb.timestamps = opening.config.timestamps.then_some(TimestampState {
             value: opening.first_timestamp,
             at: now,
@@ -77,10 +78,12 @@ impl Tcb {
             rcv: RecvSpace::new(config.window_scale()),
             timestamps: None,
             sack: false,
+            ecn: None,
             rtt: Rtt::default(),
             congestion: Congestion::new(config.congestion, 0),
             recovery: Recovery::Open { duplicates: 0 },
-            rack: Rack { newest: None, fack: None, reordering: false, probe: None },
+            undo: None,
+            rack: Rack::new(now),
             timers: Timers::default(),
             pending: Pending::default(),
             probes: 0,
@@ -108,6 +111,7 @@ impl Tcb {
             _ => (self.snd.wscale, self.rcv.wscale) = (0, 0),
         }
         self.sack &= options.sack_permitted;
+        self.agree_on_ecn(syn);
         self.timestamps = self.timestamps.zip(options.timestamps).map(|(ours, theirs)| TimestampState {
             recent: theirs.value,
             recent_at: now,
@@ -253,6 +257,7 @@ impl SendSpace<Instant> {
             acked_total: 0,
             retransmitted: 0,
             timeouts: 0,
+            recover: None,
             kicked: None,
         }
     }

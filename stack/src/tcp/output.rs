@@ -91,9 +91,13 @@ impl Tcb {
         self.timers.rto = Some(now + self.rto());
         self.pending.ack = false;
         let answering = self.state == State::SynReceived;
+        // RFC 3168 section 6.1.1.1: something on the way may drop SYNs that speak of ECN.
+        self.ecn = self.ecn.filter(|_| answering || retransmissions == 0);
         let mut segment = Segment::bare(self.snd.iss, answering.then_some(self.rcv.nxt), Some(Control::Syn));
         segment.window = self.syn_window();
         segment.options = self.syn_options(now);
+        segment.ece = self.ecn.is_some();
+        segment.cwr = segment.ece && !answering;
         segment
     }
 
@@ -124,7 +128,7 @@ impl Tcb {
 
     /// RFC 6675 section 5, `NextSeg()` rule 1: what is lost goes first, as far as the window allows.
     fn send_lost(&mut self, path: Path, now: Instant) -> Option<Segment> {
-        if self.snd.lost() == 0 {
+        if self.snd.lost() == 0 || self.is_probing_timeout() {
             return None;
         }
         let Some(room) = self.congestion_room(self.full_segment(path)) else {
@@ -150,8 +154,7 @@ impl Tcb {
         sent.retransmissions = sent.retransmissions.saturating_add(1);
         sent.at = now;
         let (seq, len) = (sent.seq, sent.len);
-        self.snd.retransmitted = self.snd.retransmitted.wrapping_add(1);
-        self.note_sent(len, now);
+        self.note_sent_again(len, now);
         Some(self.data_segment(seq, len, path, now))
     }
 
@@ -159,7 +162,7 @@ impl Tcb {
     fn send_new(&mut self, path: Path, now: Instant) -> Option<Segment> {
         let unsent = self.snd.unsent();
         let fin_due = self.snd.fin.is_some_and(|fin| self.snd.nxt.at_or_before(fin));
-        if self.snd.lost() > 0 {
+        if self.snd.lost() > 0 && !self.is_probing_timeout() {
             return None;
         }
         self.snd.limited &= unsent > 0;
@@ -194,6 +197,9 @@ impl Tcb {
     fn restart_after_idle(&mut self, now: Instant) {
         if self.snd.sent.is_empty() && self.snd.last.since(now) > self.rto() {
             let restart = u32::from(self.config.initial_window) * self.mss();
+            // RFC 7661 section 4.3: what the path carried before is a fair guess at where to stop.
+            let tested = self.congestion.cwnd / 4 * 3;
+            self.congestion.ssthresh = self.congestion.ssthresh.max(tested);
             self.congestion.cwnd = self.congestion.cwnd.min(restart);
         }
     }
@@ -205,7 +211,9 @@ impl Tcb {
         self.snd.in_flight += len;
         self.note_sent(len, now);
         self.arm_tail_probe(now);
-        self.data_segment(seq, len, path, now)
+        let mut segment = self.data_segment(seq, len, path, now);
+        self.mark_capable(&mut segment);
+        segment
     }
 
     /// RFC 9293 section 3.8.6.2.1 (silly window) and 3.7.4 (Nagle): whether a short segment should wait.
@@ -260,6 +268,12 @@ impl Tcb {
         self.snd.wnd.saturating_sub(used)
     }
 
+    /// Whether there is a full segment that was never sent, and room for it at the other side.
+    pub(super) fn can_send_new(&self) -> bool {
+        let mss = self.mss();
+        self.snd.unsent() >= mss as usize && self.window_room() >= mss
+    }
+
     /// Octets that the congestion window still takes; `None` if not even one segment. An empty network always
     /// takes one, or nothing would ever move again.
     fn congestion_room(&self, mss: u32) -> Option<u32> {
@@ -303,6 +317,13 @@ impl Tcb {
         self.snd.last = now;
     }
 
+    /// Octets were sent that had been sent before.
+    fn note_sent_again(&mut self, len: u32, now: Instant) {
+        self.snd.retransmitted = self.snd.retransmitted.wrapping_add(1);
+        self.note_for_undo(len, now);
+        self.note_sent(len, now);
+    }
+
     /// A segment with the octets `seq` to `seq + len`; the FIN is the last of them if it lies there.
     fn data_segment(&mut self, seq: Seq, len: u32, path: Path, now: Instant) -> Segment {
         let fin = self.snd.fin.is_some_and(|fin| fin == seq + len - 1);
@@ -324,6 +345,7 @@ impl Tcb {
         segment.window = self.advertise(ack);
         segment.options.timestamps = self.timestamp_option(now);
         segment.options.sack = self.sack_blocks();
+        segment.ece = self.ecn.is_some_and(|ecn| ecn.echo);
         self.rcv.last_ack = ack;
         self.rcv.duplicate = None;
         self.rcv.unacked = 0;

@@ -90,6 +90,42 @@ pub struct Options {
     pub sack: [Option<Block>; MAX_SACK_BLOCKS],
 }
 
+/// The ECN field of the IP header (RFC 3168 section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Codepoint {
+    /// The transport would not understand a mark.
+    #[default]
+    NotEct,
+    /// It would; the other way to say so.
+    Ect1,
+    /// It would.
+    Ect0,
+    /// Congestion experienced: a mark.
+    Ce,
+}
+
+impl Codepoint {
+    /// That of a traffic class, whose low two bits it is.
+    pub fn of(traffic_class: u8) -> Self {
+        match traffic_class & 0b11 {
+            0b00 => Self::NotEct,
+            0b01 => Self::Ect1,
+            0b10 => Self::Ect0,
+            _ => Self::Ce,
+        }
+    }
+
+    /// The two bits.
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::NotEct => 0b00,
+            Self::Ect1 => 0b01,
+            Self::Ect0 => 0b10,
+            Self::Ce => 0b11,
+        }
+    }
+}
+
 /// A well-formed segment. The urgent pointer is neither read nor written (RFC 6093 section 6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -101,6 +137,12 @@ pub struct Segment {
     pub control: Option<Control>,
     /// PSH.
     pub push: bool,
+    /// ECE: a mark has arrived (RFC 3168 section 6.1).
+    pub ece: bool,
+    /// CWR: the window was reduced.
+    pub cwr: bool,
+    /// What the packet that it is in says of congestion.
+    pub codepoint: Codepoint,
     /// SEG.WND as it stands on the wire, not scaled.
     pub window: u16,
     /// Options.
@@ -139,6 +181,9 @@ impl Segment {
             ack,
             control,
             push: false,
+            ece: false,
+            cwr: false,
+            codepoint: Codepoint::NotEct,
             window: 0,
             options: Options::default(),
             payload: Bytes::new(),
@@ -160,6 +205,11 @@ impl Segment {
     /// Whether it is a SYN.
     pub fn is_syn(&self) -> bool {
         self.control == Some(Control::Syn)
+    }
+
+    /// Whether it is a SYN of a host that knows ECN: an ECN-setup SYN or SYN-ACK (RFC 3168 section 6.1.1).
+    pub fn is_ecn_setup(&self) -> bool {
+        self.is_syn() && self.ece && self.cwr == self.ack.is_none()
     }
 
     /// Whether it is a FIN.
@@ -192,6 +242,9 @@ impl Segment {
             ack: tcp.ack().then(|| from_wire(tcp.ack_number())),
             control: control(&tcp)?,
             push: tcp.psh(),
+            ece: tcp.ece(),
+            cwr: tcp.cwr(),
+            codepoint: Codepoint::of(datagram.traffic_class),
             window: tcp.window_len(),
             options: parse_options(tcp.options())?,
             payload,
@@ -205,8 +258,15 @@ impl Segment {
     pub fn emit(&self, flow: &Flow, flow_label: u32, offload: bool) -> Packet {
         let header_len = HEADER_LEN + self.options.wire_len();
         let (source, destination) = (*flow.local.ip(), *flow.remote.ip());
-        let header =
-            ip::Header { source, destination, next_header: ip::TCP, flow_label, ..ip::Header::default() };
+        let (next_header, traffic_class) = (ip::TCP, self.codepoint.bits());
+        let header = ip::Header {
+            source,
+            destination,
+            next_header,
+            traffic_class,
+            flow_label,
+            ..ip::Header::default()
+        };
         let mut head = header.emit(header_len + self.payload.len());
         let at = head.len();
         head.resize(at + header_len, 0);
@@ -232,6 +292,8 @@ impl Segment {
         tcp.set_fin(self.is_fin());
         tcp.set_rst(self.is_rst());
         tcp.set_psh(self.push);
+        tcp.set_ece(self.ece);
+        tcp.set_cwr(self.cwr);
         tcp.set_window_len(self.window);
         self.options.emit(tcp.options_mut());
     }

@@ -36,12 +36,16 @@ pub struct Tcb<At = Instant> {
     pub timestamps: Option<TimestampState<At>>,
     /// Whether selective acknowledgements go both ways.
     pub sack: bool,
+    /// Explicit congestion notification, if both sides know it.
+    pub ecn: Option<Ecn>,
     /// Round-trip time.
     pub rtt: Rtt,
     /// Congestion control.
     pub congestion: Congestion<At>,
     /// How losses are being repaired.
     pub recovery: Recovery,
+    /// What to go back to if nothing was lost after all.
+    pub undo: Option<Undo<At>>,
     /// What loss detection remembers.
     pub rack: Rack<At>,
     /// When to act without being asked.
@@ -105,6 +109,9 @@ pub struct SendSpace<At> {
     pub retransmitted: u32,
     /// How often the retransmission timer fired since anything was acknowledged.
     pub timeouts: u8,
+    /// SND.NXT when the last recovery began: where there are no selective acknowledgements, duplicates of the
+    /// acknowledgement of just that come from what was sent again needlessly (RFC 6582, `recover`).
+    pub recover: Option<Seq>,
     /// When the oldest octets were last sent again because the connection had just come to a host.
     pub kicked: Option<At>,
 }
@@ -191,6 +198,17 @@ pub struct TimestampState<At> {
     pub recent_at: At,
 }
 
+/// Explicit congestion notification (RFC 3168).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ecn {
+    /// A mark has arrived, and the other side has not said yet that it reduced its window: ECE is set.
+    pub echo: bool,
+    /// Our window was reduced, and the next new octets are to say so: CWR.
+    pub reduced: bool,
+    /// SND.NXT at the last reduction: up to there, an echo tells nothing new.
+    pub until: Option<Seq>,
+}
+
 /// How losses are being repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Recovery {
@@ -214,13 +232,39 @@ pub enum Recovery {
     },
     /// After a timeout.
     Loss {
-        /// SND.NXT when it began; over when that is acknowledged.
+        /// SND.NXT when it began, or when it was first answered; over when that is acknowledged.
         point: Seq,
+        /// Whether the timeout may have been spurious.
+        doubt: Doubt,
     },
 }
 
+/// Whether a timeout may have been spurious (F-RTO, RFC 5682): what arrives next tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Doubt {
+    /// It was not, or that cannot be told.
+    Settled,
+    /// One segment was sent again, and nothing of note was heard since.
+    Waiting,
+    /// That segment is acknowledged. New octets are sent instead of those that may be lost.
+    Probing,
+}
+
+/// What a congestion response took away, until it is certain that it was right to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undo<At> {
+    /// SND.UNA at the response.
+    pub since: Seq,
+    /// `TSval` of the first octets sent again since, as long as no echo has caught up with it (RFC 3522).
+    pub first: Option<u32>,
+    /// Octets sent again since that were not reported as duplicates (RFC 3708).
+    pub unreported: u32,
+    /// Windows and algorithm before the response.
+    pub congestion: Congestion<At>,
+}
+
 /// What time-based loss detection remembers (RFC 8985).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rack<At> {
     /// The most recently sent segment that was delivered.
     pub newest: Option<Newest<At>>,
@@ -228,8 +272,25 @@ pub struct Rack<At> {
     pub fack: Option<Seq>,
     /// Whether the path was seen to reorder.
     pub reordering: bool,
+    /// The reordering window in quarters of the least round-trip time (`RACK.reo_wnd_mult`).
+    pub quarters: u8,
+    /// SND.NXT when it last grew, until that is acknowledged (`RACK.dsack_round`).
+    pub grown: Option<Seq>,
+    /// Recoveries after which it is small again (`RACK.reo_wnd_persist`).
+    pub persist: u8,
+    /// What ages the least round-trip time.
+    pub floor: Floor<At>,
     /// SND.NXT at the tail loss probe that is in flight (`TLP.end_seq`), and whether it sent octets again.
     pub probe: Option<(Seq, bool)>,
+}
+
+/// What will be the least round-trip time once the present one is too old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floor<At> {
+    /// From when on it is looked for.
+    pub since: At,
+    /// The least since then.
+    pub next: Option<Duration>,
 }
 
 /// A delivered segment.
@@ -346,8 +407,8 @@ impl<At> Tcb<At> {
     #[rustfmt::skip]
     pub fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Tcb<B> {
         let Self {
-            flow, flow_label, config, state, snd, rcv, timestamps, sack, rtt, congestion, recovery, rack, timers,
-            pending, probes, last_heard, challenges: Challenges { since, sent },
+            flow, flow_label, config, state, snd, rcv, timestamps, sack, ecn, rtt, congestion, recovery, undo, rack,
+            timers, pending, probes, last_heard, challenges: Challenges { since, sent },
         } = self;
         Tcb {
             flow,
@@ -358,9 +419,11 @@ impl<At> Tcb<At> {
             rcv,
             timestamps: timestamps.map(|timestamps| timestamps.map_time(clock)),
             sack,
+            ecn,
             rtt,
             congestion: congestion.map_time(clock),
             recovery,
+            undo: undo.map(|undo| undo.map_time(clock)),
             rack: rack.map_time(clock),
             timers: timers.map_time(clock),
             pending,
@@ -401,7 +464,7 @@ impl<At> SendSpace<At> {
     fn map_time<B>(self, clock: &impl Rebase<At, B>) -> SendSpace<B> {
         let Self {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
-            last, limited, acked_total, retransmitted, timeouts, kicked,
+            last, limited, acked_total, retransmitted, timeouts, recover, kicked,
         } = self;
         let sent = sent
             .into_iter()
@@ -411,7 +474,7 @@ impl<At> SendSpace<At> {
             .collect();
         SendSpace {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
-            last: clock.behind(last), limited, acked_total, retransmitted, timeouts,
+            last: clock.behind(last), limited, acked_total, retransmitted, timeouts, recover,
             kicked: kicked.map(|at| clock.behind(at)),
         }
     }
@@ -432,11 +495,34 @@ impl TimestampState<Instant> {
     }
 }
 
+impl<At> Undo<At> {
+    fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Undo<B> {
+        let Self { since, first, unreported, congestion } = self;
+        Undo { since, first, unreported, congestion: congestion.map_time(clock) }
+    }
+}
+
 impl<At> Rack<At> {
+    /// Nothing was sent yet.
+    pub fn new(now: At) -> Self {
+        let floor = Floor { since: now, next: None };
+        Self {
+            newest: None,
+            fack: None,
+            reordering: false,
+            quarters: 1,
+            grown: None,
+            persist: 0,
+            floor,
+            probe: None,
+        }
+    }
+
     fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Rack<B> {
-        let Self { newest, fack, reordering, probe } = self;
+        let Self { newest, fack, reordering, quarters, grown, persist, floor, probe } = self;
+        let floor = Floor { since: clock.behind(floor.since), next: floor.next };
         let newest = newest.map(|Newest { at, end, rtt }| Newest { at: clock.behind(at), end, rtt });
-        Rack { newest, fack, reordering, probe }
+        Rack { newest, fack, reordering, quarters, grown, persist, floor, probe }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The engine as a whole. Each state is built from the one before; time is virtual; silence is asserted.
 
 mod closing;
+mod ecn;
 mod endpoint;
 mod harness;
 mod hostile;
@@ -9,9 +10,11 @@ mod moving;
 mod mutated;
 mod opening;
 mod pair;
+mod rack;
 mod receiving;
 mod sending;
 mod simulated;
 mod states;
 mod timers;
+mod undo;
 mod wire;

@@ -63,6 +63,12 @@ impl<At> Cubic<At> {
         self.epoch = None;
     }
 
+    /// RFC 9438 section 4.8: after a timeout the curve begins at its plateau, wherever slow start ends.
+    pub fn on_timeout(&mut self) {
+        self.w_max = 0;
+        self.epoch = None;
+    }
+
     /// The same on another clock.
     pub fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Cubic<B> {
         let Self { w_max, cwnd_prior, epoch } = self;
@@ -156,6 +162,7 @@ mod tests {
     use super::*;
 
     const MSS: u32 = 1000;
+    const SPAN: (crate::Seq, crate::Seq) = (crate::Seq(1), crate::Seq(2));
 
     #[test]
     fn cube_roots_are_rounded_down() {
@@ -173,6 +180,8 @@ mod tests {
             octets: MSS,
             mss: MSS,
             srtt: Duration::from_millis(100),
+            rtt: None,
+            span: SPAN,
             limited: true,
             now: Instant::from_millis(1000),
         };
@@ -189,10 +198,79 @@ mod tests {
     #[test]
     fn a_long_silence_overflows_nothing() {
         let now = Instant::from_millis(u64::MAX / 2_000_000);
-        let acked = Acked { octets: MSS, mss: MSS, srtt: Duration::from_secs(4000), limited: true, now };
+        let srtt = Duration::from_secs(4000);
+        let acked = Acked { octets: MSS, mss: MSS, srtt, rtt: None, span: SPAN, limited: true, now };
         let epoch =
             Epoch { start: Instant::ZERO, last: Instant::ZERO, k_ms: 0, plateau: MSS, w_est: 0, rest: 0 };
         let mut cubic = Cubic { w_max: MSS, cwnd_prior: MSS, epoch: Some(epoch) };
         assert!(cubic.grow(MSS, &acked) <= MSS + MSS / 2);
+    }
+
+    /// RFC 9438 sections 4.1 to 4.5 in floating point; windows in segments, time in seconds.
+    struct Model {
+        cwnd: f64,
+        w_max: f64,
+        k: f64,
+        w_est: f64,
+        prior: f64,
+    }
+
+    impl Model {
+        fn after_loss(prior: f64) -> Self {
+            let cwnd = prior * 0.7;
+            Self { cwnd, w_max: prior, k: ((prior - cwnd) / 0.4).cbrt(), w_est: cwnd, prior }
+        }
+
+        fn curve(&self, t: f64) -> f64 {
+            0.4 * (t - self.k).powi(3) + self.w_max
+        }
+
+        fn ack(&mut self, t: f64, rtt: f64) {
+            let alpha = if self.w_est >= self.prior { 1.0 } else { 3.0 * 0.3 / 1.7 };
+            self.w_est += alpha / self.cwnd;
+            if self.curve(t) < self.w_est {
+                self.cwnd = self.cwnd.max(self.w_est);
+            } else {
+                let target = self.curve(t + rtt).clamp(self.cwnd, 1.5 * self.cwnd);
+                self.cwnd += (target - self.cwnd) / self.cwnd;
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_is_that_of_a_model_in_floating_point() {
+        for (prior, rtt_ms, seconds) in [(10_u32, 20, 10), (100, 50, 12), (100, 200, 12), (2000, 100, 20)] {
+            let (mut cubic, mut model) = (Cubic::default(), Model::after_loss(f64::from(prior)));
+            cubic.on_congestion(prior * MSS);
+            let mut cwnd = reduce(prior * MSS);
+            let srtt = Duration::from_millis(rtt_ms);
+            let (start, mut at) = (Instant::from_millis(5000), Instant::from_millis(5000));
+            while start.since(at) < Duration::from_secs(seconds) {
+                let acked =
+                    Acked { octets: MSS, mss: MSS, srtt, rtt: None, span: SPAN, limited: true, now: at };
+                cubic.on_ack(&acked);
+                cwnd = cubic.grow(cwnd, &acked);
+                model.ack(start.since(at).as_secs_f64(), srtt.as_secs_f64());
+                let ratio = f64::from(cwnd) / f64::from(MSS) / model.cwnd;
+                assert!(
+                    (0.99..1.01).contains(&ratio),
+                    "{prior} segments, {rtt_ms} ms: {cwnd}, {}",
+                    model.cwnd
+                );
+                at += srtt * MSS / cwnd;
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_that_shrinks_makes_room_faster() {
+        // RFC 9438 section 4.7, fast convergence: below the last plateau, the next one is lower still.
+        let mut cubic = Cubic::<Instant>::default();
+        cubic.on_congestion(100 * MSS);
+        assert_eq!(cubic.w_max, 100 * MSS);
+        cubic.on_congestion(80 * MSS);
+        assert_eq!((cubic.w_max, cubic.cwnd_prior), (68 * MSS, 80 * MSS));
+        cubic.on_timeout();
+        assert_eq!(cubic.w_max, 0);
     }
 }

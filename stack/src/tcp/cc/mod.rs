@@ -2,15 +2,17 @@
 //! that a moved connection goes on with what it learned.
 
 mod cubic;
+mod hystart;
 
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use cubic::Cubic;
+pub use hystart::{Conservative, HyStart};
 
 use super::tcb::Rebase;
-use crate::Instant;
+use crate::{Instant, Seq};
 
 /// Bounds the window, so that arithmetic on it cannot overflow (RFC 7323 section 2.3).
 pub const MAX_WINDOW: u32 = 1 << 30;
@@ -45,6 +47,8 @@ pub struct Congestion<At> {
     pub ssthresh: u32,
     /// What decides.
     pub algorithm: Algorithm<At>,
+    /// What ends the first slow start before the queue overflows.
+    pub hystart: HyStart,
 }
 
 /// What an acknowledgement tells the congestion control.
@@ -56,6 +60,10 @@ pub struct Acked {
     pub mss: u32,
     /// Smoothed round-trip time.
     pub srtt: Duration,
+    /// The round-trip time that it measured, if it did.
+    pub rtt: Option<Duration>,
+    /// SND.UNA and SND.NXT now.
+    pub span: (Seq, Seq),
     /// Whether the window was what held the sender back.
     pub limited: bool,
     /// When.
@@ -69,12 +77,14 @@ impl Congestion<Instant> {
             Kind::NewReno => Algorithm::NewReno { acked: 0 },
             Kind::Cubic => Algorithm::Cubic(Cubic::default()),
         };
-        Self { cwnd: initial_window, ssthresh: MAX_WINDOW, algorithm }
+        Self { cwnd: initial_window, ssthresh: MAX_WINDOW, algorithm, hystart: HyStart::default() }
     }
 
     /// New data was acknowledged outside of fast recovery.
     pub fn on_ack(&mut self, acked: Acked) {
-        let Acked { octets, mss, limited, .. } = acked;
+        let Acked { octets, mss, limited, rtt, span, .. } = acked;
+        // RFC 9406 section 4.3: only as long as nothing was ever lost.
+        let divisor = if self.ssthresh == MAX_WINDOW { self.hystart.on_ack(rtt, span) } else { Some(1) };
         if let Algorithm::Cubic(cubic) = &mut self.algorithm {
             cubic.on_ack(&acked);
         }
@@ -82,7 +92,12 @@ impl Congestion<Instant> {
         if !limited {
             return;
         }
+        let Some(divisor) = divisor else {
+            self.ssthresh = self.cwnd;
+            return;
+        };
         if self.cwnd < self.ssthresh {
+            let octets = octets / divisor;
             self.cwnd =
                 self.cwnd.saturating_add(octets).min(self.ssthresh.max(self.cwnd + mss)).min(MAX_WINDOW);
             return;
@@ -116,21 +131,25 @@ impl Congestion<Instant> {
         self.ssthresh = reduced.max(2 * mss);
     }
 
-    /// The retransmission timer fired: one segment (RFC 5681 section 3.1, the loss window).
-    pub fn collapse(&mut self, mss: u32) {
-        self.cwnd = mss;
+    /// The retransmission timer fired: room for one segment (RFC 5681 section 3.1, the loss window) besides the
+    /// `flight` octets that may still arrive.
+    pub fn collapse(&mut self, flight: u32, mss: u32) {
+        if let Algorithm::Cubic(cubic) = &mut self.algorithm {
+            cubic.on_timeout();
+        }
+        self.cwnd = flight.saturating_add(mss).min(MAX_WINDOW);
     }
 }
 
 impl<At> Congestion<At> {
     /// The same on another clock.
     pub fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Congestion<B> {
-        let Self { cwnd, ssthresh, algorithm } = self;
+        let Self { cwnd, ssthresh, algorithm, hystart } = self;
         let algorithm = match algorithm {
             Algorithm::NewReno { acked } => Algorithm::NewReno { acked },
             Algorithm::Cubic(cubic) => Algorithm::Cubic(cubic.map_time(clock)),
         };
-        Congestion { cwnd, ssthresh, algorithm }
+        Congestion { cwnd, ssthresh, algorithm, hystart }
     }
 }
 
@@ -142,7 +161,8 @@ mod tests {
 
     fn acked(octets: u32, millis: u64) -> Acked {
         let srtt = Duration::from_millis(100);
-        Acked { octets, mss: MSS, srtt, limited: true, now: Instant::from_millis(millis) }
+        let span = (Seq(1), Seq(2));
+        Acked { octets, mss: MSS, srtt, rtt: None, span, limited: true, now: Instant::from_millis(millis) }
     }
 
     #[test]

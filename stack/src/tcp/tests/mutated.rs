@@ -164,7 +164,9 @@ fn contradictions_are_refused() {
         ("no window at all", |tcb| tcb.congestion.cwnd = 0, Broken::Congestion),
         (
             "a recovery that is over",
-            |tcb| tcb.recovery = Recovery::Loss { point: tcb.snd.una },
+            |tcb| {
+                tcb.recovery = Recovery::Loss { point: tcb.snd.una, doubt: crate::tcp::tcb::Doubt::Settled }
+            },
             Broken::Congestion,
         ),
         ("established with a FIN", |tcb| tcb.state = State::Established, Broken::State),
