@@ -109,7 +109,9 @@ fn acknowledgement(tcb: &Tcb, segment: &Segment, _: Instant) -> Verdict {
     if ack.after(snd.nxt) {
         return Verdict::Acknowledge(Reason::AckBeyondNxt);
     }
-    if ack.before(snd.una - snd.max_wnd) {
+    // Octets that were never sent cannot have been acknowledged before; our SYN was.
+    let acked = u32::try_from(snd.acked_total).unwrap_or(u32::MAX).saturating_add(1);
+    if ack.before(snd.una - snd.max_wnd.min(acked)) {
         Verdict::Acknowledge(Reason::AckTooOld)
     } else {
         Verdict::Continue
@@ -170,13 +172,16 @@ impl Tcb {
         if self.challenges.since.since(now) >= CHALLENGE_SPAN {
             (self.challenges.since, self.challenges.sent) = (now, 0);
         }
+        if !segment.payload.is_empty() && !segment.is_rst() && segment.seq.before(self.rcv.nxt) {
+            let end = segment.seq + segment.payload.len();
+            self.rcv.duplicate = Some((segment.seq, end.earlier(self.rcv.nxt)));
+        }
         // Octets that were received already mean that an acknowledgement was lost: that one is always repeated.
-        let duplicate = !segment.payload.is_empty() && segment.end().at_or_before(self.rcv.nxt);
-        if duplicate {
-            self.rcv.duplicate = Some((segment.seq, segment.seq + segment.payload.len()));
-        } else if self.challenges.sent >= MAX_CHALLENGES {
-            return;
-        } else {
+        let old = !segment.payload.is_empty() && segment.end().at_or_before(self.rcv.nxt);
+        if !old {
+            if self.challenges.sent >= MAX_CHALLENGES {
+                return;
+            }
             self.challenges.sent += 1;
         }
         self.pending.ack = true;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Reason;
-use super::segment::Segment;
+use super::segment::{Block, Segment};
 use super::state::{Ending, State};
 use super::tcb::Tcb;
 use crate::Instant;
@@ -23,7 +23,7 @@ impl Tcb {
     /// RECEIVE (RFC 9293 section 3.10.3): the next octets in order, at most `max` of them; empty if there are none.
     pub fn read(&mut self, max: usize) -> Bytes {
         let octets = self.rcv.unread.pop(max);
-        if self.state.may_receive() && self.window_update_due() {
+        if !octets.is_empty() && self.state.may_receive() && self.window_update_due() {
             self.pending.ack = true;
         }
         octets
@@ -85,8 +85,9 @@ impl Tcb {
         self.rcv.discard = true;
         self.rcv.unread.clear();
         // In TIME-WAIT the other side is beyond caring, and old duplicates must still be kept off.
-        if unread && !matches!(self.state, State::TimeWait { .. }) {
+        if unread && !matches!(self.state, State::TimeWait { .. } | State::Closed(_)) {
             self.abort();
+            self.pending.reset = true;
             return;
         }
         self.finish();
@@ -95,10 +96,21 @@ impl Tcb {
         }
     }
 
-    /// ABORT (RFC 9293 section 3.10.5): what is queued is dropped, and the other side gets a RST if it knows of us.
+    /// ABORT (RFC 9293 section 3.10.5): what is queued is dropped, and the other side gets a RST if it knows of us
+    /// and has not finished as we have.
     pub fn abort(&mut self) {
-        let known = !matches!(self.state, State::SynSent | State::TimeWait { .. } | State::Closed(_));
-        self.pending.reset |= known;
+        // Where both have finished, the other side has nothing to lose.
+        let owed = match self.state {
+            State::SynSent | State::Closing | State::LastAck | State::TimeWait { .. } | State::Closed(_) => {
+                false
+            }
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2 { .. }
+            | State::CloseWait => true,
+        };
+        self.pending.reset |= owed;
         if !self.state.is_closed() {
             self.state = State::Closed(Ending::Aborted);
         }
@@ -113,6 +125,7 @@ impl Tcb {
             return Ok(());
         }
         if self.rcv.discard {
+            self.forget_unacknowledged();
             self.abort();
             return Err(Reason::NobodyReads);
         }
@@ -131,12 +144,23 @@ impl Tcb {
         let octets = segment.payload.slice(skip..room);
         let octets = if octets.len() < COPY_BELOW { Bytes::copy_from_slice(&octets) } else { octets };
         let seq = segment.seq + skip;
+        let twice = self.received_twice(segment.seq, seq + octets.len());
+        self.rcv.duplicate = twice.or(self.rcv.duplicate);
         if seq == self.rcv.nxt {
             self.take_in_order(octets, now);
         } else {
             self.take_out_of_order(seq, &octets);
         }
         Ok(())
+    }
+
+    /// Takes back what the other side may not have: only at SND.UNA it takes a RST at once, without a challenge
+    /// (RFC 5961 section 3.2).
+    fn forget_unacknowledged(&mut self) {
+        self.snd.queue.clear();
+        self.snd.sent.clear();
+        (self.snd.in_flight, self.snd.sacked, self.snd.fin) = (0, 0, None);
+        self.snd.nxt = self.snd.una;
     }
 
     fn take_in_order(&mut self, octets: Bytes, now: Instant) {
@@ -157,10 +181,17 @@ impl Tcb {
     }
 
     fn take_out_of_order(&mut self, seq: crate::Seq, octets: &Bytes) {
-        if self.rcv.reassembly.insert(seq, octets) == Some(0) {
-            self.rcv.duplicate = Some((seq, seq + octets.len()));
-        }
+        self.rcv.reassembly.insert(seq, octets);
         self.owe_ack();
+    }
+
+    /// The first octets from `from` to before `to` that are here already: what RFC 2883 section 4 has us report, of
+    /// a segment that is a duplicate in part as well (section 4.2).
+    fn received_twice(&self, from: crate::Seq, to: crate::Seq) -> Option<Block> {
+        if from.before(self.rcv.nxt) {
+            return Some((from, self.rcv.nxt.earlier(to)));
+        }
+        self.rcv.reassembly.overlap(from, to)
     }
 
     /// Has what arrived acknowledged at once, unless acknowledgements are held back so far that the answer would

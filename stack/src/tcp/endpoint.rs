@@ -407,12 +407,13 @@ impl Endpoint {
     }
 
     /// A RST for a segment of a connection that does not exist (RFC 9293 section 3.10.7.1). `None` if the segment
-    /// is itself a RST.
+    /// is itself a RST, or comes to a listener and neither opens nor acknowledges (section 3.10.7.2, fourth).
     pub fn refuse(&mut self, flow: &Flow, segment: &Segment) -> Option<Packet> {
         if segment.is_rst() {
             return None;
         }
         let reset = match segment.ack {
+            None if !segment.is_syn() && self.listeners.contains_key(&flow.local.port()) => return None,
             Some(ack) => Segment::bare(ack, None, Some(Control::Rst)),
             None => Segment::bare(crate::Seq(0), Some(segment.end()), Some(Control::Rst)),
         };

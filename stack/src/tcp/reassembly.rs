@@ -47,6 +47,13 @@ impl Reassembly {
         self.islands.last().map(Island::end)
     }
 
+    /// The first octets from `from` to before `to` that are here already.
+    pub fn overlap(&self, from: Seq, to: Seq) -> Option<Block> {
+        let first = self.islands.partition_point(|island| island.end().at_or_before(from));
+        let island = self.islands.get(first).filter(|island| from.before(to) && island.seq.before(to))?;
+        Some((island.seq.later(from), island.end().earlier(to)))
+    }
+
     /// Keeps octets that arrived; those that are there already win. Returns how many were new; `None` if there are
     /// too many islands for them.
     pub fn insert(&mut self, seq: Seq, octets: &Bytes) -> Option<usize> {
@@ -183,6 +190,10 @@ mod tests {
             for (at, len) in pieces {
                 let octets = Bytes::copy_from_slice(&text[at..(at + len).min(text.len())]);
                 let before = model.len();
+                let held: Vec<usize> = (at..at + octets.len()).filter(|index| model.contains_key(index)).collect();
+                let run = held.iter().zip(held.first().copied().unwrap_or(0)..).take_while(|(a, b)| **a == *b).count();
+                let expected = held.first().map(|first| (start + *first, start + (*first + run)));
+                prop_assert_eq!(reassembly.overlap(start + at, start + (at + octets.len())), expected);
                 model.extend((at..at + octets.len()).map(|index| (index, text[index])));
                 prop_assert_eq!(reassembly.insert(start + at, &octets), Some(model.len() - before));
                 prop_assert_eq!(reassembly.len(), model.len());

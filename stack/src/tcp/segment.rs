@@ -354,8 +354,9 @@ fn control(tcp: &TcpPacket<&[u8]>) -> Result<Option<Control>, ParseError> {
         (false, false, false) => Ok(None),
         (true, false, false) => Ok(Some(Control::Syn)),
         (false, true, false) => Ok(Some(Control::Fin)),
-        (false, _, true) => Ok(Some(Control::Rst)),
-        _ => Err(ParseError::ControlConflict),
+        // RFC 9293 section 3.10.7.4 checks RST before SYN and FIN.
+        (_, _, true) => Ok(Some(Control::Rst)),
+        (true, true, false) => Err(ParseError::ControlConflict),
     }
 }
 

@@ -141,6 +141,37 @@ fn octets_after_close_reset() {
 }
 
 #[test]
+fn octets_after_close_draw_a_reset_that_needs_no_challenge() {
+    let mut solo = Solo::established(plain());
+    solo.write(10);
+    solo.tcb.close(solo.now);
+    assert_eq!(solo.sent(), ["FIN 1+10 ack 1"]);
+    // It has not seen our octets yet, so that a RST behind them would be a blind one.
+    assert_eq!(solo.gets(solo.ack(1, 1).data(b"abc")), Err(Reason::NobodyReads));
+    assert_eq!(solo.sent(), ["RST 1 ack 1"]);
+}
+
+#[test]
+fn closing_with_unread_octets_resets_even_if_both_have_finished() {
+    let mut solo = Solo::established(plain());
+    solo.gets(solo.ack(1, 1).data(b"abc").fin()).unwrap();
+    solo.tcb.finish();
+    assert_eq!(solo.sent(), ["FIN 1 ack 5"]);
+    solo.tcb.close(solo.now);
+    assert_eq!(solo.sent(), ["RST 2 ack 5"]);
+}
+
+#[test]
+fn an_abort_is_silent_where_both_have_finished() {
+    for build in [Solo::closing, Solo::last_ack, Solo::time_wait] {
+        let mut solo = build(plain());
+        solo.tcb.abort();
+        assert_eq!(solo.wait(1000 * MS), [""; 0]);
+        assert_eq!(solo.tcb.state, State::Closed(Ending::Aborted));
+    }
+}
+
+#[test]
 fn closing_in_time_wait_keeps_old_duplicates_off() {
     let mut solo = Solo::fin_wait_2(plain());
     solo.gets(solo.ack(1, 2).data(b"abc").fin()).unwrap();

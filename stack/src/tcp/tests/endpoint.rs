@@ -358,8 +358,20 @@ fn a_segment_for_nobody_is_refused_and_a_reset_is_not() {
         assert!(reset.is_rst());
         assert_eq!((reset.seq, reset.ack), (seq, ack));
     }
-    assert!(endpoint.refuse(&client(1), &plain.rst()).is_none());
+    assert!(endpoint.refuse(&client(1), &plain.clone().rst()).is_none());
     assert_eq!(endpoint.resets(), 3);
+    // A listener has nothing to say to what neither opens nor acknowledges.
+    endpoint.listen(client(1).local.port(), Listener::new(Config::default()));
+    assert!(endpoint.refuse(&client(1), &Segment { ack: None, ..plain.clone().fin() }).is_none());
+    assert!(endpoint.refuse(&client(1), &plain).is_some());
+}
+
+#[test]
+fn a_reset_is_one_whatever_other_bits_it_has() {
+    let mut packet = Segment::bare(Seq(5), None, Some(Control::Rst)).emit(&client(1), 0, false);
+    packet.head[40 + 13] |= 0b11;
+    packet.offload.checksum = crate::Checksum::Verified;
+    assert!(parse(&packet).1.is_rst());
 }
 
 #[test]

@@ -89,6 +89,37 @@ fn duplicates_are_reported_once() {
 }
 
 #[test]
+fn duplicates_in_part_are_reported_too() {
+    let mut solo = calm(Solo::established(Config { sack: true, ..plain() }));
+    solo.gets(solo.ack(1, 1).data(b"abcdef")).unwrap();
+    solo.wait(40 * MS);
+    solo.gets(solo.ack(5, 1).data(b"efgh")).unwrap();
+    assert_eq!(solo.wait(40 * MS), ["1 ack 9 sack 5-7"], "partly old");
+    solo.gets(solo.ack(21, 1).data(b"abc")).unwrap();
+    solo.sent();
+    solo.gets(solo.ack(22, 1).data(b"bcde")).unwrap();
+    assert_eq!(solo.sent(), ["1 ack 9 sack 22-24 sack 21-26"], "partly in an island");
+    solo.gets(solo.ack(9, 1).data(b"ijklmnopqrstuvwxyz")).unwrap();
+    assert_eq!(solo.sent(), ["1 ack 27 sack 21-26"], "over an island");
+}
+
+#[test]
+fn reading_nothing_sends_nothing() {
+    // The window of a SYN is not scaled, so that there is much more to offer from the beginning.
+    let mut solo = Solo::established(Config { window_scaling: true, receive_buffer: 1 << 20, ..plain() });
+    assert_eq!(solo.read_all(), b"");
+    assert_eq!(solo.sent(), [""; 0]);
+}
+
+#[test]
+fn an_acknowledgement_of_octets_that_were_never_sent_is_challenged() {
+    let mut solo = Solo::established(plain());
+    let of_nothing = Segment { ack: Some(solo.iss - 1), ..solo.ack(1, 1).data(b"abc") };
+    assert_eq!(solo.gets(of_nothing), Err(Reason::AckTooOld));
+    assert_eq!(solo.sent(), ["1 ack 1"]);
+}
+
+#[test]
 fn octets_for_which_there_is_no_island_left_are_not_reported_as_received() {
     let mut solo = calm(Solo::established(Config { sack: true, ..plain() }));
     for nth in 0..512 {

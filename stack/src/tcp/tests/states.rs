@@ -351,7 +351,7 @@ CLOSING      | octets and FIN       | TIME-WAIT       |                  |
 CLOSING      | keep-alive           | =               | 2 ack 2          | OutOfWindow
 CLOSING      | finish               | =               |                  |
 CLOSING      | close                | =               |                  |
-CLOSING      | abort                | CLOSED Aborted  | RST 2 ack 2      |
+CLOSING      | abort                | CLOSED Aborted  |                  |
 CLOSING      | write                | =               |                  | no room
 CLOSING      | kick                 | =               | FIN 1 ack 2      |
 CLOSING      | time                 | =               | FIN 1 ack 2      |
@@ -382,7 +382,7 @@ LAST-ACK     | octets and FIN       | CLOSED Finished |                  |
 LAST-ACK     | keep-alive           | =               | 2 ack 2          | OutOfWindow
 LAST-ACK     | finish               | =               |                  |
 LAST-ACK     | close                | =               |                  |
-LAST-ACK     | abort                | CLOSED Aborted  | RST 2 ack 2      |
+LAST-ACK     | abort                | CLOSED Aborted  |                  |
 LAST-ACK     | write                | =               |                  | no room
 LAST-ACK     | kick                 | =               | FIN 1 ack 2      |
 LAST-ACK     | time                 | =               | FIN 1 ack 2      |
