@@ -8,6 +8,7 @@ pub mod draw;
 pub mod foreign;
 pub mod invariants;
 pub mod link;
+pub mod linux;
 pub mod machine;
 pub mod member;
 pub mod octets;

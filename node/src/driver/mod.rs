@@ -23,7 +23,7 @@ pub use ask::Asker;
 pub use control::{AskError, Client, ControlError};
 pub use peers::{PeerError, Refusal};
 pub use start::{Failed, Options, Running, StartError, connections, start};
-pub use tap::TapError;
+pub use tap::{Sent, Tap, TapError};
 
 pub(crate) use clock::{now, unix_seconds};
 pub(crate) use peers::{certified_name, verify_own};

@@ -27,7 +27,7 @@ const KEEP: usize = MAX_READ / 2;
 
 /// An open TAP.
 #[derive(Debug)]
-pub(crate) struct Tap {
+pub struct Tap {
     fd: OwnedFd,
     /// Empty between calls.
     buffer: Vec<u8>,
@@ -36,7 +36,7 @@ pub(crate) struct Tap {
 
 /// What became of a frame that was to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
+pub enum Sent {
     /// The kernel has it.
     Done,
     /// The kernel has no room now; try again when the TAP is writable.
@@ -48,7 +48,7 @@ pub(crate) enum Sent {
 impl Tap {
     /// Attaches to the device `name`, which exists and belongs to this process's user. Without `offload` the kernel
     /// hands over frames of the device's MTU with whole checksums only.
-    pub(crate) fn open(name: &str, offload: bool) -> Result<Self, TapError> {
+    pub fn open(name: &str, offload: bool) -> Result<Self, TapError> {
         Ok(Self::over(open::open_device(name, offload)?))
     }
 
@@ -64,7 +64,7 @@ impl Tap {
     }
 
     /// The next frame; `None` if there is none now.
-    pub(crate) fn receive(&mut self) -> io::Result<Option<Frame>> {
+    pub fn receive(&mut self) -> io::Result<Option<Frame>> {
         loop {
             self.buffer.reserve_exact(MAX_READ);
             match rustix::io::read(&self.fd, spare_capacity(&mut self.buffer)) {
@@ -85,7 +85,7 @@ impl Tap {
     }
 
     /// Hands a frame to the kernel. An error means that the TAP is gone.
-    pub(crate) fn send(&self, frame: &Frame) -> io::Result<Sent> {
+    pub fn send(&self, frame: &Frame) -> io::Result<Sent> {
         let header = header::emit(frame);
         let parts = [IoSlice::new(&header), IoSlice::new(&frame.head), IoSlice::new(&frame.body)];
         loop {
