@@ -181,6 +181,10 @@ impl Stack for Foreign {
         }
     }
 
+    fn is_settled(&self, connection: usize) -> bool {
+        matches!(self.get(connection).state(), State::TimeWait | State::Closed)
+    }
+
     fn act(&mut self, connection: usize, now: Instant, act: &mut dyn FnMut(&mut dyn Octets)) {
         let Connection { handle, aborted, .. } = self.connections[connection];
         if !aborted {

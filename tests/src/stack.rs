@@ -46,6 +46,8 @@ pub trait Stack: Debug {
     fn connect(&mut self, server: SocketAddrV6, now: Instant) -> (usize, SocketAddrV6);
     /// Where a connection is in its life.
     fn phase(&self, connection: usize) -> Phase;
+    /// Whether both sides have finished as far as TCP is concerned, read or not.
+    fn is_settled(&self, connection: usize) -> bool;
     /// Lets an application act on a connection, if it is not over.
     fn act(&mut self, connection: usize, now: Instant, act: &mut dyn FnMut(&mut dyn Octets));
     /// Takes a frame.
@@ -129,6 +131,11 @@ impl Stack for Plain {
             Some((State::SynSent | State::SynReceived, _)) => Phase::Opening,
             Some(_) => Phase::Open,
         }
+    }
+
+    fn is_settled(&self, connection: usize) -> bool {
+        let state = self.host.tcp.get(self.connections[connection]).map(|tcb| tcb.state);
+        matches!(state, None | Some(State::TimeWait { .. } | State::Closed(_)))
     }
 
     fn act(&mut self, connection: usize, _: Instant, act: &mut dyn FnMut(&mut dyn Octets)) {
