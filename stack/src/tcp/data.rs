@@ -222,8 +222,9 @@ impl Tcb {
         }
         if segment.is_fin() && self.rcv.fin.is_none() {
             let fin = segment.seq + segment.payload.len();
-            // A FIN in front of octets that are here already is a lie.
-            if fin.at_or_before(self.rcv.adv)
+            // A FIN in front of octets that are here already is a lie, also if it brought the octets that they waited for.
+            if self.rcv.nxt.at_or_before(fin)
+                && fin.at_or_before(self.rcv.adv)
                 && self.rcv.reassembly.end().is_none_or(|end| end.at_or_before(fin))
             {
                 self.rcv.fin = Some(fin);

@@ -176,7 +176,8 @@ impl Tcb {
         }
         self.restart_after_idle(now);
         let full = self.full_segment(path);
-        let Some(room) = self.congestion_room(full) else {
+        // A FIN of its own is no data, which is all that the congestion window is about (RFC 5681 section 2).
+        let Some(room) = self.congestion_room(full).or((unsent == 0).then_some(1)) else {
             self.snd.limited = true;
             return None;
         };
@@ -335,6 +336,8 @@ impl Tcb {
         segment.push = self.snd.push.is_some_and(|push| seq.before(push) && push.at_or_before(seq + len));
         let oversized = segment.payload.len() > full as usize;
         segment.gso = oversized.then(|| u16::try_from(full).unwrap_or(u16::MAX));
+        // Nothing follows a burst at once: whoever collects segments over there need not wait for more.
+        segment.push |= oversized;
         segment
     }
 

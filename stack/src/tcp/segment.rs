@@ -308,44 +308,42 @@ impl Options {
     /// Octets on the wire, padded to words.
     pub fn wire_len(&self) -> usize {
         let blocks = self.sack_blocks().count();
-        let len = if self.mss.is_some() { 4 } else { 0 }
-            + if self.window_scale.is_some() { 3 } else { 0 }
-            + if self.sack_permitted { 2 } else { 0 }
-            + match self.timestamps {
-                None => 0,
-                // Behind SACK-permitted it is aligned without padding of its own.
-                Some(_) if self.sack_permitted => usize::from(TIMESTAMPS_LEN) - 2,
-                Some(_) => usize::from(TIMESTAMPS_LEN),
+        (if self.mss.is_some() { 4 } else { 0 })
+            + match (self.sack_permitted, self.timestamps) {
+                (false, None) => 0,
+                (true, None) => 4,
+                // Behind SACK-permitted they are aligned without padding of their own.
+                (_, Some(_)) => usize::from(TIMESTAMPS_LEN),
             }
-            + if blocks > 0 { 4 + 8 * blocks } else { 0 };
-        len.next_multiple_of(4)
+            + if self.window_scale.is_some() { 4 } else { 0 }
+            + if blocks > 0 { 4 + 8 * blocks } else { 0 }
     }
 
-    /// Writes them into exactly [`Options::wire_len`] octets.
+    /// Writes them into exactly [`Options::wire_len`] octets: each aligned to words by padding in front of it, and in
+    /// the order of Linux, so that nobody who looks at SYNs thinks us strange.
     fn emit(&self, mut octets: &mut [u8]) {
         let nops = |octets, count| (0..count).fold(octets, |rest, _| TcpOption::NoOperation.emit(rest));
         if let Some(mss) = self.mss {
             octets = TcpOption::MaxSegmentSize(mss).emit(octets);
         }
+        if self.sack_permitted != self.timestamps.is_some() {
+            octets = nops(octets, 2);
+        }
         if self.sack_permitted {
             octets = TcpOption::SackPermitted.emit(octets);
         }
         if let Some(Timestamps { value, echo }) = self.timestamps {
-            if !self.sack_permitted {
-                octets = nops(octets, 2);
-            }
             octets = TcpOption::TimeStamp { tsval: value, tsecr: echo }.emit(octets);
         }
         if let Some(scale) = self.window_scale {
-            octets = TcpOption::WindowScale(scale).emit(octets);
+            octets = TcpOption::WindowScale(scale).emit(nops(octets, 1));
         }
         if self.sack[0].is_some() {
             octets = nops(octets, 2);
             octets = TcpOption::SackRange(self.sack.map(|block| block.map(|(from, to)| (from.0, to.0))))
                 .emit(octets);
         }
-        let rest = octets.len();
-        nops(octets, rest);
+        debug_assert!(octets.is_empty(), "the length was another");
     }
 }
 

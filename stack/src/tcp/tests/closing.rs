@@ -49,6 +49,28 @@ fn a_fin_in_front_of_octets_that_are_here_is_a_lie() {
 }
 
 #[test]
+fn a_fin_in_front_of_octets_that_it_made_readable_is_a_lie() {
+    let mut solo = Solo::established(plain());
+    solo.gets(solo.ack(4, 1).data(b"defgh")).unwrap();
+    solo.gets(solo.ack(1, 1).data(b"abc").fin()).unwrap();
+    assert_eq!(solo.tcb.check(), Ok(()), "it could not be handed off");
+    assert_eq!(solo.tcb.state, State::Established);
+    assert_eq!(solo.read_all(), b"abcdefgh");
+    solo.gets(solo.ack(9, 1).fin()).unwrap();
+    assert_eq!(solo.tcb.state, State::CloseWait);
+}
+
+#[test]
+fn a_full_congestion_window_does_not_hold_a_fin_back() {
+    let mut solo = Solo::established(plain());
+    solo.write(10 * MSS);
+    assert_eq!(solo.sent().len(), 10);
+    solo.tcb.finish();
+    assert_eq!(solo.sent(), ["FIN 10001 ack 1"]);
+    assert_eq!(solo.tcb.check(), Ok(()));
+}
+
+#[test]
 fn a_lost_fin_is_sent_again_with_the_octets_before_it() {
     let mut solo = Solo::established(plain());
     solo.write(10);
