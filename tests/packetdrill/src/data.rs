@@ -1,7 +1,5 @@
 //! Octets in and out of sockets.
 
-use core::time::Duration;
-
 use bytes::Bytes;
 use ferry_stack::Instant;
 use ferry_stack::tcp::{Handle, Tcb};
@@ -10,9 +8,6 @@ use crate::errno::Errno;
 use crate::socket::{Role, Socket};
 use crate::wait::Answer;
 use crate::world::World;
-
-/// How long a corked segment waits at most, as in Linux.
-const CORK_AT_MOST: Duration = Duration::from_millis(200);
 
 impl World {
     /// Reads what there is, at most `max` octets, and no more than is there unless `all` is asked for; `None` if there
@@ -94,19 +89,23 @@ impl World {
         let taken = octets.split_to(room.min(octets.len()));
         if more || socket.options.cork {
             socket.held.extend_from_slice(&taken);
+            socket.held_push |= !more;
             let whole = socket.held.len() / tcb.mss() as usize * tcb.mss() as usize;
             self.release(fd, whole)?;
             self.hold(fd)?;
         } else {
             self.release_all(fd)?;
-            write(self, handle, taken.clone());
+            self.tcp.with(handle, |tcb| tcb.write(taken.clone()));
         }
         Ok(taken.len())
     }
 
     fn hold(&mut self, fd: i32) -> Result<(), Errno> {
-        let until = self.now + CORK_AT_MOST;
         let socket = self.files.socket_mut(fd)?;
+        let tcb = socket.handle().and_then(|handle| self.tcp.get(handle));
+        // As long as Linux waits before it probes: a retransmission timeout.
+        let span = tcb.map(|tcb| tcb.rtt.rto(tcb.config.min_rto, tcb.config.max_rto)).unwrap_or_default();
+        let until = self.now + span;
         if socket.held.is_empty() {
             socket.held_until = None;
         } else {
@@ -115,12 +114,19 @@ impl World {
         Ok(())
     }
 
-    /// Lets TCP have the first `count` octets that were held back.
+    /// Lets TCP have the first `count` octets that were held back. What was only written with `MSG_MORE` is not pushed.
     fn release(&mut self, fd: i32, count: usize) -> Result<(), Errno> {
         let socket = self.files.socket_mut(fd)?;
         let octets: Bytes = socket.held.drain(..count).collect();
+        let push = socket.held_push;
+        socket.held_push &= !socket.held.is_empty();
         if let Some(handle) = socket.handle().filter(|_| !octets.is_empty()) {
-            write(self, handle, octets);
+            // There is room for them: whoever wrote them asked first.
+            self.tcp.with(handle, |tcb| {
+                let before = tcb.snd.push;
+                drop(tcb.write(octets));
+                tcb.snd.push = if push { tcb.snd.push } else { before };
+            });
         }
         Ok(())
     }
@@ -138,7 +144,31 @@ impl World {
         let due = |socket: &Socket| socket.held_until.is_some_and(|until| until <= now);
         let due: Vec<_> = self.files.sockets().filter(|(_, socket)| due(socket)).map(|(fd, _)| fd).collect();
         for fd in due {
-            // They are all sockets.
+            // They are all sockets. Linux pushes what it sends because it has waited long enough.
+            if let Ok(socket) = self.files.socket_mut(fd) {
+                socket.held_push = true;
+            }
+            let _ = self.release_all(fd);
+        }
+    }
+
+    /// A segment with octets arrived: the window opens by two segments, as Linux lets it grow.
+    pub(crate) fn grow_window(&mut self, handle: Handle) {
+        let most = |socket: &Socket| socket.options.config.receive_buffer;
+        let socket = self.files.sockets().find(|(_, socket)| socket.handle() == Some(handle));
+        let most = socket.map_or(self.settings.config.receive_buffer, |(_, socket)| most(socket));
+        self.tcp.with(handle, |tcb| {
+            let more = 2 * u32::from(tcb.config.mss);
+            tcb.config.receive_buffer = tcb.config.receive_buffer.saturating_add(more).min(most);
+        });
+    }
+
+    /// A segment arrived. What `MSG_MORE` held back goes now, as far as the algorithm of Nagle lets it; a cork stays.
+    pub(crate) fn release_after_ack(&mut self, handle: Handle) {
+        let holds = |socket: &Socket| socket.handle() == Some(handle) && !socket.options.cork;
+        let holding = self.files.sockets().find(|(_, socket)| holds(socket)).map(|(fd, _)| fd);
+        if let Some(fd) = holding {
+            // It is a socket.
             let _ = self.release_all(fd);
         }
     }
@@ -165,21 +195,14 @@ impl World {
     }
 }
 
-/// There is room for them: whoever writes asks first.
-fn write(world: &mut World, handle: Handle, octets: Bytes) {
-    world.tcp.with(handle, |tcb| tcb.write(octets));
-}
-
 fn take(tcb: &mut Tcb, max: usize, peek: bool) -> Vec<u8> {
     if peek {
         return tcb.rcv.unread.slice(0, max).to_vec();
     }
     let mut octets = Vec::new();
-    while octets.len() < max {
+    // A read of nothing must not have an effect, such as an update of the window.
+    while octets.len() < max && tcb.readable() > 0 {
         let next = tcb.read(max - octets.len());
-        if next.is_empty() {
-            break;
-        }
         octets.extend_from_slice(&next);
     }
     octets

@@ -2,7 +2,7 @@
 
 use ferry_stack::Instant;
 use ferry_stack::tcp::cc::MAX_WINDOW;
-use ferry_stack::tcp::tcb::{Mark, Recovery};
+use ferry_stack::tcp::tcb::{Mark, Recovery, Sent};
 use ferry_stack::tcp::{State, Tcb};
 
 /// What `TCP_INFO` says of a connection that is gone, and of a listener (`include/net/tcp_states.h`).
@@ -111,14 +111,17 @@ fn head(fields: &mut Fields, tcb: &Tcb) {
 
 /// From `tcpi_unacked` to `tcpi_fackets`: in segments.
 fn segments(fields: &mut Fields, tcb: &Tcb) {
-    let marked = |mark| tcb.snd.sent.iter().filter(|sent| sent.mark == mark).count();
-    let again = tcb.snd.sent.iter().filter(|sent| sent.mark == Mark::InFlight && sent.retransmissions > 0);
+    let count = |which: &dyn Fn(&Sent<Instant>) -> bool| -> u32 {
+        tcb.snd.sent.iter().filter(|sent| which(sent)).map(|sent| sent.len.div_ceil(tcb.mss())).sum()
+    };
     fields
-        .u32(tcb.snd.sent.len())
-        .u32(marked(Mark::Sacked))
-        .u32(marked(Mark::Lost))
-        .u32(again.count())
-        .u32(0);
+        .u32(count(&|_| true))
+        .u32(count(&|sent| sent.mark == Mark::Sacked))
+        .u32(count(&|sent| {
+            sent.mark == Mark::Lost || (sent.retransmissions > 0 && sent.mark != Mark::Sacked)
+        }))
+        .u32(count(&|sent| sent.mark == Mark::InFlight && sent.retransmissions > 0))
+        .u32(0_u32);
 }
 
 /// From `tcpi_last_data_sent` to `tcpi_last_ack_recv`: in milliseconds.

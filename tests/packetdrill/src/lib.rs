@@ -20,6 +20,7 @@ mod options;
 mod ready;
 mod settings;
 mod socket;
+mod sysctls;
 mod wait;
 mod world;
 

@@ -1,15 +1,19 @@
 //! Sockets are made, opened and closed.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
+use std::path::Path;
 
 use ferry_stack::tcp::{Flow, Handle, Listener, Refusal};
 
 use crate::errno::Errno;
 use crate::socket::{File, Options, Role, Socket};
+use crate::sysctls::FOLDER;
 use crate::world::World;
 
 /// Where the search for a free port begins (RFC 6335 section 6).
 const FIRST_EPHEMERAL: u16 = 49_152;
+/// The window of a young connection: what an unscaled field can say.
+const FIRST_WINDOW: u32 = 0xffff;
 /// How far the listener's queues may be chosen (`net.core.somaxconn`).
 const MAX_BACKLOG: i32 = 4096;
 
@@ -26,6 +30,9 @@ impl World {
         }
         if protocol != 0 && protocol != libc::IPPROTO_TCP {
             return Err(Errno::EPROTONOSUPPORT);
+        }
+        if self.settings.sysctls {
+            self.settings = self.settings.clone().with_sysctls(Path::new(FOLDER));
         }
         let mut socket = Socket::new(Options::new(self.settings.config));
         socket.nonblocking = kind & libc::SOCK_NONBLOCK != 0;
@@ -97,7 +104,7 @@ impl World {
         let listener = self.files.sockets().find(|(_, socket)| socket.role == Role::Listening(port));
         let Some(options) = listener.map(|(_, socket)| socket.options.clone()) else { return };
         self.tcp.with(handle, |tcb| {
-            tcb.config.receive_buffer = options.config.receive_buffer;
+            tcb.config.receive_buffer = options.config.receive_buffer.min(FIRST_WINDOW);
             tcb.snd.mss = options.largest_segment.map_or(tcb.snd.mss, |largest| largest.min(tcb.snd.mss));
         });
     }
@@ -139,7 +146,7 @@ impl World {
             _ => Errno::EINVAL,
         })?;
         let socket = self.files.socket_mut(fd)?;
-        let receive_buffer = socket.options.config.receive_buffer;
+        let receive_buffer = socket.options.config.receive_buffer.min(FIRST_WINDOW);
         self.tcp.with(handle, |tcb| tcb.config.receive_buffer = receive_buffer);
         socket.role = Role::Connecting(handle);
         (socket.local, socket.remote) = (Some(flow.local), Some(remote));

@@ -58,11 +58,17 @@ impl World {
         let socket = self.files.socket(fd)?;
         let Some(handle) = socket.handle() else { return Ok(()) };
         let options = socket.options.clone();
+        let chosen = matches!(
+            (level, name),
+            (SOL_SOCKET, libc::SO_RCVBUF | libc::SO_RCVBUFFORCE) | (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP)
+        );
         self.tcp.with(handle, |tcb| {
             let ours = &options.config;
             tcb.config.nodelay = ours.nodelay;
             tcb.config.send_buffer = ours.send_buffer;
-            tcb.config.receive_buffer = ours.receive_buffer;
+            if chosen {
+                tcb.config.receive_buffer = ours.receive_buffer;
+            }
             tcb.config.unsent_limit = ours.unsent_limit;
             tcb.config.fin_wait_2 = ours.fin_wait_2;
             tcb.config.syn_retries = ours.syn_retries;
@@ -193,7 +199,8 @@ fn set_linger(options: &mut Options, value: &[u8]) -> Result<(), Errno> {
 fn set_socket_option(options: &mut Options, name: i32, value: i32) -> Result<(), Errno> {
     let buffer = || value.max(LEAST_BUFFER).cast_unsigned();
     match name {
-        libc::SO_SNDBUF | libc::SO_SNDBUFFORCE => options.config.send_buffer = buffer(),
+        // Linux takes twice as much, for its overhead; we have none, so that twice as much can be written.
+        libc::SO_SNDBUF | libc::SO_SNDBUFFORCE => options.config.send_buffer = buffer().saturating_mul(2),
         libc::SO_RCVBUF | libc::SO_RCVBUFFORCE => {
             options.config.receive_buffer = buffer();
             options.receive_buffer_chosen = true;
@@ -251,8 +258,8 @@ fn set_tcp_option(socket: &mut Socket, name: i32, value: i32) -> Result<(), Errn
 fn socket_option(socket: &Socket, name: i32) -> Result<i32, Errno> {
     let options = &socket.options;
     Ok(match name {
-        // Linux tells twice what was asked for, because it counts its own overhead in.
-        libc::SO_SNDBUF => options.config.send_buffer.saturating_mul(2).cast_signed(),
+        libc::SO_SNDBUF => options.config.send_buffer.cast_signed(),
+        // Linux tells twice what it offers as a window, because it counts its overhead in.
         libc::SO_RCVBUF => options.config.receive_buffer.saturating_mul(2).cast_signed(),
         libc::SO_KEEPALIVE => i32::from(options.keep_alive),
         libc::SO_TYPE => libc::SOCK_STREAM,

@@ -21,6 +21,8 @@ pub struct Settings {
     pub greatest_receive_buffer: u32,
     /// The address of an unbound socket before any packet has come.
     pub local: Ipv6Addr,
+    /// Whether a new socket takes what the host's `sysctl` says: scripts set it.
+    pub sysctls: bool,
 }
 
 /// Why `--so_flags` was refused.
@@ -35,7 +37,8 @@ pub enum BadFlag {
 }
 
 const KNOWN: &str = "cc=cubic|reno ts=0|1 sack=0|1 wscale=0|1 nodelay=0|1 mtu= iw= rmem= rmem_max= wmem= \
-                     notsent_lowat= syn_retries= retries= delack_ms= min_rto_ms= time_wait_ms= fin_wait_ms= local=";
+                     notsent_lowat= syn_retries= retries= delack_ms= min_rto_ms= time_wait_ms= fin_wait_ms= local= \
+                     sysctls=0|1";
 
 impl Default for Settings {
     fn default() -> Self {
@@ -43,12 +46,13 @@ impl Default for Settings {
         let config = Config {
             mss: mtu - HEADERS,
             send_buffer: 256 << 10,
-            receive_buffer: 540_000,
+            // Half of `net.ipv4.tcp_rmem`: Linux keeps the rest for its overhead.
+            receive_buffer: 270_000,
             syn_retries: 5,
             ..Config::default()
         };
         let local = Ipv6Addr::new(0xfd3d, 0xfa7b, 0xd17d, 0, 0, 0, 0, 1);
-        Self { config, mtu, greatest_receive_buffer: 15 << 20, local }
+        Self { config, mtu, greatest_receive_buffer: 15 << 20, local, sysctls: false }
     }
 }
 
@@ -91,6 +95,7 @@ impl Settings {
             "min_rto_ms" => config.min_rto = millis(name, value)?,
             "time_wait_ms" => config.time_wait = millis(name, value)?,
             "fin_wait_ms" => config.fin_wait_2 = millis(name, value)?,
+            "sysctls" => self.sysctls = switch(name, value)?,
             "local" => self.local = number(name, value)?,
             _ => return Err(BadFlag::Unknown(name.to_owned())),
         }

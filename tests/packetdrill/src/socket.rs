@@ -56,6 +56,8 @@ pub(crate) struct Socket {
     pub(crate) rest: Vec<u8>,
     /// What is written and waits for more (`TCP_CORK`, `MSG_MORE`) …
     pub(crate) held: Vec<u8>,
+    /// … whether it is to be pushed once it is sent …
+    pub(crate) held_push: bool,
     /// … until then.
     pub(crate) held_until: Option<Instant>,
     /// `TCP_INFO` when the connection ended.
@@ -124,6 +126,7 @@ impl Socket {
             writes_shut: false,
             rest: Vec::new(),
             held: Vec::new(),
+            held_push: false,
             held_until: None,
             last_info: Vec::new(),
             received: 0,

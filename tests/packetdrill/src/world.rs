@@ -5,7 +5,7 @@ use bytes::Bytes;
 use ferry_stack::frame::Offload;
 use ferry_stack::ip::{self, Datagram};
 use ferry_stack::tcp::{Arrival, Ending, Endpoint, Event, Handle, Path, Reason, Refusal, Secret, Segment};
-use ferry_stack::{Instant, checksum, icmp};
+use ferry_stack::{Instant, checksum, gso, icmp};
 
 use crate::errno::Errno;
 use crate::info::Traffic;
@@ -15,6 +15,9 @@ use crate::wait::Waiting;
 
 /// The clock when a script begins: an hour, so that what lies in the past has room.
 const START: Instant = Instant::from_millis(3_600_000);
+
+/// Bursts are formed as for a device that cuts them, and cut here: the last segment of each then has a PSH, as in Linux.
+const BURSTS: Path = Path { overhead: 0, segmentation: true };
 
 /// One host with its own clock: its TCP, its sockets, and the packets that have left it.
 #[derive(Debug)]
@@ -81,6 +84,10 @@ impl World {
         let refused = match self.tcp.receive(&flow, &segment, self.now) {
             Arrival::Delivered(handle, result) => {
                 self.traffic.entry(handle).or_default().received(segment.payload.len(), self.now);
+                if !segment.payload.is_empty() {
+                    self.grow_window(handle);
+                }
+                self.release_after_ack(handle);
                 matches!(result, Err(Reason::AckOfNothing(_)))
             }
             Arrival::Unknown if segment.is_syn() && segment.ack.is_none() => {
@@ -154,9 +161,12 @@ impl World {
 
     fn transmit(&mut self) -> bool {
         let before = self.left.len();
-        while let Some((handle, packet)) = self.tcp.poll_transmit(self.now, |_| Path::default()) {
-            self.traffic.entry(handle).or_default().sent(packet.body.len(), self.now);
-            self.left.push_back((self.now, packet.to_bytes().to_vec()));
+        while let Some((handle, packet)) = self.tcp.poll_transmit(self.now, |_| BURSTS) {
+            let size = packet.offload.gso.map_or(u16::MAX, |gso| gso.size);
+            for segment in gso::segments(&packet, size) {
+                self.traffic.entry(handle).or_default().sent(segment.body.len(), self.now);
+                self.left.push_back((self.now, segment.to_bytes().to_vec()));
+            }
         }
         self.left.len() > before
     }
