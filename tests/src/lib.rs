@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod draw;
 pub mod foreign;
+pub mod fuzz;
 pub mod invariants;
 pub mod link;
 pub mod linux;
