@@ -177,7 +177,8 @@ impl Bridge {
 
     /// The thread that moves the clock waits: nothing but the clock can help it.
     fn wait_alone(&self, world: &mut World, mut call: Call) -> Result<Answer, Errno> {
-        while world.step() {
+        while let Some(next) = world.deadline().into_iter().chain(call.deadline()).min() {
+            world.advance(next);
             self.answered.notify_all();
             if let Some(result) = world.attempt(&mut call) {
                 world.pump();

@@ -129,7 +129,8 @@ impl World {
         self.pump();
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    /// The next moment at which something happens by itself.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let held = self.files.sockets().filter_map(|(_, socket)| socket.held_until).min();
         [self.tcp.deadline(), held, self.waiting.deadline()].into_iter().flatten().min()
     }
