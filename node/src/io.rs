@@ -187,6 +187,12 @@ pub struct Counters {
     pub resets_sent: u64,
     /// TCP segments sent again.
     pub retransmitted: u64,
+    /// SYNs that were answered by a cookie and not remembered.
+    pub cookies_sent: u64,
+    /// Connections that a cookie opened here, whichever node gave it.
+    pub cookies_accepted: u64,
+    /// Cookies that came back when the connection that they had opened was over.
+    pub cookies_replayed: u64,
     /// Packets dropped as malformed, or meant for somebody else.
     pub dropped: u64,
 }

@@ -44,14 +44,29 @@ impl Host {
         let refused = match self.tcp.receive(&flow, &segment, now) {
             Arrival::Delivered(_, Err(Reason::AckOfNothing(_))) => true,
             Arrival::Delivered(..) => false,
-            Arrival::Unknown if segment.is_syn() && segment.ack.is_none() => {
-                matches!(self.tcp.open(flow, &segment, now), Err(Refusal::NoListener(_)))
-            }
-            Arrival::Unknown => true,
+            Arrival::Unknown if segment.is_syn() && segment.ack.is_none() => self.open(flow, &segment, now),
+            Arrival::Unknown => matches!(
+                self.tcp.open_by_cookie(flow, &segment, now),
+                Err(Refusal::NoListener(_) | Refusal::NoCookie | Refusal::CookieSpent)
+            ),
         };
         if refused && let Some(reset) = self.tcp.refuse(&flow, &segment) {
             self.interface.send(reset, now);
         }
+    }
+
+    /// Whether a SYN is to be refused.
+    fn open(&mut self, flow: Flow, syn: &Segment, now: Instant) -> bool {
+        match self.tcp.open(flow, syn, now) {
+            Err(Refusal::NoListener(_)) => return true,
+            Err(Refusal::QueueFull) => {
+                if let Some(answer) = self.tcp.answer_without_memory(&flow, syn, now) {
+                    self.interface.send(answer, now);
+                }
+            }
+            _ => {}
+        }
+        false
     }
 
     fn receive_error(&mut self, datagram: &Datagram, now: Instant) {

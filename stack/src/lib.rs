@@ -34,7 +34,7 @@ pub use alarms::Alarms;
 pub use frame::{Checksum, Frame, Gso, Offload};
 pub use interface::Interface;
 pub use seq::Seq;
-pub use time::Instant;
+pub use time::{GroupClock, Instant};
 
 /// The wire types of this crate's codec, for those who compose packets of their own.
 pub use smoltcp::wire::EthernetAddress;

@@ -43,6 +43,23 @@ impl Instant {
     }
 }
 
+/// A clock that the hosts of a group share, as far as each can tell. Only what must be in order from host to host is
+/// taken from it, the numbers that a new connection begins with; nothing is ever timed by it, because it may jump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupClock(Duration);
+
+impl GroupClock {
+    /// It shows `span` when this host's own clock is at its origin.
+    pub const fn ahead_by(span: Duration) -> Self {
+        Self(span)
+    }
+
+    /// What it shows when this host's own clock shows `now`.
+    pub fn at(self, now: Instant) -> Instant {
+        now + self.0
+    }
+}
+
 impl Add<Duration> for Instant {
     type Output = Self;
 

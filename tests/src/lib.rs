@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod draw;
+pub mod flood;
 pub mod foreign;
 pub mod fuzz;
 pub mod invariants;

@@ -1,5 +1,6 @@
 //! The group of nodes that ships, with clients and a network, in the simulated world.
 
+use core::net::SocketAddrV6;
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -7,17 +8,21 @@ use std::sync::OnceLock;
 use ferry_node::Placement;
 use ferry_stack::Instant;
 use ferry_stack::tcp::Config;
+use ferry_stack::tcp::SynCookies::{Always, WhenFull};
 use ferry_tests::draw::{self, Kind, Wants};
+use ferry_tests::flood::Flood;
 use ferry_tests::machine::Machine;
 use ferry_tests::pattern;
 use ferry_tests::rng::Rng;
 use ferry_tests::seeds::{self, Tally};
+use ferry_tests::serve::EXCHANGE;
 use ferry_tests::talk::Talk;
 use ferry_tests::watch::Sender;
 use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, World};
 
 /// What a scenario is about.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent property of a scenario")]
 struct Plan {
     wants: Wants,
     clients: u64,
@@ -30,6 +35,8 @@ struct Plan {
     flaps: u64,
     drain: bool,
     keep_alive: bool,
+    /// Every handshake is kept in a cookie only, and there is a flood of them.
+    flood: bool,
     nodes: core::ops::RangeInclusive<u64>,
 }
 
@@ -46,6 +53,7 @@ fn plan(wants: Wants) -> Plan {
         flaps: 0,
         drain: false,
         keep_alive: false,
+        flood: false,
         nodes: 2..=4,
     }
 }
@@ -69,6 +77,9 @@ fn run(plan: &Plan, seed: u64, log: bool) -> (World, Placement) {
     world.attach_group(&group, operation);
     for nth in 0..rng.within(1..=plan.clients) {
         attach_client(&mut world, &mut rng, plan, mtu, nth);
+    }
+    if plan.flood {
+        attach_flood(&mut world, &mut rng, plan, mtu);
     }
     world.mend_at(mended);
     // A small buffer on a long path takes its time.
@@ -101,7 +112,7 @@ fn group(rng: &mut Rng, plan: &Plan, mtu: u16) -> GroupPlan {
         attachments,
         offload,
         placement: rng.pick(&plan.placements),
-        tcp: Config { keep_alive, ..tcp },
+        tcp: Config { keep_alive, syn_cookies: if plan.flood { Always } else { WhenFull }, ..tcp },
         reluctance: plan.reluctance,
         manner: draw::manner(rng, plan.peer_faults),
         www: (!plan.wants.files.is_empty()).then(|| www(plan.wants.files)),
@@ -143,6 +154,14 @@ fn attach_client(world: &mut World, rng: &mut Rng, plan: &Plan, mtu: u16, nth: u
     world.attach(machine, sender, attachment);
 }
 
+fn attach_flood(world: &mut World, rng: &mut Rng, plan: &Plan, mtu: u16) {
+    let attachment = draw::attachment(rng, "flood", &plan.wants, mtu, false);
+    let target = SocketAddrV6::new(SERVICE_ADDRESS, EXCHANGE, 0, 0);
+    let every = Duration::from_micros(rng.within(100..=2_000));
+    let flood = Flood::new(world.next_interface(mtu), target, 2_000, every, rng.fork());
+    world.attach(Machine::new(Box::new(flood)), Sender::Foreign, attachment);
+}
+
 fn scenario(name: &str, seeds: u64, plan: &Plan) -> Tally {
     let tally = seeds::run("world", name, seeds, |seed, log| play(plan, seed, log));
     assert!(tally.connections > 0 && tally.octets > 0);
@@ -178,6 +197,13 @@ fn connections_cross_over_a_narrow_path() {
 fn connections_of_slow_readers_cross() {
     let wants = Wants { slow: true, octets: 100_000, ..Wants::default() };
     scenario("connections_of_slow_readers_cross", 100, &plan(wants));
+}
+
+#[test]
+fn connections_that_cookies_opened_in_a_flood_cross() {
+    let wants = Wants { faults: true, octets: 50_000, ..Wants::default() };
+    let plan = Plan { flood: true, ..plan(wants) };
+    scenario("connections_that_cookies_opened_in_a_flood_cross", 50, &plan);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The one place that reads time.
 
-use ferry_stack::Instant;
+use std::time::Duration;
+
+use ferry_stack::{GroupClock, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 const NANOS: u64 = 1_000_000_000;
@@ -9,6 +11,13 @@ const NANOS: u64 = 1_000_000_000;
 /// can be laid side by side.
 pub(crate) fn now() -> Instant {
     Instant::from_nanos(nanos(ClockId::Monotonic))
+}
+
+/// The clock of the group: that of the world, as this machine knows it now. Read once, at the start of a node: steps
+/// that are made to the machine's clock later do not make new connections begin below old ones.
+pub(crate) fn group() -> GroupClock {
+    let ahead = nanos(ClockId::Realtime).saturating_sub(nanos(ClockId::Monotonic));
+    GroupClock::ahead_by(Duration::from_nanos(ahead))
 }
 
 /// Seconds since 1970, for certificates, which know no other time.

@@ -172,6 +172,7 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         group: config.group.name.clone(),
         incarnation,
         secret: read_secret(&config.group.secret_file)?,
+        group_clock: clock::group(),
         care_of: config.tap.address,
         gateway: config.tap.gateway,
         mac: mac(config),

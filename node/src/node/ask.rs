@@ -61,7 +61,7 @@ impl Node {
         }
         let silent: BTreeSet<_> = self.peers.reachable().collect();
         if silent.is_empty() && self.peers.all_up() {
-            return self.reset(&flow, segment, now);
+            return self.open_or_refuse(&flow, segment, now);
         }
         let segment = self.peers.all_up().then(|| segment.clone());
         for peer in &silent {

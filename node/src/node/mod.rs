@@ -2,6 +2,7 @@
 
 mod ask;
 mod commands;
+mod cookies;
 mod ended;
 mod moves;
 mod peers;
@@ -95,6 +96,7 @@ impl Node {
         let id = NodeId::of(&setup.name);
         let contact = NodeId::of(&setup.contact);
         let mut tcp = Endpoint::new(secret.clone(), setup.mtu, setup.offload);
+        tcp.set_group_clock(setup.group_clock);
         let tunnelled = setup.mtu - HEADERS - TUNNEL_OVERHEAD;
         let config = ferry_stack::tcp::Config { mss: setup.tcp.mss.min(tunnelled), ..setup.tcp };
         for service in &setup.services {

@@ -231,7 +231,7 @@ impl Node {
             self.places.remove(flow);
         }
         if let Some(segment) = self.asks.denied(flow, from) {
-            self.reset(flow, &segment, now);
+            self.open_or_refuse(flow, &segment, now);
         }
     }
 

@@ -21,10 +21,16 @@ const MAX_PLACES: usize = 1 << 20;
 /// handshake lives; a flood of SYNs that nobody answers is forgotten after it.
 const CONFIRM: Duration = Duration::from_secs(75);
 
+/// Placed connections that may wait to be confirmed. With more of them under way this is a flood.
+const MAX_UNCONFIRMED: usize = 1 << 14;
+/// Those that were confirmed meanwhile are looked for so often.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// Connections that were placed at another node, the oldest first, and when they must be confirmed.
 #[derive(Debug, Default)]
 pub(super) struct Placed {
     placed: VecDeque<(Instant, Flow)>,
+    swept: Option<Instant>,
 }
 
 impl Placed {
@@ -90,6 +96,24 @@ impl Node {
         self.note_owner(flow, to, Epoch::default());
         self.placed.placed.push_back((now + CONFIRM, flow));
         self.peers.count_placed(to);
+    }
+
+    /// Whether so many placed connections wait to be confirmed that they are not remembered any more.
+    pub(super) fn has_too_many_unconfirmed(&mut self, now: Instant) -> bool {
+        let Placed { placed, swept } = &mut self.placed;
+        if placed.len() >= MAX_UNCONFIRMED && swept.is_none_or(|swept| swept + SWEEP <= now) {
+            let places = &self.places;
+            placed.retain(|(_, flow)| {
+                matches!(places.get(flow), Some(Place::Elsewhere(route)) if route.epoch == Epoch::default())
+            });
+            *swept = Some(now);
+        }
+        placed.len() >= MAX_UNCONFIRMED
+    }
+
+    /// Whether the place of one more connection can be remembered.
+    pub(super) fn has_room_for_places(&self) -> bool {
+        self.places.len() < MAX_PLACES
     }
 
     /// Forgets connections that nobody has confirmed.

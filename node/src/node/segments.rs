@@ -66,10 +66,16 @@ impl Node {
         now: Instant,
     ) {
         // Placed, not confirmed, and the node cannot take it any more: a repeated SYN is placed anew.
-        if epoch == Epoch::default() && !self.peers.takes_connections(to) {
-            self.places.remove(&flow);
-            self.deliver(flow, from, &datagram, now);
-            return;
+        if epoch == Epoch::default() {
+            if !self.peers.takes_connections(to) {
+                self.places.remove(&flow);
+                if let Ok((_, segment)) = Segment::parse(&datagram) {
+                    self.tcp.unspend_cookie(&flow, &segment);
+                }
+                self.deliver(flow, from, &datagram, now);
+                return;
+            }
+            self.spend_cookie(&flow, &datagram, now);
         }
         self.forward(datagram, to, now);
     }
@@ -130,6 +136,10 @@ impl Node {
             self.ended.forget(&flow);
             return self.place(flow, from, segment, datagram, now);
         }
+        if self.place_by_cookie(flow, from, segment, datagram, now) {
+            self.ended.forget(&flow);
+            return;
+        }
         if self.ended.remembers(&flow, now).is_some() {
             self.counters.dropped += 1;
             return;
@@ -147,6 +157,8 @@ impl Node {
             return self.reset(&flow, syn, now);
         }
         let to = match from {
+            // A flood must not fill the memory of places, nor reach the other nodes.
+            None if self.has_too_many_unconfirmed(now) => return self.answer_without_memory(&flow, syn, now),
             None => self.peers.choose(self.placement, self.owned.len(), !self.draining),
             Some(_) if self.draining => return,
             Some(_) => None,
@@ -164,7 +176,7 @@ impl Node {
         match self.tcp.open(flow, syn, now) {
             Ok(handle) => self.own(handle, flow, Epoch::FIRST),
             Err(Refusal::NoListener(_)) => self.reset(&flow, syn, now),
-            // The client will try again.
+            Err(Refusal::QueueFull) => self.answer_without_memory(&flow, syn, now),
             Err(_) => self.counters.dropped += 1,
         }
     }

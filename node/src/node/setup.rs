@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use ferry_handoff::{Incarnation, NodeId};
-use ferry_stack::EthernetAddress;
 use ferry_stack::interface::Address;
 use ferry_stack::tcp::Config;
+use ferry_stack::{EthernetAddress, GroupClock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -21,6 +21,9 @@ pub struct Setup {
     pub incarnation: Incarnation,
     /// What all nodes of the group know and nobody else.
     pub secret: [u8; 32],
+    /// The clock that all nodes of the group share: where new connections begin to count. A few seconds of
+    /// difference between nodes do no harm (see ARCHITECTURE.md).
+    pub group_clock: GroupClock,
     /// Its care-of address.
     pub care_of: Address,
     /// The router of its link.

@@ -54,9 +54,13 @@ impl Node {
 
     fn counters(&self) -> Counters {
         let below = self.interface.counters();
+        let cookies = self.tcp.cookies();
         Counters {
             resets_sent: self.tcp.resets(),
             retransmitted: self.tcp.retransmitted(),
+            cookies_sent: cookies.sent,
+            cookies_accepted: cookies.accepted,
+            cookies_replayed: cookies.replayed,
             dropped: self.counters.dropped + below.malformed + below.bad_checksum + below.not_ours,
             ..self.counters.clone()
         }

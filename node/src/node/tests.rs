@@ -1,3 +1,4 @@
+mod cookies;
 mod lan;
 
 use std::net::SocketAddrV6;

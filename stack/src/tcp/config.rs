@@ -3,6 +3,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cc::Kind;
+use super::listener::SynCookies;
 
 /// How a connection behaves. Fixed when it is opened; travels with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,8 @@ pub struct Config {
     pub fin_wait_2: Duration,
     /// How long TIME-WAIT lasts.
     pub time_wait: Duration,
+    /// When a listener answers SYNs without remembering them. The same at all nodes of a group.
+    pub syn_cookies: SynCookies,
     /// Asks an idle peer whether it is still there.
     pub keep_alive: Option<KeepAlive>,
     /// The congestion control algorithm.
@@ -91,6 +94,7 @@ impl Default for Config {
             retries: 15,
             fin_wait_2: Duration::from_mins(1),
             time_wait: Duration::from_mins(1),
+            syn_cookies: SynCookies::WhenFull,
             keep_alive: None,
             congestion: Kind::Cubic,
             initial_window: 10,

@@ -1,30 +1,31 @@
 //! Many connections: demultiplexing in constant time, listeners, timers, and who may send next.
 
+mod handshakes;
+mod opening;
 mod slots;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use core::net::{Ipv6Addr, SocketAddrV6};
 use core::time::Duration;
 
 use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
+pub use self::handshakes::CookieCounters;
+use self::handshakes::Spent;
 use self::slots::Slots;
 use super::Reason;
 use super::check::Broken;
-use super::config::Config;
-use super::isn::{FIRST_EPHEMERAL, MapKey, Secret};
+use super::isn::{MapKey, Secret};
 use super::listener::Listener;
-use super::open::Opening;
 use super::output::Path;
 use super::segment::{Control, Flow, Segment};
 use super::state::{Ending, State};
 use super::tcb::Tcb;
-use crate::Instant;
 use crate::host::quoted_segment;
 use crate::icmp::{Error, Received};
 use crate::ip::Packet;
+use crate::{GroupClock, Instant, Seq};
 
 /// Names a connection of one [`Endpoint`]. Never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +68,12 @@ pub enum Refusal {
     /// The listener's queue is full.
     #[error("the listener's queue is full")]
     QueueFull,
+    /// The segment brings back no cookie that was given here or at another host of the group, or one too old.
+    #[error("no valid SYN cookie")]
+    NoCookie,
+    /// The cookie has opened a connection already, which is over.
+    #[error("a SYN cookie that was used before")]
+    CookieSpent,
     /// Every ephemeral port is in use.
     #[error("no local port is free")]
     NoPort,
@@ -104,6 +111,11 @@ pub struct Endpoint {
     ports: u16,
     path_mtu: u16,
     offload: bool,
+    group_clock: GroupClock,
+    /// The sequence number after the last of a connection that makes way for a new one between the same ends.
+    replaced: Option<(Flow, Seq)>,
+    spent: Spent,
+    cookies: CookieCounters,
     resets: u64,
     retransmitted: u64,
 }
@@ -112,7 +124,8 @@ impl Endpoint {
     /// An endpoint without connections. `secret` is what nobody outside may guess; `path_mtu` is the largest packet
     /// of the link, in octets; with `offload` the checksums of what is sent are left to whoever is below.
     pub fn new(secret: Secret, path_mtu: u16, offload: bool) -> Self {
-        let flows = HashMap::with_hasher(MapKey(SipHasher13::new_with_key(&secret.map_key())));
+        let key = MapKey(SipHasher13::new_with_key(&secret.map_key()));
+        let flows = HashMap::with_hasher(key.clone());
         Self {
             secret,
             connections: Slots::default(),
@@ -124,90 +137,23 @@ impl Endpoint {
             ports: 0,
             path_mtu,
             offload,
+            group_clock: GroupClock::default(),
+            replaced: None,
+            spent: Spent::new(key),
+            cookies: CookieCounters::default(),
             resets: 0,
             retransmitted: 0,
         }
     }
 
-    /// Starts to accept connections at a port. Those that are under way there or wait to be accepted stay.
-    pub fn listen(&mut self, port: u16, mut listener: Listener) {
-        listener.half_open =
-            self.iter_all().filter(|it| it.half_open && it.tcb.flow.local.port() == port).count();
-        listener.waiting = self.listeners.remove(&port).map(|old| old.waiting).unwrap_or_default();
-        self.listeners.insert(port, listener);
+    /// What this host shares with the others of its group: the clock from which new connections take their initial
+    /// sequence numbers and timestamps. Without it they are in order on this host only.
+    pub fn set_group_clock(&mut self, clock: GroupClock) {
+        self.group_clock = clock;
     }
 
     fn iter_all(&self) -> impl Iterator<Item = &Connection> {
         self.connections.iter().map(|(_, connection)| connection)
-    }
-
-    /// Accepts no more at a port. Connections that are open stay.
-    pub fn unlisten(&mut self, port: u16) {
-        self.listeners.remove(&port);
-    }
-
-    /// The listener at a port.
-    pub fn listener(&self, port: u16) -> Option<&Listener> {
-        self.listeners.get(&port)
-    }
-
-    /// The next established connection of a listener, the oldest first.
-    pub fn accept(&mut self, port: u16) -> Option<Handle> {
-        self.listeners.get_mut(&port)?.waiting.pop_front()
-    }
-
-    /// Opens a connection (RFC 9293 section 3.10.1) from a free port of `local`.
-    pub fn connect(
-        &mut self,
-        local: Ipv6Addr,
-        remote: SocketAddrV6,
-        config: Config,
-        now: Instant,
-    ) -> Result<Handle, Refusal> {
-        self.ports = self.ports.wrapping_add(1);
-        let first = self.secret.first_port(local, remote, self.ports);
-        let flow = (first..=u16::MAX)
-            .chain(FIRST_EPHEMERAL..first)
-            .map(|port| Flow { local: SocketAddrV6::new(local, port, 0, 0), remote })
-            .find(|flow| !self.flows.contains_key(flow))
-            .ok_or(Refusal::NoPort)?;
-        self.connect_from(flow, config, now)
-    }
-
-    /// Opens a connection whose local port is chosen.
-    pub fn connect_from(&mut self, flow: Flow, config: Config, now: Instant) -> Result<Handle, Refusal> {
-        if self.flows.contains_key(&flow) {
-            return Err(Refusal::Exists);
-        }
-        let tcb = Tcb::connect(flow, &self.opening(&flow, config, now), now);
-        Ok(self.insert(tcb, false))
-    }
-
-    /// Opens passively (RFC 9293 section 3.10.7.2): `syn` came for a flow that is not known here, and this host is to
-    /// serve it.
-    pub fn open(&mut self, flow: Flow, syn: &Segment, now: Instant) -> Result<Handle, Refusal> {
-        if self.flows.contains_key(&flow) {
-            return Err(Refusal::Exists);
-        }
-        let port = flow.local.port();
-        let listener = self.listeners.get_mut(&port).ok_or(Refusal::NoListener(port))?;
-        if listener.half_open >= listener.max_half_open || listener.waiting.len() >= listener.max_waiting {
-            return Err(Refusal::QueueFull);
-        }
-        listener.half_open += 1;
-        let config = listener.config;
-        let tcb = Tcb::accept(flow, syn, &self.opening(&flow, config, now), now);
-        Ok(self.insert(tcb, true))
-    }
-
-    fn opening(&self, flow: &Flow, config: Config, now: Instant) -> Opening {
-        Opening {
-            config,
-            iss: self.secret.initial_sequence(flow, now),
-            first_timestamp: self.secret.first_timestamp(flow, now),
-            flow_label: self.secret.flow_label(flow),
-            path_mtu: self.path_mtu,
-        }
     }
 
     fn insert(&mut self, tcb: Tcb, half_open: bool) -> Handle {
@@ -224,6 +170,7 @@ impl Endpoint {
         let Some(&handle) = self.flows.get(flow) else { return Arrival::Unknown };
         let Some(connection) = self.connections.get_mut(handle) else { return Arrival::Unknown };
         if reopens(&connection.tcb, segment) {
+            self.replaced = Some((*flow, connection.tcb.snd.nxt));
             self.remove(handle);
             self.events.push_back(Event::Closed(handle, *flow, Ending::Finished));
             return Arrival::Unknown;
@@ -415,7 +362,7 @@ impl Endpoint {
         let reset = match segment.ack {
             None if !segment.is_syn() && self.listeners.contains_key(&flow.local.port()) => return None,
             Some(ack) => Segment::bare(ack, None, Some(Control::Rst)),
-            None => Segment::bare(crate::Seq(0), Some(segment.end()), Some(Control::Rst)),
+            None => Segment::bare(Seq(0), Some(segment.end()), Some(Control::Rst)),
         };
         self.resets += 1;
         Some(reset.emit(flow, 0, self.offload))
@@ -472,8 +419,8 @@ impl Endpoint {
 #[derive(Clone, Copy)]
 struct Progress {
     opening: Option<State<Instant>>,
-    received: crate::Seq,
-    acked: crate::Seq,
+    received: Seq,
+    acked: Seq,
 }
 
 impl Progress {
@@ -490,9 +437,7 @@ fn reopens(tcb: &Tcb, segment: &Segment) -> bool {
         return false;
     }
     match (&tcb.timestamps, segment.options.timestamps) {
-        (Some(old), Some(new)) if new.value != old.recent => {
-            crate::Seq(new.value).after(crate::Seq(old.recent))
-        }
+        (Some(old), Some(new)) if new.value != old.recent => Seq(new.value).after(Seq(old.recent)),
         _ => segment.seq.after(tcb.rcv.nxt),
     }
 }

@@ -19,6 +19,7 @@ enum Purpose {
     Timestamp = 2,
     FlowLabel = 3,
     EphemeralPort = 4,
+    Cookie = 5,
 }
 
 impl Secret {
@@ -27,15 +28,27 @@ impl Secret {
         Self(octets)
     }
 
-    /// ISN = M + F(flow, secret) (RFC 9293 section 3.4.1, RFC 6528 section 3): M counts every 4 µs.
-    #[expect(clippy::cast_possible_truncation, reason = "both parts wrap by design")]
+    /// ISN = M + F(flow, secret) (RFC 9293 section 3.4.1, RFC 6528 section 3): M counts every 4 µs, by the group's clock.
     pub fn initial_sequence(&self, flow: &Flow, now: Instant) -> Seq {
-        let m = (now.nanos() / 4_000) as u32;
-        Seq(m.wrapping_add(self.digest(Purpose::InitialSequence, flow) as u32))
+        self.sequence_at(flow, ticks(now))
     }
 
-    /// The `TSval` that a flow's clock shows at the clock's origin (RFC 7323 section 5.4), so that a new connection
-    /// between the same ends continues above the old one's.
+    /// The initial sequence number of a flow when M is `ticks`.
+    #[expect(clippy::cast_possible_truncation, reason = "both parts wrap by design")]
+    pub(super) fn sequence_at(&self, flow: &Flow, ticks: u64) -> Seq {
+        Seq((ticks as u32).wrapping_add(self.digest(Purpose::InitialSequence, flow) as u32))
+    }
+
+    /// What only the group can say about a SYN of a flow and a span of time.
+    pub(super) fn vouch(&self, flow: &Flow, irs: Seq, slot: u64) -> u64 {
+        let mut hasher = self.hasher(Purpose::Cookie, flow);
+        hasher.write_u32(irs.0);
+        hasher.write_u64(slot);
+        hasher.finish()
+    }
+
+    /// The `TSval` that a flow's clock shows `now` by the group's clock (RFC 7323 section 5.4), so that a new
+    /// connection between the same ends continues above the old one's, whichever host of the group it comes to.
     #[expect(clippy::cast_possible_truncation, reason = "the timestamp clock wraps by design")]
     pub fn first_timestamp(&self, flow: &Flow, now: Instant) -> u32 {
         (now.millis() as u32).wrapping_add(self.digest(Purpose::Timestamp, flow) as u32)
@@ -65,6 +78,10 @@ impl Secret {
     }
 
     fn digest(&self, purpose: Purpose, flow: &Flow) -> u64 {
+        self.hasher(purpose, flow).finish()
+    }
+
+    fn hasher(&self, purpose: Purpose, flow: &Flow) -> SipHasher24 {
         let key = self.0.first_chunk().copied().unwrap_or_default();
         let mut hasher = SipHasher24::new_with_key(&key);
         hasher.write(&self.0[16..]);
@@ -73,8 +90,13 @@ impl Secret {
             hasher.write(&end.ip().octets());
             hasher.write_u16(end.port());
         }
-        hasher.finish()
+        hasher
     }
+}
+
+/// M of RFC 6528 section 3 and RFC 9293 section 3.4.1: counts every 4 µs.
+pub(super) fn ticks(now: Instant) -> u64 {
+    now.nanos() / 4_000
 }
 
 /// The lowest ephemeral port (RFC 6335 section 6).

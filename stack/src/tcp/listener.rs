@@ -1,7 +1,21 @@
 use alloc::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::config::Config;
 use super::endpoint::Handle;
+
+/// When a listener answers SYNs without remembering them (RFC 4987 section 3.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SynCookies {
+    /// Never: what does not fit the queue is dropped.
+    Never,
+    /// When its queue of handshakes is full.
+    #[default]
+    WhenFull,
+    /// Always.
+    Always,
+}
 
 /// A port that accepts connections: `LISTEN` of RFC 9293.
 #[derive(Clone, Debug)]

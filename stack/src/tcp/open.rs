@@ -60,6 +60,15 @@ impl Tcb {
         tcb
     }
 
+    /// Opens passively when `syn` came, and was answered, at a time or on a host that is not remembered here: the
+    /// acknowledgement that is to be given to the connection next makes it established. How long the answer took is
+    /// not known.
+    pub(super) fn answered(flow: Flow, syn: &Segment, opening: &Opening, now: Instant) -> Self {
+        let mut tcb = Self::accept(flow, syn, opening, now);
+        tcb.snd.nxt = tcb.snd.iss + 1_u32;
+        tcb
+    }
+
     /// A connection that is gone: nothing can be read or written.
     pub fn closed(flow: Flow, now: Instant) -> Self {
         let config = Config::default();

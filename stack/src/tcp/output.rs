@@ -78,7 +78,7 @@ impl Tcb {
         segment
     }
 
-    fn send_syn(&mut self, now: Instant) -> Segment {
+    pub(super) fn send_syn(&mut self, now: Instant) -> Segment {
         let retransmissions = match self.snd.sent.pop_front() {
             Some(syn) => syn.retransmissions.saturating_add(1),
             None => 0,

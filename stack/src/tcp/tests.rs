@@ -3,6 +3,7 @@
 mod closing;
 mod ecn;
 mod endpoint;
+mod group;
 mod harness;
 mod hostile;
 mod loss;

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use ferry_handoff::{Incarnation, NodeId};
 use ferry_node::services::{Discard, Echo, File, FileService};
 use ferry_node::{Command, Node, Peer, Placement, Reply, Service, Setup, Step, Trace, TraceEvent, Which};
-use ferry_stack::Instant;
 use ferry_stack::interface::Address;
 use ferry_stack::tcp::Config;
+use ferry_stack::{GroupClock, Instant};
 
 use super::agenda::Event;
 use super::{Attachment, Body, World};
@@ -28,6 +28,9 @@ pub const SERVICE_ADDRESS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0
 /// The router's address on the home link.
 const HOME_ROUTER: Address =
     Address { address: Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 0xffff), prefix_len: 64 };
+
+/// What the clock of the group shows when the world begins.
+const EPOCH: Duration = Duration::from_hours(24 * 20_000);
 
 /// What a group is made from.
 #[derive(Clone, Debug)]
@@ -159,11 +162,17 @@ impl World {
             .map(|other| Peer { name: name_of(other), care_of: Self::address_of(first + other) })
             .collect();
         let incarnation = Incarnation(self.rng.any());
+        let services = services(plan, &mut self.rng);
+        // Some have just started, some have run for a month.
+        let ahead = Duration::from_millis(self.rng.scaled(0..=1 << 32));
+        let drift = i32::try_from(self.rng.within(0..=400)).unwrap_or_default() - 200;
+        let clock = Clock { ahead, drift };
         let setup = Setup {
             name: name_of(nth),
             group: "simulated".to_owned(),
             incarnation,
             secret,
+            group_clock: GroupClock::ahead_by(EPOCH.saturating_sub(ahead)),
             care_of: interface.addresses[0],
             gateway: Self::gateway_of(place),
             mac: interface.mac,
@@ -174,12 +183,8 @@ impl World {
             placement: plan.placement,
             tcp: plan.tcp,
             peers,
-            services: services(plan, &mut self.rng),
+            services,
         };
-        // Some have just started, some have run for a month.
-        let ahead = Duration::from_millis(self.rng.scaled(0..=1 << 32));
-        let drift = i32::try_from(self.rng.within(0..=400)).unwrap_or_default() - 200;
-        let clock = Clock { ahead, drift };
         let node = Node::new(setup, clock.at(self.now)).expect("the plan makes sense");
         let member = Member::new(node, &attachment.name, clock);
         let home = if nth == 0 { vec![HOME_ROUTER] } else { Vec::new() };

@@ -72,6 +72,9 @@ fn counters_text(counters: &Counters) -> String {
         held,
         resets_sent,
         retransmitted,
+        cookies_sent,
+        cookies_accepted,
+        cookies_replayed,
         dropped,
     } = counters;
     let rows = [
@@ -80,6 +83,7 @@ fn counters_text(counters: &Counters) -> String {
         ("handoffs failed", vec![handoffs_failed]),
         ("segments forwarded, held", vec![forwarded, held]),
         ("segments sent again, resets sent", vec![retransmitted, resets_sent]),
+        ("SYN cookies sent, accepted, replayed", vec![cookies_sent, cookies_accepted, cookies_replayed]),
         ("packets dropped", vec![dropped]),
     ];
     let rows = rows.map(|(name, values)| {

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use ferry_handoff::Incarnation;
-use ferry_stack::{EthernetAddress, interface::Address, tcp};
+use ferry_stack::{EthernetAddress, GroupClock, interface::Address, tcp};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::sync::mpsc;
 
@@ -14,6 +14,7 @@ fn node() -> Node {
         group: "demo".into(),
         incarnation: Incarnation(1),
         secret: [7; 32],
+        group_clock: GroupClock::default(),
         care_of: Address { address: "2001:db8:a::2".parse().unwrap(), prefix_len: 64 },
         gateway: "2001:db8:a::1".parse().unwrap(),
         mac: EthernetAddress([2, 0, 0, 0, 0, 1]),

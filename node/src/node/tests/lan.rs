@@ -10,7 +10,7 @@ use ferry_stack::host::Host;
 use ferry_stack::interface::{Address, Config};
 use ferry_stack::ip;
 use ferry_stack::tcp::{self, Handle, Secret, Segment};
-use ferry_stack::{EthernetAddress, Frame, Instant};
+use ferry_stack::{EthernetAddress, Frame, GroupClock, Instant};
 
 use crate::node::{Node, Peer, Placement, Service, Setup};
 use crate::services::Echo;
@@ -43,6 +43,7 @@ pub(super) fn setup(name: &str) -> Setup {
         group: "test".to_owned(),
         incarnation: Incarnation(u64::from(index(name))),
         secret: SECRET,
+        group_clock: GroupClock::default(),
         care_of: address(index(name)),
         gateway: address(99).address,
         mac: mac(index(name)),

@@ -1,0 +1,78 @@
+//! SYN cookies in a group (RFC 4987 section 3.6): one node gives them, any node takes them.
+
+use ferry_handoff::{Epoch, NodeId};
+use ferry_stack::Instant;
+use ferry_stack::ip::Datagram;
+use ferry_stack::tcp::{Endpoint, Flow, Segment};
+
+use super::Node;
+
+impl Node {
+    /// Answers a SYN that is not remembered; drops it if that is not wanted.
+    pub(super) fn answer_without_memory(&mut self, flow: &Flow, syn: &Segment, now: Instant) {
+        match self.tcp.answer_without_memory(flow, syn, now) {
+            Some(answer) => self.interface.send(answer, now),
+            // The client will try again.
+            None => self.counters.dropped += 1,
+        }
+    }
+
+    /// A segment of an unknown connection that brings back a cookie opens it, where it is placed. Whether it did.
+    pub(super) fn place_by_cookie(
+        &mut self,
+        flow: Flow,
+        from: Option<NodeId>,
+        segment: &Segment,
+        datagram: &Datagram,
+        now: Instant,
+    ) -> bool {
+        if !self.tcp.returns_cookie(&flow, segment, now) {
+            return false;
+        }
+        if from.is_some() {
+            if self.draining {
+                self.counters.dropped += 1;
+                return true;
+            }
+            return self.open_by_cookie(flow, segment, now);
+        }
+        // A former life may have sent the client on to a node that owns the connection now: the others know.
+        if self.started.since(now) <= Endpoint::COOKIE_LIFETIME || !self.has_room_for_places() {
+            return false;
+        }
+        match self.peers.choose(self.placement, self.owned.len(), !self.draining) {
+            None => self.open_by_cookie(flow, segment, now),
+            Some(to) => {
+                self.tcp.spend_cookie(&flow, segment, now);
+                self.place_at(flow, to, now);
+                self.forward(datagram.clone(), to, now);
+                true
+            }
+        }
+    }
+
+    /// Nobody owns the connection of a segment: it opens one by a cookie, or is refused.
+    pub(super) fn open_or_refuse(&mut self, flow: &Flow, segment: &Segment, now: Instant) {
+        if self.draining || !self.open_by_cookie(*flow, segment, now) {
+            self.reset(flow, segment, now);
+        }
+    }
+
+    fn open_by_cookie(&mut self, flow: Flow, segment: &Segment, now: Instant) -> bool {
+        let opened = self.tcp.open_by_cookie(flow, segment, now);
+        if let Ok(handle) = opened {
+            self.own(handle, flow, Epoch::FIRST);
+        }
+        opened.is_ok()
+    }
+
+    /// The first segments of a connection that another node is to open pass here: what opens it there must not open
+    /// it once more when it is over.
+    pub(super) fn spend_cookie(&mut self, flow: &Flow, datagram: &Datagram, now: Instant) {
+        if let Ok((_, segment)) = Segment::parse(datagram)
+            && self.tcp.returns_cookie(flow, &segment, now)
+        {
+            self.tcp.spend_cookie(flow, &segment, now);
+        }
+    }
+}
