@@ -129,22 +129,43 @@ impl Tcb {
     /// Takes a segment. Whatever must be answered is sent by the next calls of
     /// [`poll_transmit`](Tcb::poll_transmit). The error says why nothing, or only a part, came of it.
     pub fn receive(&mut self, segment: &Segment, now: Instant) -> Result<(), Reason> {
+        self.receive_within(segment, now, &mut u32::MAX.clone())
+    }
+
+    /// The same, on a host that may send so many challenge ACKs now.
+    pub(super) fn receive_within(
+        &mut self,
+        segment: &Segment,
+        now: Instant,
+        challenges: &mut u32,
+    ) -> Result<(), Reason> {
         match self.state {
             State::Closed(_) => Err(Reason::Closed),
             State::SynSent => self.arrive_syn_sent(segment, now),
             _ => match judge(self, segment, now) {
                 Verdict::Continue => self.accept_segment(segment, now),
-                refused => self.carry_out(refused, segment, now),
+                refused => self.carry_out(refused, segment, now, challenges),
             },
         }
     }
 
-    fn carry_out(&mut self, verdict: Verdict, segment: &Segment, now: Instant) -> Result<(), Reason> {
+    fn carry_out(
+        &mut self,
+        verdict: Verdict,
+        segment: &Segment,
+        now: Instant,
+        challenges: &mut u32,
+    ) -> Result<(), Reason> {
         match verdict {
             Verdict::Continue => Ok(()),
             Verdict::Drop(reason) => Err(reason),
             Verdict::Acknowledge(reason) => {
-                self.answer(segment, now);
+                // RFC 5961 section 10: the host's limit is for answers that a blind attacker can provoke. A peer that
+                // is there and asks is always answered, within the connection's own limit.
+                let challenge = !matches!(reason, Reason::OutOfWindow | Reason::Paws);
+                if !challenge || core::mem::replace(challenges, challenges.saturating_sub(1)) > 0 {
+                    self.answer(segment, now);
+                }
                 Err(reason)
             }
             Verdict::Reset => {
@@ -205,7 +226,11 @@ impl Tcb {
             self.update_window(segment, ack);
         }
         self.note_mark(segment);
+        let (una, shut) = (self.snd.una, self.timers.persist.is_some());
         self.process_ack(segment, ack, now);
+        if self.snd.una != una || shut && self.timers.persist.is_none() {
+            self.restart_user_timeout(now);
+        }
         self.our_fin_acknowledged(now);
         self.take_payload(segment, now)?;
         self.take_fin(segment, now);

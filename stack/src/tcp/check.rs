@@ -124,7 +124,8 @@ impl Config {
         let idle = self.keep_alive.map(|KeepAlive { idle, interval, .. }| [idle, interval]);
         let times = !self.min_rto.is_zero() && self.min_rto <= self.max_rto;
         let spans = [self.max_rto, self.delayed_ack, self.fin_wait_2, self.time_wait];
-        let bounded = spans.into_iter().chain(idle.into_iter().flatten()).all(|span| span <= MAX_SPAN);
+        let spans = spans.into_iter().chain(self.user_timeout);
+        let bounded = spans.chain(idle.into_iter().flatten()).all(|span| span <= MAX_SPAN);
         if buffers && times && bounded && self.mss >= 48 && self.initial_window >= 1 {
             Ok(())
         } else {

@@ -34,10 +34,16 @@ pub struct Config {
     pub min_rto: Duration,
     /// Greatest retransmission timeout (RFC 6298 section 2.5: at least 60 s).
     pub max_rto: Duration,
-    /// Retransmissions of a SYN before giving up.
+    /// Retransmissions of a SYN before giving up (RFC 9293 section 3.8.3, R2: for at least 3 minutes).
     pub syn_retries: u8,
+    /// Retransmissions of the answer to a SYN before giving up. Fewer: the client repeats its SYN.
+    pub syn_ack_retries: u8,
     /// Retransmissions of anything else before giving up (RFC 9293 section 3.8.3, R2).
     pub retries: u8,
+    /// How long octets may stay unacknowledged, or unsent because the window is shut, before giving up (RFC 9293
+    /// section 3.9.1.1, RFC 5482 section 3). `None`: as long as `retries` last. Local: the option of RFC 5482 is
+    /// neither sent nor obeyed.
+    pub user_timeout: Option<Duration>,
     /// How long FIN-WAIT-2 lasts once nobody reads any more.
     pub fin_wait_2: Duration,
     /// How long TIME-WAIT lasts.
@@ -90,8 +96,10 @@ impl Default for Config {
             delayed_ack: Duration::from_millis(40),
             min_rto: Duration::from_millis(200),
             max_rto: Duration::from_mins(2),
-            syn_retries: 6,
+            syn_retries: 7,
+            syn_ack_retries: 5,
             retries: 15,
+            user_timeout: None,
             fin_wait_2: Duration::from_mins(1),
             time_wait: Duration::from_mins(1),
             syn_cookies: SynCookies::WhenFull,

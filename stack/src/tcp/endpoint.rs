@@ -1,6 +1,7 @@
 //! Many connections: demultiplexing in constant time, listeners, timers, and who may send next.
 
 mod handshakes;
+mod limits;
 mod opening;
 mod slots;
 
@@ -13,6 +14,8 @@ use thiserror::Error;
 
 pub use self::handshakes::CookieCounters;
 use self::handshakes::Spent;
+pub use self::limits::Limits;
+use self::limits::{Challenges, Leftover, Leftovers};
 use self::slots::Slots;
 use super::Reason;
 use super::check::Broken;
@@ -93,6 +96,8 @@ struct Connection {
     told: bool,
     /// Whether its listener counts it as a handshake under way.
     half_open: bool,
+    /// As what it counts among those that only wait for their end.
+    leftover: Option<Leftover>,
 }
 
 /// Many connections of one host.
@@ -116,6 +121,10 @@ pub struct Endpoint {
     replaced: Option<(Flow, Seq)>,
     spent: Spent,
     cookies: CookieCounters,
+    limits: Limits,
+    leftovers: Leftovers,
+    challenges: Challenges,
+    evicted: u64,
     resets: u64,
     retransmitted: u64,
 }
@@ -141,6 +150,10 @@ impl Endpoint {
             replaced: None,
             spent: Spent::new(key),
             cookies: CookieCounters::default(),
+            limits: Limits::default(),
+            leftovers: Leftovers::default(),
+            challenges: Challenges::default(),
+            evicted: 0,
             resets: 0,
             retransmitted: 0,
         }
@@ -158,7 +171,8 @@ impl Endpoint {
 
     fn insert(&mut self, tcb: Tcb, half_open: bool) -> Handle {
         let flow = tcb.flow;
-        let connection = Connection { tcb, armed: None, queued: false, told: false, half_open };
+        let connection =
+            Connection { tcb, armed: None, queued: false, told: false, half_open, leftover: None };
         let handle = self.connections.insert(connection);
         self.flows.insert(flow, handle);
         self.touch(handle);
@@ -183,7 +197,8 @@ impl Endpoint {
             return Arrival::Delivered(handle, Err(Reason::QueueFull));
         }
         let before = Progress::of(&connection.tcb);
-        let result = connection.tcb.receive(segment, now);
+        self.challenges.refill(&self.secret, self.limits.challenges, now);
+        let result = connection.tcb.receive_within(segment, now, &mut self.challenges.left);
         let after = Progress::of(&connection.tcb);
         self.tell_progress(handle, before, after);
         self.touch(handle);
@@ -392,13 +407,15 @@ impl Endpoint {
             self.events.push_back(Event::Closed(handle, flow, ending));
             return;
         }
-        let Some(at) = connection.tcb.deadline() else { return };
-        if connection.armed.is_none_or(|armed| at < armed) {
+        if let Some(at) = connection.tcb.deadline()
+            && connection.armed.is_none_or(|armed| at < armed)
+        {
             if let Some(later) = connection.armed.replace(at) {
                 self.timers.remove(&(later, handle));
             }
             self.timers.insert((at, handle));
         }
+        self.note_leftover(handle);
     }
 
     fn remove(&mut self, handle: Handle) -> Option<Tcb> {
@@ -407,6 +424,7 @@ impl Endpoint {
             self.timers.remove(&(at, handle));
         }
         self.flows.remove(&connection.tcb.flow);
+        self.leftovers.leave(connection.leftover);
         if let Some(listener) = self.listeners.get_mut(&connection.tcb.flow.local.port()) {
             listener.waiting.retain(|waiting| *waiting != handle);
             listener.half_open = listener.half_open.saturating_sub(usize::from(connection.half_open));

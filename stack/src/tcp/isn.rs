@@ -20,6 +20,7 @@ enum Purpose {
     FlowLabel = 3,
     EphemeralPort = 4,
     Cookie = 5,
+    Challenge = 6,
 }
 
 impl Secret {
@@ -68,6 +69,14 @@ impl Secret {
             + ((self.digest(Purpose::EphemeralPort, &flow).wrapping_add(u64::from(counter))) % range) as u16
     }
 
+    /// A number up to `most` that an outsider cannot know, for the span of time called `span`.
+    #[expect(clippy::cast_possible_truncation, reason = "no more than `most`")]
+    pub(super) fn draw(&self, span: u64, most: u32) -> u32 {
+        let mut hasher = self.keyed(Purpose::Challenge);
+        hasher.write_u64(span);
+        (hasher.finish() % (u64::from(most) + 1)) as u32
+    }
+
     /// A key for hash maps, so that nobody can choose ports that collide.
     pub fn map_key(&self) -> [u8; 16] {
         let mut key = [0; 16];
@@ -81,11 +90,16 @@ impl Secret {
         self.hasher(purpose, flow).finish()
     }
 
-    fn hasher(&self, purpose: Purpose, flow: &Flow) -> SipHasher24 {
+    fn keyed(&self, purpose: Purpose) -> SipHasher24 {
         let key = self.0.first_chunk().copied().unwrap_or_default();
         let mut hasher = SipHasher24::new_with_key(&key);
         hasher.write(&self.0[16..]);
         hasher.write_u8(purpose as u8);
+        hasher
+    }
+
+    fn hasher(&self, purpose: Purpose, flow: &Flow) -> SipHasher24 {
+        let mut hasher = self.keyed(purpose);
         for end in [flow.local, flow.remote] {
             hasher.write(&end.ip().octets());
             hasher.write_u16(end.port());

@@ -163,8 +163,12 @@ impl Tcb {
             return;
         }
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
-        // RFC 9293 section 3.8.3, R2.
-        let limit = if opening { self.config.syn_retries } else { self.config.retries };
+        // RFC 9293 section 3.8.3: R2, a count each for openings and for the rest.
+        let limit = match self.state {
+            State::SynSent => self.config.syn_retries,
+            State::SynReceived => self.config.syn_ack_retries,
+            _ => self.config.retries,
+        };
         if self.snd.timeouts >= limit {
             self.state = State::Closed(Ending::TimedOut);
             return;

@@ -194,6 +194,7 @@ impl Tcb {
         self.snd.timeouts = 0;
         self.snd.una = ack;
         self.timers.rto = None;
+        self.timers.user = None;
         self.state = State::Established;
         self.restart_keep_alive(now);
         // A `finish` before the handshake was over takes effect now.

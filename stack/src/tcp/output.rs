@@ -89,6 +89,7 @@ impl Tcb {
         self.snd.sent.push_front(Sent { seq, len: 1, at: now, retransmissions, mark });
         self.snd.in_flight = 1;
         self.timers.rto = Some(now + self.rto());
+        self.start_user_timeout(now);
         self.pending.ack = false;
         let answering = self.state == State::SynReceived;
         // RFC 3168 section 6.1.1.1: something on the way may drop SYNs that speak of ECN.
@@ -304,6 +305,7 @@ impl Tcb {
         if self.snd.sent.is_empty() {
             let rto = self.rto();
             self.timers.persist.get_or_insert(now + rto);
+            self.start_user_timeout(now);
         }
     }
 
@@ -315,6 +317,7 @@ impl Tcb {
         let rto = self.rto();
         self.timers.rto.get_or_insert(now + rto);
         self.timers.persist = None;
+        self.start_user_timeout(now);
         self.snd.last = now;
     }
 

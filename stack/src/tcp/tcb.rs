@@ -319,6 +319,8 @@ pub struct Timers<At> {
     pub reorder: Option<At>,
     /// Tail loss probe (RFC 8985 section 7).
     pub tail_probe: Option<At>,
+    /// User timeout (RFC 9293 section 3.8.3).
+    pub user: Option<At>,
 }
 
 /// What must be sent as soon as possible.
@@ -378,8 +380,7 @@ impl Rebase<Duration, Instant> for Arriving {
     }
 
     fn behind(&self, passed: Duration) -> Instant {
-        let passed = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
-        Instant::from_nanos(self.0.nanos().saturating_sub(passed))
+        self.0.earlier_by(passed)
     }
 }
 
@@ -528,7 +529,7 @@ impl<At> Rack<At> {
 
 impl<At> Timers<At> {
     fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Timers<B> {
-        let Self { rto, persist, delayed_ack, keep_alive, reorder, tail_probe } = self;
+        let Self { rto, persist, delayed_ack, keep_alive, reorder, tail_probe, user } = self;
         let ahead = |timer: Option<At>| timer.map(|at| clock.ahead(at));
         Timers {
             rto: ahead(rto),
@@ -537,6 +538,7 @@ impl<At> Timers<At> {
             keep_alive: ahead(keep_alive),
             reorder: ahead(reorder),
             tail_probe: ahead(tail_probe),
+            user: ahead(user),
         }
     }
 }
@@ -550,6 +552,7 @@ impl<At> Default for Timers<At> {
             keep_alive: None,
             reorder: None,
             tail_probe: None,
+            user: None,
         }
     }
 }

@@ -6,6 +6,7 @@ mod endpoint;
 mod group;
 mod harness;
 mod hostile;
+mod limits;
 mod loss;
 mod moving;
 mod mutated;

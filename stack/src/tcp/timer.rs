@@ -12,13 +12,13 @@ impl Tcb {
         if self.state.is_closed() {
             return None;
         }
-        let Timers { rto, persist, delayed_ack, keep_alive, reorder, tail_probe } = self.timers;
+        let Timers { rto, persist, delayed_ack, keep_alive, reorder, tail_probe, user } = self.timers;
         let state = match self.state {
             State::TimeWait { until } => Some(until),
             State::FinWait2 { until } => until,
             _ => None,
         };
-        [rto, persist, delayed_ack, keep_alive, reorder, tail_probe, state].into_iter().flatten().min()
+        [rto, persist, delayed_ack, keep_alive, reorder, tail_probe, user, state].into_iter().flatten().min()
     }
 
     /// Does what has come due (RFC 9293 section 3.10.8).
@@ -37,6 +37,10 @@ impl Tcb {
                 return;
             }
             _ => {}
+        }
+        if due(&mut self.timers.user, now) {
+            self.state = State::Closed(Ending::TimedOut);
+            return;
         }
         if due(&mut self.timers.delayed_ack, now) {
             self.owe_ack();
@@ -83,7 +87,12 @@ impl Tcb {
             self.restart_keep_alive(now);
             return;
         }
-        if self.probes >= keep_alive.count {
+        // A user timeout decides in place of the count, as in Linux, once at least one question went unanswered.
+        let exhausted = match self.config.user_timeout {
+            Some(timeout) => self.probes > 0 && self.last_heard.since(now) >= timeout,
+            None => self.probes >= keep_alive.count,
+        };
+        if exhausted {
             self.abort();
             self.state = State::Closed(Ending::TimedOut);
             return;
@@ -91,6 +100,21 @@ impl Tcb {
         self.probes += 1;
         self.pending.probe = true;
         self.timers.keep_alive = Some(now + keep_alive.interval);
+    }
+
+    /// Something that must be acknowledged was sent, or cannot be: RFC 9293 section 3.8.3.
+    pub(super) fn start_user_timeout(&mut self, now: Instant) {
+        if let Some(timeout) = self.config.user_timeout {
+            self.timers.user.get_or_insert(now + timeout);
+        }
+    }
+
+    /// There was progress. What is left has the whole time again.
+    pub(super) fn restart_user_timeout(&mut self, now: Instant) {
+        self.timers.user = None;
+        if !self.snd.sent.is_empty() || self.snd.unsent() > 0 {
+            self.start_user_timeout(now);
+        }
     }
 
     /// Something was heard: the silence begins anew.

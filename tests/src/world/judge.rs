@@ -7,7 +7,6 @@ use ferry_stack::tcp::{Flow, State, Tcb};
 
 use super::{Body, World};
 use crate::invariants;
-use crate::watch::Sender;
 
 /// Longer than TIME-WAIT and than a node remembers a handoff.
 const A_LONG_TIME: Duration = Duration::from_mins(8);
@@ -22,7 +21,8 @@ impl World {
         }
         let sent = self.watch.resets.len();
         let unjudged = core::mem::replace(&mut self.judged, sent)..sent;
-        if self.places[nth].sender == Sender::Ours {
+        // A host is a single server.
+        if let Body::Node(_) = self.places[nth].body {
             for reset in &self.watch.resets[unjudged] {
                 self.no_reset_that_a_single_server_would_not_send(nth, reset.from, reset.to);
             }

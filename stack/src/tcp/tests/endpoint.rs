@@ -15,12 +15,12 @@ use crate::tcp::{
 };
 use crate::{Instant, Seq};
 
-struct Server {
-    endpoint: Endpoint,
-    now: Instant,
+pub(super) struct Server {
+    pub(super) endpoint: Endpoint,
+    pub(super) now: Instant,
 }
 
-fn client(port: u16) -> Flow {
+pub(super) fn client(port: u16) -> Flow {
     let Flow { local, remote } = flow();
     Flow { local, remote: SocketAddrV6::new(*remote.ip(), port, 0, 0) }
 }
@@ -31,13 +31,13 @@ fn parse(packet: &Packet) -> (Flow, Segment) {
 }
 
 impl Server {
-    fn new(max_half_open: usize, max_waiting: usize) -> Self {
+    pub(super) fn new(max_half_open: usize, max_waiting: usize) -> Self {
         let mut endpoint = Endpoint::new(Secret::new([7; 32]), 1500, false);
         endpoint.listen(80, Listener { max_half_open, max_waiting, ..Listener::new(plain()) });
         Self { endpoint, now: Instant::from_millis(1_000_000) }
     }
 
-    fn sent(&mut self) -> Vec<Segment> {
+    pub(super) fn sent(&mut self) -> Vec<Segment> {
         let mut sent = Vec::new();
         while let Some((_, packet)) = self.endpoint.poll_transmit(self.now, |_| Path::default()) {
             sent.push(parse(&packet).1);
@@ -45,7 +45,7 @@ impl Server {
         sent
     }
 
-    fn events(&mut self) -> Vec<Event> {
+    pub(super) fn events(&mut self) -> Vec<Event> {
         core::iter::from_fn(|| self.endpoint.poll_event()).collect()
     }
 
@@ -61,7 +61,7 @@ impl Server {
         Segment { window: WINDOW, ..Segment::bare(tcb.rcv.nxt, Some(tcb.snd.nxt), None) }
     }
 
-    fn gets(&mut self, handle: Handle, segment: &Segment) -> Result<(), Reason> {
+    pub(super) fn gets(&mut self, handle: Handle, segment: &Segment) -> Result<(), Reason> {
         let flow = self.endpoint.get(handle).unwrap().flow;
         match self.endpoint.receive(&flow, segment, self.now) {
             Arrival::Delivered(to, result) => {
@@ -81,7 +81,7 @@ impl Server {
         handle
     }
 
-    fn accepted(&mut self, port: u16) -> Handle {
+    pub(super) fn accepted(&mut self, port: u16) -> Handle {
         let handle = self.establish(port);
         assert_eq!(self.endpoint.accept(80), Some(handle));
         self.events();
@@ -89,7 +89,7 @@ impl Server {
     }
 
     /// Lets time pass; everything that is sent is lost.
-    fn wait(&mut self, span: Duration) {
+    pub(super) fn wait(&mut self, span: Duration) {
         let end = self.now + span;
         while let Some(at) = self.endpoint.deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
