@@ -24,6 +24,8 @@ pub const ADDRESS_UNREACHABLE: u8 = 3;
 pub const PORT_UNREACHABLE: u8 = 4;
 /// Time Exceeded: the hop limit was used up (RFC 4443 section 3.3).
 pub const HOP_LIMIT_EXCEEDED: u8 = 0;
+/// Time Exceeded: the fragments of a packet did not all come in time (RFC 8200 section 4.5).
+pub const REASSEMBLY_EXCEEDED: u8 = 1;
 /// Parameter Problem: a header field is wrong (RFC 4443 section 3.4).
 pub const ERRONEOUS_FIELD: u8 = 0;
 /// Parameter Problem: a Next Header value is unknown.

@@ -3,6 +3,7 @@
 
 mod discovery;
 mod groups;
+mod pieces;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ use self::discovery::Announcement;
 use crate::checksum;
 use crate::frame::{Checksum, Frame, Offload};
 use crate::icmp::{self, Bucket};
-use crate::ip::{self, Datagram, For, Packet, Problem, Shape};
+use crate::ip::{self, Datagram, For, Fragments, Packet, Problem, Shape};
 use crate::neighbour::{Action, Cache};
 use crate::time::Instant;
 
@@ -72,8 +73,12 @@ pub struct Counters {
     pub malformed: u64,
     /// Came in with a wrong ICMPv6 checksum.
     pub bad_checksum: u64,
-    /// Came in as a fragment, which is not reassembled yet.
+    /// Fragments that came in.
     pub fragments: u64,
+    /// Packets that were put together from fragments.
+    pub reassembled: u64,
+    /// Packets whose fragments did not all come in time.
+    pub reassembly_failed: u64,
     /// Somebody else claimed, or was about to claim, one of our addresses.
     pub conflicts: u64,
     /// Going out, but neither on the link nor is there a gateway.
@@ -102,6 +107,7 @@ pub struct Interface {
     forwarding: bool,
     mobility: bool,
     neighbours: Cache,
+    fragments: Fragments,
     announcements: BTreeMap<Ipv6Addr, Announcement>,
     /// When the multicast groups are reported once more.
     report_again: Option<Instant>,
@@ -125,6 +131,7 @@ impl Interface {
             forwarding: false,
             mobility: false,
             neighbours: Cache::new(gateway),
+            fragments: Fragments::default(),
             announcements: BTreeMap::new(),
             report_again: None,
             queue: VecDeque::new(),
@@ -199,12 +206,14 @@ impl Interface {
     /// When [`Interface::handle_timeout`] wants to be called, if ever.
     pub fn deadline(&self) -> Option<Instant> {
         let announcement = self.announcements.values().map(|announcement| announcement.again).min();
-        [self.neighbours.deadline(), announcement, self.report_again].into_iter().flatten().min()
+        let others = [self.neighbours.deadline(), self.fragments.deadline(), self.report_again];
+        others.into_iter().chain([announcement]).flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.neighbours.expire(now);
+        self.expire_fragments(now);
         self.act(now);
         self.announce_due(now);
         if self.report_again.is_some_and(|at| at <= now) {
@@ -290,6 +299,7 @@ impl Interface {
     fn take(&mut self, bytes: Bytes, offload: Offload, now: Instant) -> Option<Datagram> {
         match Shape::of(&bytes, offload, For::Us { mobility: self.mobility }) {
             Ok(shape) => self.dispatch(shape.datagram(bytes, offload), now),
+            Err(Problem::Fragment) => self.take_fragment(&bytes, offload, now),
             Err(problem) => self.refuse(&bytes, problem, now),
         }
     }
@@ -373,10 +383,7 @@ impl Interface {
 
     /// Counts a packet with a problem, and tells its sender if that is due.
     fn refuse(&mut self, packet: &Bytes, problem: Problem, now: Instant) -> Option<Datagram> {
-        match problem {
-            Problem::Fragment => self.counters.fragments += 1,
-            _ => self.counters.malformed += 1,
-        }
+        self.counters.malformed += 1;
         if let Some(error) = problem.reply() {
             self.complain(packet, error, problem.replies_to_multicast(), now);
         }

@@ -1,6 +1,7 @@
 //! IPv6 packets and their extension headers (RFC 8200).
 
 mod chain;
+mod fragments;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use smoltcp::wire::{Ipv6Packet, Ipv6Repr};
 
 pub use self::chain::{Extension, Extensions, Kind, find_upper};
 pub(crate) use self::chain::{is_later_fragment, upper_header_len};
+pub(crate) use self::fragments::{Fragments, Outcome};
 pub(crate) use self::parse::{For, Shape};
 pub use self::parse::{Problem, parse, parse_transit};
 use crate::frame::Offload;

@@ -1,6 +1,7 @@
 mod discovery;
 mod hostile;
 mod packets;
+mod pieces;
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -39,7 +39,7 @@ pub enum Problem {
     /// It has more extension headers, options or padding than anybody needs.
     #[error("too many extension headers, options or padding")]
     Excess,
-    /// A fragment. Reassembly is not done yet.
+    /// A fragment: to be put together with the others of its packet.
     #[error("a fragment")]
     Fragment,
     /// The first fragment does not hold the whole chain of headers (RFC 7112 section 5).

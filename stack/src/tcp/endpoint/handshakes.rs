@@ -69,7 +69,7 @@ impl Endpoint {
         let iss = cookie::bake(&self.secret, flow, syn, self.group_clock.at(now));
         let first_timestamp = cookie::note(&syn.options, opening.first_timestamp);
         let mut told = syn.clone();
-        if syn.options.timestamps.is_none() {
+        if syn.options.timestamps.is_none() || !config.timestamps {
             (told.options.window_scale, told.options.sack_permitted) = (None, false);
         }
         let mut tcb = Tcb::accept(*flow, &told, &Opening { iss, first_timestamp, ..opening }, now);

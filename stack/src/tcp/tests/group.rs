@@ -174,6 +174,17 @@ fn a_cookie_of_one_host_opens_a_connection_at_another_with_all_that_was_agreed_o
 }
 
 #[test]
+fn a_host_without_timestamps_offers_nothing_that_its_cookies_cannot_tell() {
+    let mut host = Member::new(Duration::from_secs(1), Config { timestamps: false, ..config() });
+    let syn = syn(1000, all_options());
+    let baked = host.bakes(client(1), &syn, MS);
+    assert_eq!(baked.options, Options { mss: Some(1000), ..Options::default() });
+    let handle = host.takes(client(1), &answer_to(&syn, &baked), 2 * MS).unwrap();
+    let tcb = host.endpoint.get(handle).unwrap();
+    assert_eq!((tcb.snd.wscale, tcb.rcv.wscale, tcb.sack, tcb.timestamps), (0, 0, false, None));
+}
+
+#[test]
 fn a_cookie_is_refused_if_anything_about_it_is_wrong() {
     let mut host = Member::new(Duration::from_secs(1), config());
     let syn = syn(1000, all_options());
