@@ -79,6 +79,7 @@ const KEYS: &[(&str, Setter)] = &[
     ("unsent_limit", Setter::Number(u32::MAX as u64, |s, n| s.config.unsent_limit = narrow(n))),
     ("iw", Setter::Number(255, |s, n| s.config.initial_window = narrow(n))),
     ("syn_retries", Setter::Number(255, |s, n| s.config.syn_retries = narrow(n))),
+    ("syn_ack_retries", Setter::Number(255, |s, n| s.config.syn_ack_retries = narrow(n))),
     ("retries", Setter::Number(255, |s, n| s.config.retries = narrow(n))),
     ("delack", Setter::Span(|s, span| s.config.delayed_ack = span)),
     ("min_rto", Setter::Span(|s, span| s.config.min_rto = span)),

@@ -18,7 +18,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let options = [6, 2, 1, 2, 0, 0, 0xc9, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
     let routing = [60, 2, 2, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
     let chain = [&routing[..], &options, &[0; 20]].concat();
-    let fragment = [&[6, 0, 0, 1, 0, 0, 0, 9][..], &[0; 20]].concat();
+    let fragment = [&[6, 0, 0, 1, 0, 0, 0, 9][..], &[0; 24]].concat();
     [
         icmp(135, &target(US, 1)),
         icmp(136, &target(PEER, 2)),
