@@ -53,7 +53,7 @@ impl Interface {
 
     /// Forgets packets whose pieces did not all come in time. Their senders are told, if the first piece came.
     pub(super) fn expire_fragments(&mut self, now: Instant) {
-        while let Some(first) = self.fragments.expire(now) {
+        for first in self.fragments.expire(now) {
             self.counters.reassembly_failed += 1;
             if let Some(first) = first {
                 let error = icmp::Error::TimeExceeded { code: icmp::REASSEMBLY_EXCEEDED };

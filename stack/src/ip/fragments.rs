@@ -13,7 +13,7 @@ use crate::icmp;
 use crate::time::Instant;
 
 /// How long a packet may take to arrive, from its first piece on (RFC 8200 section 4.5).
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Octets of all packets that are incomplete.
 const MAX_OCTETS: usize = 4 << 20;
 /// Packets that are incomplete.
@@ -96,7 +96,7 @@ impl Fragments {
         let Some(piece) = Piece::of(packet) else { return Outcome::Dropped };
         let data_at = piece.header_at + FRAGMENT_LEN;
         let len = packet.len() - data_at;
-        if piece.more && len % 8 != 0 {
+        if piece.more && !len.is_multiple_of(8) {
             // The Payload Length field lies at 4.
             return Outcome::Wrong(icmp::Error::ParameterProblem { code: icmp::ERRONEOUS_FIELD, pointer: 4 });
         }
@@ -128,11 +128,12 @@ impl Fragments {
         self.packets.values().map(|partial| partial.until).min()
     }
 
-    /// Forgets a packet whose time is up, if there is one. Gives back its first fragment if that has come: its sender
-    /// should hear of it. Call until `None`.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<Option<Bytes>> {
-        let name = *self.packets.iter().find(|(_, partial)| partial.until <= now)?.0;
-        Some(self.forget(&name))
+    /// Forgets the packets whose time is up. Gives back the first fragment of each for which that has come: its sender
+    /// should hear of it.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Option<Bytes>> {
+        let due = self.packets.iter().filter(|(_, partial)| partial.until <= now);
+        let due: Vec<_> = due.map(|(name, _)| *name).collect();
+        due.iter().map(|name| self.forget(name)).collect()
     }
 
     fn make_room(&mut self, source: Ipv6Addr) {

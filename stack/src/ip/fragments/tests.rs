@@ -110,7 +110,7 @@ fn a_packet_with_pieces_that_overlap_never_becomes_whole() {
             assert_eq!(fragments.take(&piece(1, 9, *offset, *more, data), at(1)), Outcome::Dropped);
         }
         assert_eq!(fragments.octets, 0);
-        assert_eq!(fragments.expire(at(60)), Some(None), "nobody is told");
+        assert_eq!(fragments.expire(at(60)), [None], "nobody is told");
     }
 }
 
@@ -142,9 +142,9 @@ fn what_is_not_whole_within_a_minute_is_forgotten_and_its_first_piece_given_back
     fragments.take(&first, at(0));
     fragments.take(&piece(1, 10, 32, false, &[0; 32]), at(1));
     fragments.take(&piece(1, 9, 64, true, &[0; 32]), at(59));
-    assert_eq!((fragments.deadline(), fragments.expire(at(59))), (Some(at(60)), None));
-    assert_eq!(fragments.expire(at(60)), Some(Some(first.into())));
-    assert_eq!((fragments.expire(at(60)), fragments.expire(at(61))), (None, Some(None)));
+    assert_eq!((fragments.deadline(), fragments.expire(at(59))), (Some(at(60)), vec![]));
+    assert_eq!(fragments.expire(at(60)), [Some(first.into())]);
+    assert_eq!((fragments.expire(at(60)), fragments.expire(at(61))), (vec![], vec![None]));
     assert_eq!((fragments.deadline(), fragments.octets), (None, 0));
 }
 

@@ -60,6 +60,7 @@ pub(super) fn setup(tap: &Tap) -> Setup {
         group: "bench".to_owned(),
         incarnation: Incarnation(1),
         secret: [7; 32],
+        group_clock: ferry_stack::GroupClock::default(),
         care_of: Address { address: tap.care_of(), prefix_len: 64 },
         gateway: tap.gateway(),
         mac: MAC,
