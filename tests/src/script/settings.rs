@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use ferry_stack::tcp::cc::Kind;
-use ferry_stack::tcp::{Config, KeepAlive};
+use ferry_stack::tcp::{Config, KeepAlive, SynCookies};
 
 /// How both ends behave.
 #[derive(Clone, Debug)]
@@ -81,6 +81,14 @@ const KEYS: &[(&str, Setter)] = &[
     ("syn_retries", Setter::Number(255, |s, n| s.config.syn_retries = narrow(n))),
     ("syn_ack_retries", Setter::Number(255, |s, n| s.config.syn_ack_retries = narrow(n))),
     ("retries", Setter::Number(255, |s, n| s.config.retries = narrow(n))),
+    ("user_timeout", Setter::Span(|s, span| s.config.user_timeout = Some(span))),
+    ("cookies", Setter::Words(&["never", "when-full", "always"], |s, word| {
+        s.config.syn_cookies = match word {
+            "never" => SynCookies::Never,
+            "always" => SynCookies::Always,
+            _ => SynCookies::WhenFull,
+        };
+    })),
     ("delack", Setter::Span(|s, span| s.config.delayed_ack = span)),
     ("min_rto", Setter::Span(|s, span| s.config.min_rto = span)),
     ("max_rto", Setter::Span(|s, span| s.config.max_rto = span)),

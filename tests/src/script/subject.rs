@@ -10,7 +10,7 @@ use ferry_stack::host::Host;
 use ferry_stack::interface::{self, Address};
 use ferry_stack::tcp::tcb::Recovery;
 use ferry_stack::tcp::{Ending, Event, Flow, Handle, Listener, Secret, State, Tcb};
-use ferry_stack::{EthernetAddress, Frame, Instant};
+use ferry_stack::{EthernetAddress, Frame, GroupClock, Instant};
 
 use super::settings::Settings;
 use super::wire::{OUR_MAC, OURS, THEIRS, solicitation};
@@ -18,9 +18,10 @@ use crate::invariants;
 
 /// The port that scripts listen at.
 pub(super) const PORT: u16 = 80;
-/// Where the first host's clock stands when a script begins. Long enough after the clock's origin that nothing a
-/// script does lies before it, timestamps that have lost their meaning (RFC 7323 section 5.5) included.
+/// Where the first host's clock stands when a script begins.
 const FIRST_CLOCK: Duration = Duration::from_hours(24 * 40);
+/// Where the group's clock stands when a script begins: later than any host's.
+const GROUP_CLOCK: Duration = Duration::from_hours(24 * 100);
 /// In the mode that crosses the wrap both sides' numbers begin so many octets before it.
 const BEFORE_WRAP: u32 = 1500;
 /// M of RFC 6528 counts so many nanoseconds.
@@ -34,6 +35,8 @@ pub(super) struct Subject {
     settings: Settings,
     /// Where the host's clock stood when the script began.
     origin: Duration,
+    /// Where the group's did.
+    group: Duration,
     listener: Option<Listener>,
     /// Taken from the accept queue before it was left behind.
     accepted: VecDeque<Flow>,
@@ -44,17 +47,18 @@ pub(super) struct Subject {
 impl Subject {
     /// A host without connections.
     pub(super) fn new(settings: &Settings, wrap: bool) -> Self {
-        let mut origin = FIRST_CLOCK;
+        let mut group = GROUP_CLOCK;
         if wrap {
-            let at = Instant::ZERO + origin;
+            let at = Instant::ZERO + group;
             let ahead = Secret::new(SECRET).initial_sequence(&flow(PORT, 40_001), at);
             let missing = 0_u32.wrapping_sub(BEFORE_WRAP).wrapping_sub(ahead.0);
-            origin += Duration::from_nanos(u64::from(missing) * ISN_TICK);
+            group += Duration::from_nanos(u64::from(missing) * ISN_TICK);
         }
         Self {
-            host: host(settings, Instant::ZERO + origin),
+            host: host(settings, FIRST_CLOCK, group),
             settings: settings.clone(),
-            origin,
+            origin: FIRST_CLOCK,
+            group,
             listener: None,
             accepted: VecDeque::new(),
             endings: BTreeMap::new(),
@@ -194,8 +198,8 @@ impl Subject {
         self.take_events();
         self.moves += 1;
         // Another clock each time, now further on, now further back.
-        self.origin = FIRST_CLOCK + Duration::from_millis(u64::from(self.moves) * 7_919_317 % 1_000_003);
-        self.host = host(&self.settings, self.now(at));
+        self.origin = Duration::from_millis(u64::from(self.moves) * 7_919_317 % 1_000_003);
+        self.host = host(&self.settings, self.origin + at, self.group + at);
         if let Some(listener) = &self.listener {
             self.host.tcp.listen(PORT, listener.clone());
         }
@@ -237,8 +241,8 @@ pub(super) fn flow(local_port: u16, remote_port: u16) -> Flow {
     }
 }
 
-/// A host that knows the peer's link-layer address.
-fn host(settings: &Settings, now: Instant) -> Host {
+/// A host that knows the peer's link-layer address; what its clock shows now, and what the group's does.
+fn host(settings: &Settings, clock: Duration, group: Duration) -> Host {
     let interface = interface::Config {
         mac: EthernetAddress(OUR_MAC),
         addresses: vec![Address { address: OURS, prefix_len: 64 }],
@@ -246,7 +250,8 @@ fn host(settings: &Settings, now: Instant) -> Host {
         mtu: settings.mtu,
     };
     let mut host = Host::new(interface, Secret::new(SECRET), false);
-    host.receive(Frame::received(solicitation()), now);
+    host.tcp.set_group_clock(GroupClock::ahead_by(group.saturating_sub(clock)));
+    host.receive(Frame::received(solicitation()), Instant::ZERO + clock);
     while host.interface.poll_transmit().is_some() {}
     host
 }
