@@ -71,6 +71,10 @@ impl Stack for Flood {
         Phase::Over(End::Aborted)
     }
 
+    fn is_settled(&self, _: usize) -> bool {
+        true
+    }
+
     fn act(&mut self, _: usize, _: Instant, _: &mut dyn FnMut(&mut dyn Octets)) {}
 
     fn receive(&mut self, frame: Frame, now: Instant) {
