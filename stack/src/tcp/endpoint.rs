@@ -121,6 +121,8 @@ pub struct Endpoint {
     replaced: Option<(Flow, Seq)>,
     spent: Spent,
     cookies: CookieCounters,
+    /// When the last cookie was given.
+    baked: Option<Instant>,
     limits: Limits,
     leftovers: Leftovers,
     challenges: Challenges,
@@ -150,6 +152,7 @@ impl Endpoint {
             replaced: None,
             spent: Spent::new(key),
             cookies: CookieCounters::default(),
+            baked: None,
             limits: Limits::default(),
             leftovers: Leftovers::default(),
             challenges: Challenges::default(),

@@ -74,12 +74,24 @@ impl Endpoint {
         }
         let mut tcb = Tcb::accept(*flow, &told, &Opening { iss, first_timestamp, ..opening }, now);
         self.cookies.sent += 1;
+        self.baked = Some(now);
         Some(tcb.send_syn(now).emit(flow, opening.flow_label, self.offload))
+    }
+
+    /// Whether handshakes may be under way that only cookies know of. Their segments come in any order, and only the
+    /// first octets show which cookie they belong to: what is not understood now is no reason for a RST.
+    pub fn cookies_are_out(&self, now: Instant) -> bool {
+        self.baked.is_some_and(|baked| baked.since(now) < LIFETIME)
     }
 
     /// Whether a segment of an unknown flow brings back a cookie that is still good.
     pub fn returns_cookie(&self, flow: &Flow, segment: &Segment, now: Instant) -> bool {
         self.syn_remembered(flow, segment, now).is_ok()
+    }
+
+    /// Whether a segment of an unknown flow brings back a cookie that has been used: its connection is over.
+    pub fn returns_spent_cookie(&self, flow: &Flow, segment: &Segment, now: Instant) -> bool {
+        matches!(self.syn_remembered(flow, segment, now), Err(Refusal::CookieSpent))
     }
 
     /// Notes that a cookie has been used, here or at another host: it opens nothing here any more.
