@@ -28,6 +28,7 @@ const OPTION_BITS: u32 = 0x3f;
 /// Where no window scale is: scales end at 14.
 const NO_SCALE: u32 = 0x0f;
 const SACK: u32 = 0x10;
+const ECN: u32 = 0x20;
 
 /// The cookie to answer `syn` with, in place of an initial sequence number. `now` is by the group's clock.
 pub(super) fn bake(secret: &Secret, flow: &Flow, syn: &Segment, now: Instant) -> Seq {
@@ -50,15 +51,20 @@ pub(super) fn syn_of(secret: &Secret, flow: &Flow, segment: &Segment, now: Insta
         (low <= mask()).then(|| SIZES.get(index as usize).copied()).flatten()
     })?;
     let mut syn = Segment::bare(irs, None, Some(Control::Syn));
+    // RFC 3168 section 6.1.1: both bits ask for it.
+    let ecn = segment.options.timestamps.is_some_and(|timestamps| timestamps.echo & ECN != 0);
+    (syn.ece, syn.cwr) = (ecn, ecn);
     syn.options = Options { mss: Some(size), ..segment.options.timestamps.map(recall).unwrap_or_default() };
     Some(syn)
 }
 
-/// The timestamp that tells the options of `syn`: at most 64 ms older than `value`, never newer.
-pub(super) fn note(options: &Options, value: u32) -> u32 {
+/// The timestamp that tells what `syn` offers: at most 64 ms older than `value`, never newer.
+pub(super) fn note(syn: &Segment, value: u32) -> u32 {
+    let options = &syn.options;
     let scale = options.window_scale.map_or(NO_SCALE, |scale| u32::from(scale.min(14)));
     let sack = if options.sack_permitted { SACK } else { 0 };
-    let noted = value & !OPTION_BITS | scale | sack;
+    let ecn = if syn.is_ecn_setup() { ECN } else { 0 };
+    let noted = value & !OPTION_BITS | scale | sack | ecn;
     if Seq(noted).after(Seq(value)) { noted.wrapping_sub(OPTION_BITS + 1) } else { noted }
 }
 

@@ -67,10 +67,11 @@ impl Endpoint {
         }
         let opening = self.opening(flow, config, now);
         let iss = cookie::bake(&self.secret, flow, syn, self.group_clock.at(now));
-        let first_timestamp = cookie::note(&syn.options, opening.first_timestamp);
+        let first_timestamp = cookie::note(syn, opening.first_timestamp);
         let mut told = syn.clone();
         if syn.options.timestamps.is_none() || !config.timestamps {
             (told.options.window_scale, told.options.sack_permitted) = (None, false);
+            (told.ece, told.cwr) = (false, false);
         }
         let mut tcb = Tcb::accept(*flow, &told, &Opening { iss, first_timestamp, ..opening }, now);
         self.cookies.sent += 1;

@@ -174,6 +174,22 @@ fn a_cookie_of_one_host_opens_a_connection_at_another_with_all_that_was_agreed_o
 }
 
 #[test]
+fn ecn_is_agreed_on_by_a_cookie_with_timestamps_only() {
+    for stamped in [true, false] {
+        let timestamps = all_options().timestamps.filter(|_| stamped);
+        let syn = syn(1000, Options { timestamps, ..all_options() });
+        let syn = Segment { ece: true, cwr: true, ..syn };
+        let mut host = Member::new(Duration::from_secs(1), config());
+        let baked = host.bakes(client(1), &syn, MS);
+        let handle = host.takes(client(1), &answer_to(&syn, &baked), 2 * MS).unwrap();
+        assert_eq!(
+            (baked.is_ecn_setup(), host.endpoint.get(handle).unwrap().ecn.is_some()),
+            (stamped, stamped)
+        );
+    }
+}
+
+#[test]
 fn a_host_without_timestamps_offers_nothing_that_its_cookies_cannot_tell() {
     let mut host = Member::new(Duration::from_secs(1), Config { timestamps: false, ..config() });
     let syn = syn(1000, all_options());
