@@ -22,6 +22,11 @@ impl Fake {
         Self { capacity, ..Self::default() }
     }
 
+    /// From now on it queues at most so many octets.
+    pub(super) fn narrow(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
     pub(super) fn arrive(&mut self, octets: &[u8]) {
         self.input.extend_from_slice(octets);
     }
@@ -64,7 +69,7 @@ impl Pipe for Fake {
     }
 
     fn writable(&self) -> usize {
-        if self.finished { 0 } else { self.capacity - self.queued }
+        if self.finished { 0 } else { self.capacity.saturating_sub(self.queued) }
     }
 
     fn write(&mut self, mut octets: Bytes) -> Bytes {

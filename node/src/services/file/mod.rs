@@ -36,8 +36,6 @@ pub struct File {
     head: Bytes,
     /// Of the present response: what is still to be read from a file.
     body: Option<Body>,
-    /// The most that could be written at once so far: the size of the connection's queue.
-    room: usize,
     /// No request follows; whatever else the client sends is not read as one.
     last: bool,
 }
@@ -157,13 +155,12 @@ impl File {
     }
 
     fn send(&mut self, service: &FileService, pipe: &mut impl Pipe) -> Sent {
-        self.room = self.room.max(pipe.writable());
         self.head = pipe.write(take(&mut self.head));
         if !self.head.is_empty() {
             return Sent::Partly;
         }
         let Some(body) = &mut self.body else { return Sent::Whole };
-        let sent = body.send(service, pipe, self.room);
+        let sent = body.send(service, pipe);
         if matches!(sent, Sent::Whole) {
             self.body = None;
         }
@@ -172,13 +169,12 @@ impl File {
 }
 
 impl Body {
-    /// Writes big pieces only, so that they can leave as super-segments; a small remainder waits until more of the
-    /// queue is free. An empty queue always has enough room.
-    fn send(&mut self, service: &FileService, pipe: &mut impl Pipe, queue: usize) -> Sent {
+    /// Fills what room there is. How much that may be changes with the path, so that there is no more to wait for.
+    fn send(&mut self, service: &FileService, pipe: &mut impl Pipe) -> Sent {
         while self.next < self.end {
             let left = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
             let room = pipe.writable();
-            if room == 0 || room < left.min(CHUNK).min(queue / 2) {
+            if room == 0 {
                 return Sent::Partly;
             }
             let Some(octets) = self.read(service, left.min(CHUNK).min(room)) else { return Sent::Never };

@@ -209,6 +209,21 @@ fn a_big_file_arrives_whole_through_a_queue_of_any_size() {
 }
 
 #[test]
+fn a_big_file_goes_on_when_there_is_less_room_than_there_was() {
+    let lab = Lab::new();
+    let (mut session, mut pipe) = (File::default(), Fake::with_room(CHUNK));
+    pipe.arrive(b"GET /big HTTP/1.0\r\n\r\n");
+    session.pump(&lab.service, &mut pipe);
+    // As when losses make the congestion window small.
+    pipe.narrow(CHUNK / 4);
+    while !pipe.is_finished() {
+        assert!(pipe.acknowledge(usize::MAX) > 0, "stuck");
+        session.pump(&lab.service, &mut pipe);
+    }
+    assert!(pipe.sent().ends_with(&big()));
+}
+
+#[test]
 fn a_file_that_becomes_shorter_resets_the_connection_instead_of_lying() {
     let lab = Lab::new();
     let (mut session, mut pipe) = (File::default(), Fake::with_room(1 << 10));
