@@ -29,6 +29,9 @@ struct Plan {
     payload: Bytes,
     tcp_at: usize,
     size: usize,
+    /// The sum of the super-segment's pseudo-header, if its checksum field holds that: over home addresses, perhaps,
+    /// which the IPv6 header does not show (RFC 6275 section 11.3.1).
+    pseudo: Option<u16>,
 }
 
 impl Plan {
@@ -52,7 +55,10 @@ impl Plan {
             payload.extend_from_slice(&packet.body);
             payload.freeze()
         };
-        (payload.len() > size).then(|| Self { head: Bytes::copy_from_slice(head), payload, tcp_at, size })
+        let partial = matches!(packet.offload.checksum, Checksum::Partial { .. });
+        let pseudo = partial.then(|| TcpPacket::new_unchecked(&head[tcp_at..]).checksum());
+        let head = Bytes::copy_from_slice(head);
+        (payload.len() > size).then_some(Self { head, payload, tcp_at, size, pseudo })
     }
 
     fn count(&self) -> usize {
@@ -73,9 +79,24 @@ impl Plan {
         tcp.set_psh(tcp.psh() && last);
         // RFC 3168 section 6.1.2: the receiver hears once that the window was reduced.
         tcp.set_cwr(tcp.cwr() && first);
+        if let Some(pseudo) = self.pseudo {
+            tcp.set_checksum(self.shortened(pseudo, to - from));
+        }
         let mut packet = Packet { head, body, offload: Offload { checksum: Checksum::Complete, gso: None } };
-        checksum::transport(&mut packet, self.tcp_at, checksum::TCP, false);
+        match (self.pseudo, u16::try_from(self.tcp_at)) {
+            (Some(_), Ok(start)) => {
+                packet.offload.checksum = Checksum::Partial { start, offset: checksum::TCP.offset };
+                checksum::complete(&mut packet);
+            }
+            _ => checksum::transport(&mut packet, self.tcp_at, checksum::TCP, false),
+        }
         packet
+    }
+
+    /// The sum of a pseudo-header with the length of a segment in place of that of the super-segment.
+    fn shortened(&self, pseudo: u16, payload: usize) -> u16 {
+        let missing = u64::try_from(self.payload.len() - payload).unwrap_or(0);
+        checksum::fold(u64::from(pseudo) + u64::from(!checksum::fold(missing)))
     }
 }
 
