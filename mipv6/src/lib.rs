@@ -2,6 +2,12 @@
 //!
 //! | module | job |
 //! |---|---|
+//! | [`header`] | the Mobility Header and its options (RFC 6275 section 6), read and written |
+//! | [`keys`] | return routability's tokens, keys and signatures (RFC 6275 section 5.2) |
+//! | [`correspondent`] | the client's half: tests answered, bindings kept (RFC 6275 section 9) |
+//! | [`home_agent`] | registration with a home agent that is a host of its own (RFC 6275 section 10, RFC 4285) |
+//! | [`mobile`] | the group's half: tests, Binding Updates, what is known of each client (RFC 6275 section 11) |
+//! | [`route`] | home addresses carried between care-of addresses (RFC 6275 sections 6.3 and 6.4) |
 //! | [`tunnel`] | IPv6 in IPv6 (RFC 2473), with ECN carried across (RFC 6040) |
 //! | [`stage`] | decides for each packet by which path it goes, and from whom a tunnel is accepted |
 //!
@@ -11,6 +17,12 @@
 
 extern crate alloc;
 
+pub mod correspondent;
+pub mod header;
+pub mod home_agent;
+pub mod keys;
+pub mod mobile;
+pub mod route;
 pub mod stage;
 pub mod tunnel;
 

@@ -1,0 +1,481 @@
+//! The mobile node's side (RFC 6275 section 11), as each node of a group plays it for the clients whose connections
+//! it owns: finds out whether a client understands Mobile IPv6, proves to it that the service address is here now,
+//! and keeps that belief alive.
+//!
+//! Sans-I/O: messages and time in, messages and deadlines out. What is known of a client is a plain value,
+//! [`Client`], so that a handoff takes the tokens along and the next node needs one message only.
+
+mod client;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use core::net::Ipv6Addr;
+use core::time::Duration;
+
+use ferry_stack::{Alarms, Instant};
+
+pub use self::client::{Ability, Asked, Bound, Client, Held, Tested, Update};
+use crate::correspondent::{Outgoing, is_later};
+use crate::header::{BindingErrorStatus, BindingUpdate, Lifetime, Message, Options, Received, Status};
+use crate::keys::{Cookie, Cookies, Key};
+
+/// Tests that stay without an answer before a client counts as plain: errors may be lost, and are rate-limited.
+const MAX_PROBES: u8 = 3;
+/// The same for a client that has answered before.
+const MAX_AWARE_PROBES: u8 = 8;
+/// Binding Updates that stay unacknowledged before the tokens are fetched anew: a client that has started anew is
+/// silent to those of its former life (RFC 6275 section 9.5.1).
+const MAX_WITH_TOKENS: u8 = 2;
+/// Binding Updates that stay unacknowledged before the path counts as one that does not carry them.
+const MAX_UPDATES: u8 = 6;
+/// How long a client counts as plain before it is asked again.
+const PLAIN_FOR: Duration = Duration::from_mins(10);
+/// A binding is renewed so early.
+const RENEW_BEFORE: Duration = Duration::from_mins(1);
+/// Clients remembered at most; those that have no connection here make room first.
+const MAX_CLIENTS: usize = 1 << 17;
+
+/// By which way a client is reached now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Through the home address, which any IPv6 host understands.
+    Relayed,
+    /// Straight from the care-of address, with a Home Address option: the client has acknowledged the binding.
+    Optimised,
+}
+
+/// What a node does for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    /// Remembers.
+    Idle,
+    /// Keeps a care-of token, to take its connections over at any moment.
+    Standby,
+    /// Owns its connections: has it believe that the service address is here.
+    Owner,
+}
+
+#[derive(Debug)]
+struct Entry {
+    client: Client<Instant>,
+    role: Role,
+}
+
+/// The mobile node's side of one node.
+#[derive(Debug)]
+pub struct Mobile {
+    home: Ipv6Addr,
+    /// Our care-of address; the home address itself while this node is at home.
+    here: Ipv6Addr,
+    persistent: bool,
+    cookies: Cookies,
+    clients: BTreeMap<Ipv6Addr, Entry>,
+    timers: Alarms<Ipv6Addr>,
+    outgoing: VecDeque<Outgoing>,
+}
+
+impl Mobile {
+    /// A node at `here` that serves `home`. `secret` makes the cookies that nobody can guess.
+    pub fn new(home: Ipv6Addr, here: Ipv6Addr, secret: [u8; 20]) -> Self {
+        Self {
+            home,
+            here,
+            persistent: false,
+            cookies: Cookies::new(secret),
+            clients: BTreeMap::new(),
+            timers: Alarms::default(),
+            outgoing: VecDeque::new(),
+        }
+    }
+
+    /// Never takes a client for a plain one, for networks in which all clients are known to understand.
+    pub const fn persist(mut self) -> Self {
+        self.persistent = true;
+        self
+    }
+
+    /// The node has come home, or has left home.
+    pub fn set_here(&mut self, here: Ipv6Addr, now: Instant) {
+        self.here = here;
+        let owned: alloc::vec::Vec<_> = self.clients.keys().copied().collect();
+        for client in owned {
+            self.advance(client, now);
+        }
+    }
+
+    /// This node owns connections of the client: from now on it is to be told. A node at home has nothing to tell
+    /// to a client of which nobody knows anything.
+    pub fn own(&mut self, client: Ipv6Addr, now: Instant) {
+        if self.here == self.home && !self.clients.contains_key(&client) {
+            return;
+        }
+        self.play(client, Role::Owner, now);
+    }
+
+    /// This node may have to take the client's connections over.
+    pub fn stand_by(&mut self, client: Ipv6Addr, now: Instant) {
+        self.play(client, Role::Standby, now);
+    }
+
+    /// This node has nothing to do with the client any more; what it knows stays for a while.
+    pub fn release(&mut self, client: Ipv6Addr) {
+        if let Some(entry) = self.clients.get_mut(&client) {
+            entry.role = Role::Idle;
+            self.timers.set(client, None);
+        }
+    }
+
+    fn play(&mut self, client: Ipv6Addr, role: Role, now: Instant) {
+        self.make_room();
+        self.clients.entry(client).or_insert_with(|| Entry { client: Client::default(), role }).role = role;
+        self.advance(client, now);
+    }
+
+    fn make_room(&mut self) {
+        if self.clients.len() >= MAX_CLIENTS
+            && let Some(idle) =
+                self.clients.iter().find(|(_, entry)| entry.role == Role::Idle).map(|(at, _)| *at)
+        {
+            self.clients.remove(&idle);
+        }
+    }
+
+    /// Takes what is known of a client along with its connections.
+    pub fn export(&mut self, client: Ipv6Addr, now: Instant) -> Option<Client<Duration>> {
+        self.clients.get(&client).map(|entry| entry.client.clone().freeze(now))
+    }
+
+    /// Takes over what another node knew of a client, whose connections have come here. Our own tests of our own
+    /// care-of address are later than those that travelled.
+    pub fn import(&mut self, address: Ipv6Addr, client: Client<Duration>, now: Instant) {
+        let mut client = client.thaw(now);
+        if let Some(ours) = self.clients.remove(&address)
+            && let Some(tested) = ours.client.care_of.get(&self.here)
+        {
+            client.care_of.insert(self.here, *tested);
+        }
+        client.update = None;
+        client.unsure = client.ability == Ability::Aware;
+        self.make_room();
+        self.clients.insert(address, Entry { client, role: Role::Owner });
+        self.advance(address, now);
+    }
+
+    /// What is known of a client.
+    pub fn client(&self, client: Ipv6Addr) -> Option<&Client<Instant>> {
+        self.clients.get(&client).map(|entry| &entry.client)
+    }
+
+    /// How the client is reached now. Never with a Home Address option before it has acknowledged the binding
+    /// (RFC 6275 section 11.3.1).
+    pub fn mode(&self, client: Ipv6Addr, now: Instant) -> Mode {
+        if self.here == self.home {
+            return Mode::Relayed;
+        }
+        let client = self.client(client).filter(|client| !client.unsure);
+        let bound = client.and_then(|client| client.binding(now));
+        if bound.is_some_and(|bound| bound.care_of == self.here) { Mode::Optimised } else { Mode::Relayed }
+    }
+
+    /// The optimised path does not work (data stayed unacknowledged after the switch, or an ICMPv6 error quotes a
+    /// packet of ours with Mobile IPv6 in it): the client is reached as a plain one, for a while, and told so if it
+    /// may believe something else.
+    pub fn failed(&mut self, client: Ipv6Addr, now: Instant) {
+        if self.persistent {
+            return;
+        }
+        if let Some(entry) = self.clients.get_mut(&client) {
+            let told = entry.client.binding(now).is_some() || entry.client.update.is_some();
+            give_up(&mut entry.client, now);
+            entry.client.unsure = told;
+            self.advance(client, now);
+        }
+    }
+
+    /// Takes a message of a client. `false` if it is of no use here; another node may have asked for it.
+    pub fn receive(&mut self, received: &Received, now: Instant) -> bool {
+        let address = received.source;
+        let (home, here) = (self.home, self.here);
+        let Some(Entry { client, .. }) = self.clients.get_mut(&address) else { return false };
+        let taken = match &received.message {
+            Message::HomeTest(test) => received.destination == home && client.home.answer(test, now),
+            Message::CareOfTest(test) => {
+                let answers = received.destination == here && client.test_of(here).answer(test, now);
+                if answers {
+                    client.ability = Ability::Aware;
+                }
+                answers
+            }
+            Message::BindingAcknowledgement(_) => acknowledged(client, received, home, now),
+            Message::BindingRefreshRequest => client.bound.as_mut().is_some_and(|bound| {
+                bound.renew = now;
+                true
+            }),
+            Message::BindingError { status, home_address } => match *status {
+                // It has lost the binding: it is made anew (section 11.3.6).
+                BindingErrorStatus::NO_BINDING if *home_address == home => client.bound.take().is_some(),
+                BindingErrorStatus::UNKNOWN_TYPE => {
+                    give_up(client, now);
+                    true
+                }
+                _ => false,
+            },
+            _ => false,
+        };
+        self.advance(address, now);
+        taken
+    }
+
+    /// The next message to send.
+    pub fn poll(&mut self) -> Option<Outgoing> {
+        self.outgoing.pop_front()
+    }
+
+    /// When [`Mobile::handle_timeout`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Does what has come due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(client) = self.timers.due(now) {
+            self.advance(client, now);
+        }
+    }
+
+    /// Does for a client whatever is to be done next, and sets its timer.
+    fn advance(&mut self, address: Ipv6Addr, now: Instant) {
+        let Some(mut entry) = self.clients.remove(&address) else { return };
+        let deadline = match entry.role {
+            Role::Idle => None,
+            Role::Standby => self.keep_ready(address, &mut entry.client, now),
+            Role::Owner => self.keep_bound(address, &mut entry.client, now),
+        };
+        // What is due at this moment was done; the same moment again would be a circle.
+        let deadline = deadline.map(|at| if at > now { at } else { now + Duration::from_millis(1) });
+        self.clients.insert(address, entry);
+        self.timers.set(address, deadline);
+    }
+
+    /// Has a care-of token at hand.
+    fn keep_ready(
+        &mut self,
+        address: Ipv6Addr,
+        client: &mut Client<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        if self.here == self.home {
+            return None;
+        }
+        match client.ability {
+            Ability::Plain { until } if now < until => return Some(until),
+            Ability::Plain { .. } => client.ability = Ability::Unknown,
+            Ability::Unknown | Ability::Aware => {}
+        }
+        let here = self.here;
+        let most = if client.ability == Ability::Aware { MAX_AWARE_PROBES } else { MAX_PROBES };
+        let tested = client.test_of(here);
+        if tested.is_due(now) {
+            if !self.persistent && tested.asked.is_some_and(|asked| asked.tries >= most) {
+                tested.asked = None;
+                return Some(give_up(client, now));
+            }
+            let cookie = ask(tested, &mut self.cookies, now);
+            self.outgoing.push_back(Outgoing::plain(here, address, Message::CareOfTestInit(cookie)));
+        }
+        client.test_of(here).deadline(now)
+    }
+
+    /// Has the client believe that the service address is here.
+    fn keep_bound(
+        &mut self,
+        address: Ipv6Addr,
+        client: &mut Client<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let target = self.target(client, now);
+        let tests = if target == self.home {
+            if client.binding(now).is_none() && !client.unsure {
+                // The client believes that the service address is at home: nothing to do.
+                (client.bound, client.update) = (None, None);
+                return self.keep_ready(address, client, now);
+            }
+            self.keep_home_token(address, client, now)
+        } else {
+            let ready = self.keep_ready(address, client, now);
+            if client.ability != Ability::Aware {
+                return ready;
+            }
+            [ready, self.keep_home_token(address, client, now)].into_iter().flatten().min()
+        };
+        let update = self.keep_update(address, client, target, now);
+        [tests, update].into_iter().flatten().min()
+    }
+
+    /// Where the client is to believe that the service address is: at home, if this node is, or if the path to here
+    /// does not carry what it takes.
+    fn target(&self, client: &Client<Instant>, now: Instant) -> Ipv6Addr {
+        match client.ability {
+            Ability::Plain { until } if now < until => self.home,
+            _ => self.here,
+        }
+    }
+
+    /// Has a home token at hand. The test goes from the home address, so by way of the contact node.
+    fn keep_home_token(
+        &mut self,
+        address: Ipv6Addr,
+        client: &mut Client<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        if client.home.is_due(now) {
+            let cookie = ask(&mut client.home, &mut self.cookies, now);
+            self.outgoing.push_back(Outgoing::plain(self.home, address, Message::HomeTestInit(cookie)));
+        }
+        client.home.deadline(now)
+    }
+
+    /// Sends a Binding Update to `target` if one is due and can be signed.
+    fn keep_update(
+        &mut self,
+        address: Ipv6Addr,
+        client: &mut Client<Instant>,
+        target: Ipv6Addr,
+        now: Instant,
+    ) -> Option<Instant> {
+        let bound = client.binding(now).filter(|_| !client.unsure).copied();
+        if let Some(bound) = bound.filter(|bound| bound.care_of == target && now < bound.renew) {
+            client.update = None;
+            return Some(bound.renew);
+        }
+        let pending = client.update.filter(|update| update.care_of == target);
+        if let Some(update) = pending.filter(|update| now < update.again) {
+            return Some(update.again);
+        }
+        let tries = pending.map_or(0, |update| update.tries);
+        if tries >= MAX_UPDATES && !self.persistent {
+            // The path does not carry them, or the client does not believe us.
+            return Some(give_up(client, now));
+        }
+        if tries == MAX_WITH_TOKENS && pending.is_some_and(|update| !update.renewed) {
+            forget_tokens(client, target, Status::NONCES);
+            client.update = Some(Update { care_of: target, again: now, tries, renewed: true });
+            return Some(now);
+        }
+        let message = self.signed_update(address, client, target, now)?;
+        self.outgoing.push_back(message);
+        let again = now + client::patience(tries + 1);
+        let renewed = pending.is_some_and(|update| update.renewed);
+        client.update = Some(Update { care_of: target, again, tries: tries + 1, renewed });
+        Some(again)
+    }
+
+    /// The next Binding Update (RFC 6275 section 11.7.2); `None` without fresh tokens.
+    fn signed_update(
+        &self,
+        address: Ipv6Addr,
+        client: &mut Client<Instant>,
+        target: Ipv6Addr,
+        now: Instant,
+    ) -> Option<Outgoing> {
+        let home = self.home;
+        let home_token = *client.home.fresh(now)?;
+        let at_home = target == home;
+        let care_of_token = client.care_of.get(&target).and_then(|tested| tested.fresh(now)).copied();
+        if !at_home && care_of_token.is_none() {
+            return None;
+        }
+        let key =
+            Key::new(&home_token.token, care_of_token.as_ref().filter(|_| !at_home).map(|held| &held.token));
+        client.sequence = client.sequence.wrapping_add(1);
+        let indices = (home_token.nonce_index, care_of_token.map_or(0, |held| held.nonce_index));
+        let mut message = Message::BindingUpdate(BindingUpdate {
+            sequence: client.sequence,
+            acknowledge: true,
+            lifetime: if at_home { Lifetime::ZERO } else { Lifetime::MAX_ROUTABILITY },
+            options: Options { nonce_indices: Some(indices), ..Options::default() },
+            ..BindingUpdate::default()
+        });
+        message.authorize(&key, target, address);
+        let home_address = (!at_home).then_some(home);
+        Some(Outgoing { home_address, ..Outgoing::plain(target, address, message) })
+    }
+}
+
+/// Notes that a test is sent now, and gives the cookie of it: the same one for as long as it stays unanswered, so that
+/// a late answer is one.
+fn ask(tested: &mut Tested<Instant>, cookies: &mut Cookies, now: Instant) -> Cookie {
+    let (cookie, tries) = match tested.asked {
+        Some(asked) => (asked.cookie, asked.tries.saturating_add(1)),
+        None => (cookies.draw(), 1),
+    };
+    tested.asked = Some(Asked { cookie, again: now + client::patience(tries), tries });
+    cookie
+}
+
+/// Takes a Binding Acknowledgement (RFC 6275 section 11.7.3).
+fn acknowledged(client: &mut Client<Instant>, received: &Received, home: Ipv6Addr, now: Instant) -> bool {
+    let Message::BindingAcknowledgement(acknowledgement) = &received.message else { return false };
+    let Some(Update { care_of: here, .. }) = client.update else { return false };
+    // Status 136 to 138 cannot be signed: what they cost is a test (section 9.5.4).
+    if matches!(acknowledgement.status, Status::HOME_NONCE | Status::CARE_OF_NONCE | Status::NONCES) {
+        return acknowledgement.sequence == client.sequence
+            && forget_tokens(client, here, acknowledgement.status);
+    }
+    let Some(key) = signing_key(client, here, home) else { return false };
+    if !received.is_authorized(&key, here, received.source) {
+        return false;
+    }
+    match acknowledgement.status {
+        Status::SEQUENCE
+            if is_later(acknowledgement.sequence, client.sequence)
+                || acknowledgement.sequence == client.sequence =>
+        {
+            // Another node has sent later ones: the client's number is the one to go on from.
+            client.sequence = acknowledgement.sequence;
+            client.update = None;
+        }
+        status if acknowledgement.sequence != client.sequence && status != Status::SEQUENCE => return false,
+        status if status.is_accepted() => bind(client, here, home, acknowledgement.lifetime, now),
+        _ => {
+            give_up(client, now);
+        }
+    }
+    true
+}
+
+/// From now on the client counts as plain, until the moment that is given back.
+fn give_up(client: &mut Client<Instant>, now: Instant) -> Instant {
+    let until = now + PLAIN_FOR;
+    client.ability = Ability::Plain { until };
+    (client.update, client.bound, client.unsure) = (None, None, false);
+    until
+}
+
+fn bind(client: &mut Client<Instant>, here: Ipv6Addr, home: Ipv6Addr, lifetime: Lifetime, now: Instant) {
+    (client.update, client.unsure) = (None, false);
+    let holds = lifetime.duration();
+    let renew = now + holds.saturating_sub(RENEW_BEFORE).max(holds / 2);
+    client.bound = (here != home).then_some(Bound { care_of: here, until: now + holds, renew });
+}
+
+fn forget_tokens(client: &mut Client<Instant>, here: Ipv6Addr, status: Status) -> bool {
+    if status != Status::CARE_OF_NONCE {
+        client.home = Tested::default();
+    }
+    if status != Status::HOME_NONCE {
+        client.care_of.remove(&here);
+    }
+    client.update = None;
+    true
+}
+
+/// The key of the last Binding Update. Its tokens may have become stale since; they still sign.
+fn signing_key(client: &Client<Instant>, here: Ipv6Addr, home: Ipv6Addr) -> Option<Key> {
+    let home_token = client.home.token?.token;
+    if here == home {
+        return Some(Key::new(&home_token, None));
+    }
+    Some(Key::new(&home_token, Some(&client.care_of.get(&here)?.token?.token)))
+}

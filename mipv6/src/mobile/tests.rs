@@ -1,0 +1,302 @@
+mod pair;
+
+use core::net::Ipv6Addr;
+use core::time::Duration;
+
+use self::pair::{A, B, CLIENT, HOME, Pair};
+use super::*;
+use crate::header::open;
+use crate::keys::Key;
+use crate::keys::Token;
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_client_is_bound_after_one_round_trip_each_for_care_of_test_home_test_and_update() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(Duration::from_millis(130));
+    assert_eq!(
+        pair.seen,
+        [
+            "Care-of Test Init",
+            "Care-of Test",
+            "Home Test Init",
+            "Home Test",
+            "Binding Update",
+            "Binding Acknowledgement"
+        ]
+    );
+    assert_eq!(pair.mode(A), Mode::Optimised);
+    assert_eq!(pair.believed(), Some(A));
+}
+
+#[test]
+fn nobody_is_optimised_before_the_acknowledgement() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    while pair.mode(A) == Mode::Relayed {
+        pair.pass(Duration::from_millis(1));
+    }
+    assert_eq!(pair.seen.last(), Some(&"Binding Acknowledgement"));
+}
+
+#[test]
+fn whatever_is_lost_the_client_is_bound_in_the_end() {
+    for seed in 0..300 {
+        let mut pair = Pair::new(seed, 30);
+        pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+        pair.pass(seconds(3600));
+        // Three lost probes in a row make it plain for ten minutes.
+        pair.loss = 0;
+        pair.pass(seconds(700));
+        assert_eq!(
+            (pair.mode(A), pair.believed()),
+            (Mode::Optimised, Some(A)),
+            "seed {seed}: {:?}",
+            pair.client(A)
+        );
+    }
+}
+
+#[test]
+fn a_binding_is_renewed_before_it_ends_for_as_long_as_there_are_connections() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    for _ in 0..7200 {
+        pair.pass(seconds(1));
+        assert_eq!((pair.mode(A), pair.believed()), (Mode::Optimised, Some(A)), "at {}", pair.now);
+    }
+    pair.nodes.get_mut(&A).unwrap().release(CLIENT);
+    pair.pass(seconds(421));
+    assert_eq!((pair.mode(A), pair.believed()), (Mode::Relayed, None));
+}
+
+#[test]
+fn a_client_that_does_not_answer_is_plain_and_asked_again_after_ten_minutes() {
+    let mut pair = Pair::new(1, 100);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(8));
+    assert!(matches!(pair.client(A).ability, Ability::Plain { .. }), "{:?}", pair.client(A));
+    assert_eq!(pair.tried, 3);
+    pair.pass(seconds(598));
+    assert_eq!(pair.tried, 3);
+    pair.loss = 0;
+    pair.pass(seconds(10));
+    assert_eq!(pair.mode(A), Mode::Optimised);
+}
+
+#[test]
+fn a_node_that_stood_by_needs_one_message_to_take_a_client_over() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.nodes.get_mut(&B).unwrap().stand_by(CLIENT, pair.now);
+    pair.pass(seconds(150));
+    pair.seen.clear();
+    pair.hand_over(A, B);
+    assert_eq!(pair.mode(B), Mode::Relayed);
+    pair.pass(Duration::from_millis(45));
+    assert_eq!(pair.seen, ["Binding Update", "Binding Acknowledgement"]);
+    assert_eq!((pair.mode(B), pair.believed()), (Mode::Optimised, Some(B)));
+}
+
+#[test]
+fn a_client_follows_its_connections_wherever_they_go() {
+    for seed in 0..100 {
+        let mut pair = Pair::new(seed, 20);
+        pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+        let mut at = A;
+        for turn in 0..20 {
+            pair.pass(seconds(turn * 7 % 50));
+            let to = if at == A { B } else { A };
+            pair.hand_over(at, to);
+            at = to;
+        }
+        pair.loss = 0;
+        pair.pass(seconds(700));
+        assert_eq!((pair.mode(at), pair.believed()), (Mode::Optimised, Some(at)), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_node_whose_sequence_number_is_out_of_date_goes_on_from_the_client_s() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    let old = pair.nodes.get_mut(&A).unwrap().export(CLIENT, pair.now).unwrap();
+    for turn in 0..5 {
+        let (from, to) = if turn % 2 == 0 { (A, B) } else { (B, A) };
+        pair.hand_over(from, to);
+        pair.pass(seconds(1));
+    }
+    // What was known long ago, as after a crash.
+    let now = pair.now;
+    pair.owner = A;
+    pair.nodes.get_mut(&A).unwrap().import(CLIENT, old, now);
+    pair.pass(seconds(1));
+    assert_eq!((pair.mode(A), pair.believed()), (Mode::Optimised, Some(A)));
+    assert!(pair.statuses.contains(&Status::SEQUENCE), "{:?}", pair.statuses);
+}
+
+#[test]
+fn coming_home_deletes_the_binding() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(300));
+    let now = pair.now;
+    pair.nodes.get_mut(&A).unwrap().set_here(HOME, now);
+    assert_eq!(pair.mode(A), Mode::Relayed);
+    pair.pass(seconds(1));
+    assert_eq!(pair.believed(), None);
+    assert_eq!(pair.client(A).bound, None);
+    pair.seen.clear();
+    pair.pass(seconds(3600));
+    assert_eq!(pair.seen, [""; 0], "nothing more to say");
+}
+
+#[test]
+fn a_client_that_lost_its_binding_is_told_again() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    pair.forget();
+    assert_eq!(pair.believed(), None);
+    pair.client_says(A, Message::BindingError { status: BindingErrorStatus::NO_BINDING, home_address: HOME });
+    // Two updates with the old tokens find no answer.
+    pair.pass(seconds(4));
+    assert_eq!((pair.mode(A), pair.believed()), (Mode::Optimised, Some(A)));
+    pair.client_says(
+        A,
+        Message::BindingError { status: BindingErrorStatus::UNKNOWN_TYPE, home_address: HOME },
+    );
+    assert_eq!(pair.mode(A), Mode::Relayed);
+}
+
+#[test]
+fn a_path_that_fails_is_not_used_for_a_while() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    let now = pair.now;
+    pair.nodes.get_mut(&A).unwrap().failed(CLIENT, now);
+    assert_eq!(pair.mode(A), Mode::Relayed);
+    // The client sends to the home address again at once.
+    pair.pass(seconds(1));
+    assert_eq!(pair.believed(), None);
+    pair.pass(seconds(589));
+    assert_eq!(pair.mode(A), Mode::Relayed);
+    pair.pass(seconds(20));
+    assert_eq!(pair.mode(A), Mode::Optimised);
+}
+
+#[test]
+fn a_refresh_request_renews() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    pair.seen.clear();
+    pair.client_says(HOME, Message::BindingRefreshRequest);
+    pair.pass(seconds(1));
+    assert_eq!(pair.seen, ["Binding Update", "Binding Acknowledgement"]);
+}
+
+#[test]
+fn what_is_known_of_a_client_travels_unchanged() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    let there = pair.nodes.get_mut(&A).unwrap().export(CLIENT, pair.now).unwrap();
+    let octets = postcard::to_allocvec(&there).unwrap();
+    let back: Client<Duration> = postcard::from_bytes(&octets).unwrap();
+    assert_eq!(back, there);
+    assert_eq!(&back.thaw(pair.now), pair.client(A));
+}
+
+/// What a node that is not on the path can send: it knows everything but the tokens.
+fn forged(sequence: u16, home: Ipv6Addr, indices: (u16, u16), tokens: [u8; 2]) -> Outgoing {
+    let options = Options { nonce_indices: Some(indices), ..Options::default() };
+    let lifetime = Lifetime::MAX_ROUTABILITY;
+    let update = BindingUpdate { sequence, acknowledge: true, lifetime, options, ..BindingUpdate::default() };
+    let mut message = Message::BindingUpdate(update);
+    let [home_token, care_of_token] = tokens.map(|octet| Token([octet; 8]));
+    message.authorize(&Key::new(&home_token, Some(&care_of_token)), B, CLIENT);
+    Outgoing { home_address: Some(home), ..Outgoing::plain(B, CLIENT, message) }
+}
+
+#[test]
+fn nobody_off_the_path_can_move_a_client() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    let index = crate::keys::Nonces::index(pair.now);
+    for guess in 0..=255 {
+        assert_eq!(pair.client_hears(&forged(100, HOME, (index, index), [guess, guess])), None, "silence");
+    }
+    // Stale nonces are told, because the sender cannot know; a nonce of the future is no better.
+    for (indices, status) in [
+        ((index.wrapping_sub(9), index), Status::HOME_NONCE),
+        ((index, index.wrapping_sub(9)), Status::CARE_OF_NONCE),
+        ((index.wrapping_add(1), index.wrapping_add(2)), Status::NONCES),
+    ] {
+        let answer = pair.client_hears(&forged(100, HOME, indices, [1, 1])).unwrap();
+        assert!(matches!(&answer.message, Message::BindingAcknowledgement(told) if told.status == status));
+    }
+    assert_eq!(pair.believed(), Some(A));
+}
+
+#[test]
+fn a_replayed_update_changes_nothing() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    let first = pair.updates[0].clone();
+    pair.hand_over(A, B);
+    pair.pass(seconds(1));
+    assert_eq!(pair.believed(), Some(B));
+    let answer = pair.client_hears(&first).unwrap();
+    let Message::BindingAcknowledgement(told) = &answer.message else { panic!("{answer:?}") };
+    assert_eq!((told.status, told.sequence), (Status::SEQUENCE, pair.client(B).sequence));
+    assert_eq!(pair.believed(), Some(B));
+    // Nor after the binding has gone: its sequence number is remembered for as long as the tokens live.
+    let now = pair.now;
+    pair.nodes.get_mut(&B).unwrap().set_here(HOME, now);
+    pair.pass(seconds(1));
+    assert_eq!(pair.believed(), None);
+    pair.client_hears(&first);
+    assert_eq!(pair.believed(), None);
+}
+
+#[test]
+fn a_token_is_good_for_its_own_address_only() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    let held = pair.client(A).clone();
+    let (home_token, care_of_token) = (held.home.token.unwrap(), held.care_of[&A].token.unwrap());
+    let key = Key::new(&home_token.token, Some(&care_of_token.token));
+    for (home, care_of) in [(HOME, B), (B, A)] {
+        let options = Options {
+            nonce_indices: Some((home_token.nonce_index, care_of_token.nonce_index)),
+            ..Options::default()
+        };
+        let lifetime = Lifetime::MAX_ROUTABILITY;
+        let update = BindingUpdate { sequence: 100, lifetime, options, ..BindingUpdate::default() };
+        let mut message = Message::BindingUpdate(update);
+        message.authorize(&key, care_of, CLIENT);
+        let stolen = Outgoing { home_address: Some(home), ..Outgoing::plain(care_of, CLIENT, message) };
+        assert_eq!(pair.client_hears(&stolen), None);
+    }
+    assert_eq!(pair.believed(), Some(A));
+}
+
+#[test]
+fn a_test_that_claims_a_home_address_is_not_answered() {
+    let mut pair = Pair::new(1, 0);
+    let message = Message::CareOfTestInit(Cookie([1; 8]));
+    let claiming = Outgoing { home_address: Some(HOME), ..Outgoing::plain(B, CLIENT, message) };
+    assert!(open(&pair::carried(&claiming)).is_ok());
+    assert_eq!(pair.client_hears(&claiming), None);
+}
