@@ -57,5 +57,6 @@ pub(super) fn snapshot(epoch: u32) -> Snapshot {
         service: "echo".into(),
         tcb: busy().freeze(Instant::from_millis(5_150)),
         session: Bytes::from_static(b"what the session knows"),
+        client: Bytes::from_static(b"what the group knows of the client"),
     }
 }

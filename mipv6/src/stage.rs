@@ -1,5 +1,5 @@
-//! The stage between IPv6 and TCP, where packets enter and leave tunnels. What RFC 6275 does to addresses belongs
-//! here too: until it is done, a packet that asks for it is not let through.
+//! The stage between IPv6 and TCP, where packets enter and leave tunnels, and where home and care-of addresses are
+//! swapped (RFC 6275 section 11.3).
 
 #[cfg(test)]
 mod tests;
@@ -11,6 +11,7 @@ use ferry_stack::gso;
 use ferry_stack::ip::{self, Datagram, Packet};
 use thiserror::Error;
 
+use crate::route::{HOME_ADDRESS_OVERHEAD, at_home, put_home_address};
 use crate::tunnel::{self, Problem, Refused, TUNNEL_OVERHEAD};
 
 /// By which way a packet leaves.
@@ -26,6 +27,12 @@ pub enum Path {
         /// The other node's care-of address.
         exit: Ipv6Addr,
     },
+    /// Straight to its destination from this care-of address, the home address in an option: to a client that has
+    /// acknowledged the binding.
+    Optimised {
+        /// Our own care-of address.
+        care_of: Ipv6Addr,
+    },
 }
 
 impl Path {
@@ -34,6 +41,7 @@ impl Path {
         match self {
             Self::Direct => 0,
             Self::Tunnel { .. } => TUNNEL_OVERHEAD,
+            Self::Optimised { .. } => HOME_ADDRESS_OVERHEAD,
         }
     }
 }
@@ -51,7 +59,7 @@ pub enum Inbound {
         datagram: Datagram,
     },
     /// It goes no further.
-    Dropped(Reason),
+    Dropped(Reason, Datagram),
 }
 
 /// Why a packet that arrived goes no further.
@@ -69,24 +77,22 @@ pub enum Reason {
     /// It claims a home address for which there is no binding (RFC 6275 section 9.3.1).
     #[error("claims the home address {0}, for which there is no binding")]
     NoBinding(Ipv6Addr),
-    /// It is routed to a home address that is not known here (RFC 6275 section 11.3.3).
-    #[error("routed to {0}, which has no binding here")]
+    /// It is routed to a home address that is not ours (RFC 6275 section 11.3.3).
+    #[error("routed to {0}, which is no home address of ours")]
     NoHome(Ipv6Addr),
-    /// A message of RFC 6275.
-    #[error("a Mobility Header")]
-    Mobility,
 }
 
 /// The stage between IPv6 and TCP.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Stage {
+    home: Ipv6Addr,
     members: BTreeSet<Ipv6Addr>,
 }
 
 impl Stage {
-    /// A stage that opens tunnels of these nodes only, by their care-of addresses.
-    pub fn new(members: impl IntoIterator<Item = Ipv6Addr>) -> Self {
-        Self { members: members.into_iter().collect() }
+    /// A stage for this home address that opens tunnels of these nodes only, by their care-of addresses.
+    pub fn new(home: Ipv6Addr, members: impl IntoIterator<Item = Ipv6Addr>) -> Self {
+        Self { home, members: members.into_iter().collect() }
     }
 
     /// From now on tunnels from and to this care-of address are good.
@@ -101,30 +107,65 @@ impl Stage {
 
     /// What arrived, as TCP is to see it.
     pub fn inbound(&self, datagram: Datagram) -> Inbound {
+        if let Some(home) = datagram.home_address()
+            && datagram.upper != ip::MOBILITY
+        {
+            // No client of ours is a mobile node.
+            return Inbound::Dropped(Reason::NoBinding(home), datagram);
+        }
         if datagram.upper != ip::IPV6 {
-            return unless_mobile(&datagram).map_or(Inbound::Direct(datagram), Inbound::Dropped);
+            return match datagram.routed_home() {
+                Some(home) if home != self.home => Inbound::Dropped(Reason::NoHome(home), datagram),
+                // A Mobility Header is read with all the addresses that it travelled between.
+                Some(_) if datagram.upper != ip::MOBILITY => Inbound::Direct(at_home(datagram)),
+                _ => Inbound::Direct(datagram),
+            };
         }
-        // Whoever may tunnel to us may send in anybody's name, so that not everybody may.
-        let via = datagram.source;
+        match self.open(&datagram) {
+            Ok((via, datagram)) => Inbound::Tunnelled { via, datagram },
+            Err(reason) => Inbound::Dropped(reason, datagram),
+        }
+    }
+
+    /// Opens a tunnel. Whoever may tunnel to us may send in anybody's name, so that not everybody may.
+    fn open(&self, outer: &Datagram) -> Result<(Ipv6Addr, Datagram), Reason> {
+        let via = outer.source;
         if !self.members.contains(&via) {
-            return Inbound::Dropped(Reason::Stranger(via));
+            return Err(Reason::Stranger(via));
         }
-        match tunnel::decapsulate(&datagram) {
-            Err(problem) => Inbound::Dropped(problem.into()),
-            Ok(inner) if inner.upper == ip::IPV6 => Inbound::Dropped(Reason::Nested),
-            Ok(inner) => {
-                let refused = unless_mobile(&datagram).or_else(|| unless_mobile(&inner));
-                refused.map_or(Inbound::Tunnelled { via, datagram: inner }, Inbound::Dropped)
+        let inner = tunnel::decapsulate(outer)?;
+        if inner.upper == ip::IPV6 {
+            return Err(Reason::Nested);
+        }
+        // What a node relays came to the home address, and goes out from it, without any of these.
+        for datagram in [outer, &inner] {
+            if let Some(home) = datagram.home_address() {
+                return Err(Reason::NoBinding(home));
+            }
+            if let Some(home) = datagram.routed_home() {
+                return Err(Reason::NoHome(home));
             }
         }
+        Ok((via, inner))
     }
 
     /// Sends a packet by its path: gives to `put` what is to be sent to its next hop. A super-segment that enters
     /// a tunnel is cut, because no device cuts what is inside of one.
     pub fn outbound(&self, packet: Packet, path: &Path, mut put: impl FnMut(Packet)) -> Result<(), Refused> {
-        let Path::Tunnel { entry, exit } = *path else {
-            put(packet);
-            return Ok(());
+        let (entry, exit) = match *path {
+            Path::Tunnel { entry, exit } => (entry, exit),
+            Path::Direct => {
+                put(packet);
+                return Ok(());
+            }
+            Path::Optimised { care_of } => {
+                let mut packet = packet;
+                if !put_home_address(&mut packet, care_of) {
+                    return Err(Refused::TooLong);
+                }
+                put(packet);
+                return Ok(());
+            }
         };
         if !self.members.contains(&exit) {
             return Err(Refused::Stranger(exit));
@@ -139,13 +180,4 @@ impl Stage {
         }
         Ok(())
     }
-}
-
-/// What RFC 6275 has to say to a datagram that asks for it.
-fn unless_mobile(datagram: &Datagram) -> Option<Reason> {
-    if datagram.upper == ip::MOBILITY {
-        return Some(Reason::Mobility);
-    }
-    let claimed = datagram.home_address().map(Reason::NoBinding);
-    claimed.or_else(|| datagram.routed_home().map(Reason::NoHome))
 }

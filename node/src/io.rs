@@ -183,6 +183,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Segments held for a connection that was arriving.
     pub held: u64,
+    /// Segments sent straight to a client that knows where its connection is.
+    pub optimised: u64,
     /// RST segments sent.
     pub resets_sent: u64,
     /// TCP segments sent again.

@@ -45,5 +45,5 @@ pub use io::{
     Command, Connection, Counters, Input, Moved, NotMoved, Output, PeerStatus, Reply, Status, Step,
 };
 pub use io::{Trace, TraceEvent, Which};
-pub use node::{Node, Peer, Placement, Service, Setup, SetupError};
+pub use node::{Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};
 pub use session::{Ending, Event, Session, Stream};

@@ -4,7 +4,7 @@ use core::net::SocketAddrV6;
 use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ferry_node::Placement;
+use ferry_node::{Optimise, Placement, PlainSource};
 use ferry_stack::Instant;
 use ferry_stack::tcp::Config;
 use ferry_tests::channel::Manner;
@@ -103,6 +103,8 @@ fn group() -> GroupPlan {
         attachments: vec![near(), near(), near()],
         offload: vec![true; 3],
         placement: Placement::Local,
+        optimise: Optimise::Auto,
+        plain_source: PlainSource::Auto,
         tcp: Config::default(),
         reluctance: 0,
         manner: Manner::default(),

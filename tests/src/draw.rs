@@ -7,6 +7,7 @@ use ferry_stack::Instant;
 use ferry_stack::interface;
 use ferry_stack::tcp::{Config, KeepAlive, cc};
 
+use crate::aware::Aware;
 use crate::channel::Manner;
 use crate::foreign::{Foreign, Manners};
 use crate::link::Quality;
@@ -60,6 +61,10 @@ pub enum Kind {
     Ours,
     /// The foreign peer.
     Smoltcp,
+    /// Our own, with Mobile IPv6.
+    Aware,
+    /// The same, behind a network that drops extension headers.
+    Filtered,
 }
 
 /// How our TCP behaves.
@@ -87,6 +92,10 @@ pub fn stack(rng: &mut Rng, kind: Kind, interface: interface::Config) -> Box<dyn
         Kind::Ours => {
             let config = config(rng, interface.mtu);
             Box::new(Plain::new(interface, config, rng.secret(), rng.chance(500)))
+        }
+        Kind::Aware | Kind::Filtered => {
+            let config = config(rng, interface.mtu);
+            Box::new(Aware::new(interface, config, rng.secret(), kind == Kind::Filtered))
         }
         Kind::Smoltcp => {
             let manners = Manners {

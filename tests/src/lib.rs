@@ -3,6 +3,7 @@
 //! A [`World`](world::World) is machines on links around a router. Everything that happens follows from the seed,
 //! so that a failure is replayed by one command. Nothing here reads a clock or waits.
 
+pub mod aware;
 pub mod channel;
 pub mod draw;
 pub mod flood;

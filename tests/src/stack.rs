@@ -65,7 +65,7 @@ pub trait Stack: Debug {
 /// Our own.
 #[derive(Debug)]
 pub struct Plain {
-    host: Host,
+    pub(crate) host: Host,
     address: Ipv6Addr,
     config: Config,
     connections: Vec<Handle>,

@@ -3,7 +3,9 @@
 use core::fmt;
 use core::net::{Ipv6Addr, SocketAddrV6};
 
-use etherparse::{IpNumber, NetSlice, SlicedPacket, TcpOptionElement, TcpSlice, TransportSlice};
+use etherparse::{
+    IpNumber, Ipv6ExtensionsSlice, NetSlice, SlicedPacket, TcpOptionElement, TcpSlice, TransportSlice,
+};
 
 /// A TCP segment on the wire.
 #[derive(Clone, Debug)]
@@ -54,7 +56,7 @@ pub fn read(frame: &[u8]) -> Result<Content<'_>, String> {
 fn content<'a>(packet: &SlicedPacket<'a>) -> Result<Content<'a>, String> {
     let Some(NetSlice::Ipv6(ip)) = &packet.net else { return Ok(Content::Other) };
     let header = ip.header();
-    let (source, destination) = (header.source(), header.destination());
+    let (source, destination) = at_home(ip.extensions(), header.source(), header.destination());
     if ip.payload().ip_number == IpNumber::IPV6 {
         let inner = SlicedPacket::from_ip(ip.payload().payload).map_err(|error| error.to_string());
         let inner = inner.and_then(|inner| content(&inner)).map(Box::new);
@@ -75,6 +77,32 @@ fn content<'a>(packet: &SlicedPacket<'a>) -> Result<Content<'a>, String> {
         }
         _ => Ok(Content::Other),
     }
+}
+
+/// The addresses that the upper layers see: home addresses, where a type 2 routing header or a Home Address option
+/// carries them (RFC 6275 sections 6.3 and 6.4).
+fn at_home(
+    extensions: &Ipv6ExtensionsSlice<'_>,
+    source: [u8; 16],
+    destination: [u8; 16],
+) -> ([u8; 16], [u8; 16]) {
+    let (mut source, mut destination) = (source, destination);
+    let (mut next, mut rest) = (extensions.first_header(), extensions.slice());
+    while let (
+        Some(kind @ (IpNumber::IPV6_ROUTE_HEADER | IpNumber::IPV6_DESTINATION_OPTIONS)),
+        [after, _, ..],
+    ) = (next, rest)
+    {
+        let Some((header, behind)) = rest.split_first_chunk::<24>() else { break };
+        let address = header.last_chunk().copied().unwrap_or_default();
+        match kind {
+            IpNumber::IPV6_ROUTE_HEADER if header[1..4] == [2, 2, 1] => destination = address,
+            IpNumber::IPV6_DESTINATION_OPTIONS if header[6] == 0xc9 => source = address,
+            _ => {}
+        }
+        (next, rest) = (Some(IpNumber(*after)), behind);
+    }
+    (source, destination)
 }
 
 fn segment<'a>(source: Ipv6Addr, destination: Ipv6Addr, tcp: &TcpSlice<'a>) -> Seen<'a> {

@@ -3,7 +3,7 @@
 use core::net::{Ipv6Addr, SocketAddrV6};
 use core::time::Duration;
 
-use ferry_node::Placement;
+use ferry_node::{Optimise, Placement, PlainSource};
 use ferry_stack::Instant;
 use ferry_stack::tcp::{Config, cc};
 use ferry_tests::channel::Manner;
@@ -123,6 +123,8 @@ fn from_group(path: Path, octets: u64, every: Option<u64>) -> World {
         attachments: vec![near(""), near(""), near("")],
         offload: vec![true; 3],
         placement: Placement::Local,
+        optimise: Optimise::Auto,
+        plain_source: PlainSource::Auto,
         tcp: Config { send_buffer: 8 << 20, ..Config::default() },
         reluctance: 0,
         manner: Manner { delay: Duration::from_micros(200), ..Manner::default() },

@@ -110,7 +110,10 @@ fn every_test_and_script_that_the_table_names_is_there() {
 fn every_file_that_the_table_names_is_there_and_names_the_rfc() {
     for row in table() {
         for name in &row.files {
-            let path = root().join("stack/src").join(name);
+            let path = match name.strip_prefix("mipv6/") {
+                Some(name) => root().join("mipv6/src").join(name),
+                None => root().join("stack/src").join(name),
+            };
             let text =
                 fs::read_to_string(&path).unwrap_or_else(|_| panic!("{name} is not there: {}", row.text));
             for rfc in &row.rfcs {

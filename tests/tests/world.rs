@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use ferry_node::Placement;
+use ferry_node::{Optimise, Placement, PlainSource};
 use ferry_stack::Instant;
 use ferry_stack::tcp::Config;
 use ferry_stack::tcp::SynCookies::{Always, WhenFull};
@@ -28,6 +28,8 @@ struct Plan {
     clients: u64,
     talks: u64,
     foreign: u16,
+    /// Clients that understand Mobile IPv6, of a thousand.
+    aware: u16,
     operation: Operation,
     peer_faults: bool,
     reluctance: u16,
@@ -46,6 +48,7 @@ fn plan(wants: Wants) -> Plan {
         clients: 2,
         talks: 2,
         foreign: 300,
+        aware: 0,
         operation: Operation { every: Some(5..=300), all: 100, ..Operation::default() },
         peer_faults: false,
         reluctance: 0,
@@ -112,6 +115,8 @@ fn group(rng: &mut Rng, plan: &Plan, mtu: u16) -> GroupPlan {
         attachments,
         offload,
         placement: rng.pick(&plan.placements),
+        optimise: if plan.aware > 0 { Optimise::Auto } else { Optimise::Never },
+        plain_source: PlainSource::Auto,
         tcp: Config { keep_alive, syn_cookies: if plan.flood { Always } else { WhenFull }, ..tcp },
         reluctance: plan.reluctance,
         manner: draw::manner(rng, plan.peer_faults),
@@ -140,11 +145,15 @@ fn keep_alive(rng: &mut Rng) -> ferry_stack::tcp::KeepAlive {
 
 fn attach_client(world: &mut World, rng: &mut Rng, plan: &Plan, mtu: u16, nth: u64) {
     // It ignores Packet Too Big.
-    let kind = if !plan.wants.narrow && rng.chance(plan.foreign) { Kind::Smoltcp } else { Kind::Ours };
+    let kind = match rng.chance(plan.foreign) {
+        true if !plan.wants.narrow => Kind::Smoltcp,
+        _ if rng.chance(plan.aware) => rng.pick(&[Kind::Aware, Kind::Aware, Kind::Filtered]),
+        _ => Kind::Ours,
+    };
     let tap = kind == Kind::Ours && rng.chance(300);
     let attachment = draw::attachment(rng, &format!("client{nth}"), &plan.wants, mtu, tap);
     let stack = draw::stack(rng, kind, world.next_interface(mtu));
-    let sender = if kind == Kind::Ours { Sender::Ours } else { Sender::Foreign };
+    let sender = if kind == Kind::Smoltcp { Sender::Foreign } else { Sender::Ours };
     let mut machine = Machine::new(stack);
     for _ in 0..rng.within(1..=plan.talks) {
         let script = draw::script(rng, SERVICE_ADDRESS, &plan.wants, Instant::from_millis(50));
@@ -320,4 +329,35 @@ fn new_connections_are_placed_in_turn() {
         world.tally()
     });
     assert!(tally.connections > 200 || seeds::replaying());
+}
+
+#[test]
+fn clients_that_understand_are_answered_straight() {
+    let wants = Wants { octets: 300_000, delay: Duration::from_millis(20), ..Wants::default() };
+    let plan = Plan { aware: 1000, foreign: 0, ..plan(wants) };
+    let name = "clients_that_understand_are_answered_straight";
+    let mut optimised = 0;
+    let tally = seeds::run("world", name, 100, |seed, log| {
+        let (mut world, _) = run(&plan, seed, log);
+        optimised += world.statuses().iter().map(|status| status.counters.optimised).sum::<u64>();
+        let tally = world.tally();
+        world.everything_is_forgotten_in_the_end();
+        tally
+    });
+    assert!(tally.handoffs > 1000 && optimised > 1000 || seeds::replaying(), "{optimised} segments");
+}
+
+#[test]
+fn clients_of_all_kinds_cross_over_a_bad_path() {
+    let wants = Wants { faults: true, slow: true, octets: 100_000, ..Wants::default() };
+    let plan = Plan { aware: 600, foreign: 200, peer_faults: true, flaps: 2, ..plan(wants) };
+    scenario("clients_of_all_kinds_cross_over_a_bad_path", 200, &plan);
+}
+
+#[test]
+fn clients_that_understand_cross_after_every_event() {
+    let wants = Wants { octets: 30_000, ..Wants::default() };
+    let operation = Operation { after_every_event: true, ..Operation::default() };
+    let plan = Plan { operation, aware: 1000, foreign: 0, ..plan(wants) };
+    scenario("clients_that_understand_cross_after_every_event", 60, &plan);
 }

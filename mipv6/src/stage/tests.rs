@@ -39,7 +39,7 @@ fn arrived(packet: &Packet) -> Datagram {
 }
 
 fn stage() -> Stage {
-    Stage::new([A])
+    Stage::new(SERVICE, [A])
 }
 
 fn tunnelled(inner: Packet, entry: Ipv6Addr) -> Datagram {
@@ -76,19 +76,40 @@ fn what_goes_no_further_says_why() {
         ("a routing header", arrived(&with_routing_header()), Reason::NoHome(B)),
         ("a routing header in a tunnel", tunnelled(with_routing_header(), A), Reason::NoHome(B)),
         (
-            "a Mobility Header",
-            arrived(&packet(ip::MOBILITY, &[59, 0, 1, 0, 0, 0, 0, 0], &[])),
-            Reason::Mobility,
-        ),
-        (
             "a tunnel with nothing in it",
             arrived(&tunnel_of(&[])),
             Reason::Tunnel(Problem::Inner(ip::Problem::Truncated)),
         ),
     ];
     for (name, datagram, expected) in cases {
-        assert_eq!(stage().inbound(datagram), Inbound::Dropped(expected), "{name}");
+        assert_eq!(stage().inbound(datagram.clone()), Inbound::Dropped(expected, datagram), "{name}");
     }
+}
+
+#[test]
+fn what_is_routed_home_is_at_home() {
+    for (home, ours) in [(SERVICE, true), (B, false)] {
+        let mut packet = segment(b"hello");
+        packet.head[24..40].copy_from_slice(&home.octets());
+        assert!(crate::route::put_routing(&mut packet, A));
+        match stage().inbound(arrived(&packet)) {
+            Inbound::Direct(datagram) if ours => assert_eq!(datagram.destination, SERVICE),
+            Inbound::Dropped(Reason::NoHome(known), _) if !ours => assert_eq!(known, B),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_optimised_path_carries_the_home_address_in_an_option() {
+    let path = Path::Optimised { care_of: B };
+    let mut packet = segment(&[0; 3000]);
+    packet.head[8..24].copy_from_slice(&SERVICE.octets());
+    packet.offload.gso = Some(Gso { size: 1400 });
+    let (result, packets) = sent(packet.clone(), &path);
+    assert_eq!((result, packets.len()), (Ok(()), 1), "whoever cuts it below repeats the option");
+    assert_eq!(packets[0].len(), packet.len() + usize::from(path.overhead()));
+    assert_eq!((packets[0].source(), packets[0].offload.gso), (Some(B), packet.offload.gso));
 }
 
 fn tunnel_of(payload: &[u8]) -> Packet {

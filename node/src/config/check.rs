@@ -13,7 +13,7 @@ use ferry_stack::interface::Address;
 use super::error::{Spotted, add, nearest, write_as};
 use super::raw::{self, At};
 use super::{Config, Group, KeyFiles, Peer, PeerLink, Service, ServiceKind, Tap, control_folders};
-use crate::Placement;
+use crate::{Optimise, Placement, PlainSource};
 
 /// RFC 8200 section 5 to the most that a TAP can be set to.
 const MTU: RangeInclusive<i64> = 1280..=65_521;
@@ -152,9 +152,12 @@ impl Checker<'_> {
     }
 
     fn group(&mut self, raw: raw::Group) -> Option<Group> {
-        let raw::Group { name, service_address, contact, secret_file, placement } = raw;
+        let raw::Group { name, service_address, contact, secret_file, placement, optimise, plain_source } =
+            raw;
         self.label(&name, "group");
         let placement = placement.map_or(Some(Placement::Local), |at| self.placement(&at));
+        let optimise = optimise.map_or(Some(Optimise::Auto), |at| self.optimise(&at));
+        let plain_source = plain_source.map_or(Some(PlainSource::Auto), |at| self.plain_source(&at));
         let service_address = self.unicast(&service_address, "service-address");
         Some(Group {
             name: name.into_inner(),
@@ -162,6 +165,8 @@ impl Checker<'_> {
             contact: contact.into_inner(),
             secret_file: self.path(secret_file.get_ref()),
             placement: placement?,
+            optimise: optimise?,
+            plain_source: plain_source?,
         })
     }
 
@@ -171,6 +176,21 @@ impl Checker<'_> {
             0 => Some(Placement::Local),
             1 => Some(Placement::RoundRobin),
             _ => Some(Placement::LeastConnections),
+        }
+    }
+
+    fn optimise(&mut self, at: &At<String>) -> Option<Optimise> {
+        match self.one_of(at, "optimise", &["auto", "never", "always"])? {
+            0 => Some(Optimise::Auto),
+            1 => Some(Optimise::Never),
+            _ => Some(Optimise::Always),
+        }
+    }
+
+    fn plain_source(&mut self, at: &At<String>) -> Option<PlainSource> {
+        match self.one_of(at, "plain-source", &["auto", "never"])? {
+            0 => Some(PlainSource::Auto),
+            _ => Some(PlainSource::Never),
         }
     }
 

@@ -129,6 +129,8 @@ fn example(key: &str) -> &'static str {
         "service-address" => r#"service-address = "2001:db8:5::1""#,
         "contact" => r#"contact = "a""#,
         "secret-file" => r#"secret-file = "keys/group.secret""#,
+        "optimise" => r#"optimise = "auto""#,
+        "plain-source" => r#"plain-source = "auto""#,
         "placement" => r#"placement = "local""#,
         "tap" => r#"[tap] device = "ferry0", address, gateway"#,
         "device" => r#"device = "ferry0""#,

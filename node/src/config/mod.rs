@@ -20,7 +20,7 @@ pub(crate) use check::is_label;
 pub use error::{ConfigError, Problem};
 pub use files::{FileError, read_secret};
 
-use crate::Placement;
+use crate::{Optimise, Placement, PlainSource};
 
 /// A configuration in which everything fits together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,10 @@ pub struct Group {
     pub secret_file: PathBuf,
     /// Where new connections go.
     pub placement: Placement,
+    /// Whether clients are told where their connections are.
+    pub optimise: Optimise,
+    /// Whether owners that are not at home answer plain clients straight from the service address.
+    pub plain_source: PlainSource,
 }
 
 /// The network device of a node.

@@ -29,6 +29,8 @@ pub(super) struct Group {
     pub(super) contact: At<String>,
     pub(super) secret_file: At<String>,
     pub(super) placement: Option<At<String>>,
+    pub(super) optimise: Option<At<String>>,
+    pub(super) plain_source: Option<At<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -181,6 +181,8 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         service_address: config.group.service_address,
         contact: config.group.contact.clone(),
         placement: config.group.placement,
+        optimise: config.group.optimise,
+        plain_source: config.group.plain_source,
         tcp: connections(),
         peers,
         services,

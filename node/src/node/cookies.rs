@@ -67,7 +67,7 @@ impl Node {
     fn open_by_cookie(&mut self, flow: Flow, segment: &Segment, now: Instant) -> bool {
         let opened = self.tcp.open_by_cookie(flow, segment, now);
         if let Ok(handle) = opened {
-            self.own(handle, flow, Epoch::FIRST);
+            self.own(handle, flow, Epoch::FIRST, now);
         }
         opened.is_ok()
     }

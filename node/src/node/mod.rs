@@ -4,6 +4,7 @@ mod ask;
 mod commands;
 mod cookies;
 mod ended;
+mod mobility;
 mod moves;
 mod peers;
 mod places;
@@ -20,15 +21,19 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ferry_handoff::{Epoch, Handoffs, Incarnation, Message, NodeId, Snapshot};
 use ferry_mipv6::{Stage, TUNNEL_OVERHEAD};
 use ferry_stack::interface::{Address, Config as InterfaceConfig};
+use ferry_stack::ip::Packet;
 use ferry_stack::tcp::{Endpoint, Flow, Handle, Listener, MapKey, Path, Secret, Tcb};
 use ferry_stack::{Instant, Interface};
 
 use self::ask::Asks;
 use self::commands::Jobs;
 use self::ended::Ended;
+use self::mobility::Mobility;
+pub use self::mobility::{Optimise, PlainSource};
 use self::peers::Peers;
 use self::places::{Place, Placed};
 use self::service::AnySession;
@@ -57,6 +62,7 @@ pub struct Node {
     peers: Peers,
     interface: Interface,
     stage: Stage,
+    mobility: Mobility,
     tcp: Endpoint,
     path: Path,
     services: BTreeMap<u16, Service>,
@@ -116,7 +122,8 @@ impl Node {
                 gateway: Some(setup.gateway),
                 mtu: setup.mtu,
             }),
-            stage: Stage::new(setup.peers.iter().map(|peer| peer.care_of)),
+            mobility: Mobility::new(&setup),
+            stage: Stage::new(setup.service_address, setup.peers.iter().map(|peer| peer.care_of)),
             peers: Peers::new(setup.peers),
             tcp,
             path: Path { overhead: 0, segmentation: setup.offload },
@@ -137,6 +144,7 @@ impl Node {
             name: setup.name,
             group: setup.group,
         };
+        node.interface.set_mobility(true);
         if node.is_contact() {
             let address = Address { address: node.service_address, prefix_len: 128 };
             node.interface.add_address(address, true, now);
@@ -185,18 +193,27 @@ impl Node {
                 self.counters.frames_out += 1;
                 return Output::Frame(frame);
             }
-            let path = self.path;
-            if let Some((_, packet)) = self.tcp.poll_transmit(now, |_| path) {
-                self.interface.send(packet, now);
-            } else if !self.settle(now) {
+            if let Some((handle, packet)) = self.poll_segment(now) {
+                self.send_segment(handle, packet, now);
+            } else if !self.settle(now) && !self.signal(now) {
                 self.due = self.deadline();
                 return Output::WaitUntil(self.due);
             }
         }
     }
 
+    fn poll_segment(&mut self, now: Instant) -> Option<(Handle, Packet)> {
+        let Self { tcp, mobility, peers, .. } = self;
+        let contact = peers.care_of(self.contact);
+        tcp.poll_transmit(now, |flow| {
+            let way = mobility.path(*flow.remote.ip(), self.care_of, contact, now);
+            Path { overhead: way.overhead(), ..self.path }
+        })
+    }
+
     fn deadline(&self) -> Option<Instant> {
         [
+            self.mobility.deadline(),
             self.interface.deadline(),
             self.tcp.deadline(),
             self.handoffs.deadline(),
@@ -213,6 +230,7 @@ impl Node {
     fn handle_timeout(&mut self, now: Instant) {
         self.interface.handle_timeout(now);
         self.tcp.handle_timeout(now);
+        self.mobility.handle_timeout(now);
         self.handoffs.handle_timeout(now);
         self.repeat_updates(now);
         self.asks.handle_timeout(now);
@@ -239,7 +257,7 @@ impl Node {
     pub fn snapshots(&self, now: Instant) -> Vec<Snapshot> {
         let snapshot = |(handle, owned): (&Handle, &Owned)| {
             let tcb = self.tcp.get(*handle)?.clone();
-            Some(self.snapshot(owned, tcb.freeze(now), owned.epoch))
+            Some(self.snapshot(owned, tcb.freeze(now), owned.epoch, Bytes::new()))
         };
         self.owned.iter().filter_map(snapshot).collect()
     }
@@ -249,12 +267,12 @@ impl Node {
         self.owned.keys().filter_map(|handle| self.tcp.get(*handle))
     }
 
-    fn snapshot(&self, owned: &Owned, tcb: Tcb<Duration>, epoch: Epoch) -> Snapshot {
+    fn snapshot(&self, owned: &Owned, tcb: Tcb<Duration>, epoch: Epoch, client: Bytes) -> Snapshot {
         let service = self.services.get(&owned.flow.local.port());
         let encode = |session| service.and_then(|service| service.encode(session).ok());
         let session = owned.session.as_ref().and_then(encode).unwrap_or_default();
         let service = service.map(|service| service.name().to_owned()).unwrap_or_default();
-        Snapshot { epoch, service, tcb, session }
+        Snapshot { epoch, service, tcb, session, client }
     }
 
     fn tell(&mut self, to: NodeId, message: &Message) {

@@ -50,6 +50,7 @@ impl Node {
         let before = self.places.get(&flow).and_then(Place::route);
         let arriving = Arriving { from, epoch, before, held: VecDeque::new(), octets: 0 };
         self.places.insert(flow, Place::Arriving(arriving));
+        self.mobility.stand_by(*flow.remote.ip(), now);
         self.step(flow, from, epoch, Step::Reserved, now);
     }
 
@@ -59,6 +60,7 @@ impl Node {
             return;
         }
         let Some(Place::Arriving(arriving)) = self.places.remove(flow) else { return };
+        self.mobility.stand_down(*flow.remote.ip());
         let route = arriving.before.unwrap_or(Route { to: arriving.from, epoch: arriving.epoch });
         if self.is_contact() || arriving.before.is_some() {
             self.places.insert(*flow, Place::Elsewhere(route));
@@ -77,7 +79,10 @@ impl Node {
             return;
         };
         let Some(owned) = self.owned.remove(&handle) else { return };
-        let snapshot = self.snapshot(&owned, tcb, epoch);
+        let client = *flow.remote.ip();
+        self.mobility.gone(client);
+        let known = self.mobility.take_along(client, now);
+        let snapshot = self.snapshot(&owned, tcb, epoch, known);
         match self.handoffs.frozen(&snapshot, now) {
             Ok(snapshot_bytes) => {
                 self.updates.forget(&flow);
@@ -91,6 +96,7 @@ impl Node {
 
     fn put_back(&mut self, owned: Owned, snapshot: Snapshot, now: Instant) {
         if let Ok(handle) = self.tcp.import(snapshot.tcb, now) {
+            self.mobility.came(*owned.flow.remote.ip(), Some(&snapshot.client), now);
             self.owned.insert(handle, owned);
         }
     }
@@ -106,6 +112,7 @@ impl Node {
             Ok(handle) => handle,
             Err(why) => return self.reject(flow, from, epoch, Refusal::Snapshot(why.to_string()), now),
         };
+        self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
         self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session });
         self.handoffs.installed(flow, from, epoch);
         self.counters.taken += 1;
@@ -174,6 +181,7 @@ impl Node {
         let Ok(session) = self.adopt(&flow, &snapshot, Service::take_back) else { return };
         let Ok(handle) = self.tcp.import(snapshot.tcb, now) else { return };
         self.places.remove(&flow);
+        self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
         self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session });
         self.tell_owner(flow, epoch, now);
         self.run(handle, Event::Adopted, now);

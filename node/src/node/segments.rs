@@ -1,9 +1,8 @@
 //! A packet arrives: which connection it belongs to, and where that is.
 
-use std::net::Ipv6Addr;
-
 use ferry_handoff::{Epoch, Message, NodeId};
-use ferry_mipv6::{Inbound, Path, TUNNEL_OVERHEAD};
+use ferry_mipv6::route::stripped;
+use ferry_mipv6::{Inbound, Path, Reason as Refused, TUNNEL_OVERHEAD};
 use ferry_stack::Instant;
 use ferry_stack::host::quoted_segment;
 use ferry_stack::icmp;
@@ -19,26 +18,31 @@ impl Node {
         let (via, datagram) = match self.stage.inbound(datagram) {
             Inbound::Direct(datagram) => (None, datagram),
             Inbound::Tunnelled { via, datagram } => (Some(via), datagram),
-            Inbound::Dropped(_) => {
+            Inbound::Dropped(Refused::NoBinding(_), datagram) => return self.no_binding(&datagram, now),
+            Inbound::Dropped(..) => {
                 self.counters.dropped += 1;
                 return;
             }
         };
+        let from = via.and_then(|address| self.peers.at(address));
+        if via.is_some() && datagram.source == self.service_address {
+            return self.send_from_home(from, datagram, now);
+        }
         let ours = datagram.destination == self.service_address;
         match datagram.upper {
-            ip::TCP if ours => self.receive_segment(via, datagram, now),
+            ip::MOBILITY => self.receive_mobility(from, datagram, now),
+            ip::TCP if ours => self.receive_segment(from, datagram, now),
             ip::ICMPV6 => self.receive_icmp(&datagram, now),
             ip::TCP => self.refuse(&datagram, now),
             _ => self.interface.icmp_error(&datagram, icmp::Error::unknown_upper(&datagram), now),
         }
     }
 
-    fn receive_segment(&mut self, via: Option<Ipv6Addr>, datagram: Datagram, now: Instant) {
+    fn receive_segment(&mut self, from: Option<NodeId>, datagram: Datagram, now: Instant) {
         let Some(flow) = Flow::of(&datagram) else {
             self.counters.dropped += 1;
             return;
         };
-        let from = via.and_then(|address| self.peers.at(address));
         match self.places.get_mut(&flow) {
             // What the donor forwards has passed it: only the new owner can use it. What comes another way still
             // belongs to the donor, which forwards it when the time has come.
@@ -82,6 +86,7 @@ impl Node {
 
     pub(super) fn forward(&mut self, datagram: Datagram, to: NodeId, now: Instant) {
         let Some(exit) = self.peers.care_of(to) else { return };
+        let datagram = stripped(datagram);
         // RFC 2473 section 7.1: the tunnel is a link with a smaller MTU. A smaller one than IPv6 allows cannot be
         // told; the way between two nodes must carry 1320 octets.
         let mtu = self.peers.path_mtu(to, self.interface.mtu(), now) - TUNNEL_OVERHEAD;
@@ -108,7 +113,10 @@ impl Node {
         if from.is_none() {
             self.interface.confirm_reachable(*flow.remote.ip(), now);
         }
-        match self.tcp.receive(&flow, &segment, now) {
+        let arrival = self.tcp.receive(&flow, &segment, now);
+        let repeated = matches!(arrival, Arrival::Delivered(_, Err(Reason::OutOfWindow)));
+        self.mobility.heard(*flow.remote.ip(), repeated, now);
+        match arrival {
             Arrival::Delivered(_, Err(Reason::AckOfNothing(_))) => self.reset(&flow, &segment, now),
             Arrival::Delivered(_, Ok(())) => {}
             Arrival::Delivered(_, Err(_)) => self.counters.dropped += 1,
@@ -147,6 +155,10 @@ impl Node {
         match from {
             // Whoever sent it here believes that we own it.
             Some(from) => self.tell(from, &Message::NotMine { flow }),
+            // It came straight to our care-of address: all connections of a client do, wherever they are.
+            None if !self.is_contact() && self.peers.is_up(self.contact) => {
+                self.forward(datagram.clone(), self.contact, now);
+            }
             None => self.ask(flow, segment, now),
         }
     }
@@ -174,7 +186,7 @@ impl Node {
 
     fn accept(&mut self, flow: Flow, syn: &Segment, now: Instant) {
         match self.tcp.open(flow, syn, now) {
-            Ok(handle) => self.own(handle, flow, Epoch::FIRST),
+            Ok(handle) => self.own(handle, flow, Epoch::FIRST, now),
             Err(Refusal::NoListener(_)) => self.reset(&flow, syn, now),
             Err(Refusal::QueueFull) => self.answer_without_memory(&flow, syn, now),
             Err(_) => self.counters.dropped += 1,
@@ -206,6 +218,8 @@ impl Node {
             // About a tunnel of ours; the next packet that is too long for it makes us tell the client.
             return self.peers.narrow(received.quote.destination, mtu, now);
         }
+        self.mobility_refused(&received, now);
+        let received = self.quoted_at_home(received);
         let Some((flow, _)) = quoted_segment(&received) else { return };
         match self.places.get(&flow).and_then(Place::route) {
             Some(route) => self.forward(datagram.clone(), route.to, now),

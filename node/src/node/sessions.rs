@@ -10,7 +10,8 @@ use crate::session::{Ending, Event, Stream};
 
 impl Node {
     /// From now on a connection is ours; its session comes with the end of the handshake.
-    pub(super) fn own(&mut self, handle: Handle, flow: Flow, epoch: Epoch) {
+    pub(super) fn own(&mut self, handle: Handle, flow: Flow, epoch: Epoch, now: Instant) {
+        self.mobility.came(*flow.remote.ip(), None, now);
         self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session: None });
     }
 
@@ -54,6 +55,7 @@ impl Node {
     fn closed(&mut self, handle: Handle, flow: &Flow, ending: tcp::Ending, now: Instant) {
         let Some(owned) = self.owned.remove(&handle) else { return };
         let epoch = owned.epoch;
+        self.mobility.gone(*flow.remote.ip());
         self.handoffs.ended(flow, now);
         if ending == tcp::Ending::Finished {
             self.ended.remember(*flow, epoch, now);

@@ -8,6 +8,7 @@ use ferry_stack::{EthernetAddress, GroupClock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::mobility::{Optimise, PlainSource};
 use super::service::Service;
 
 /// What a node is made from.
@@ -40,6 +41,10 @@ pub struct Setup {
     pub contact: String,
     /// Who serves new connections.
     pub placement: Placement,
+    /// Whether clients are told where their connections are.
+    pub optimise: Optimise,
+    /// Whether owners that are not at home answer plain clients straight from the service address.
+    pub plain_source: PlainSource,
     /// How connections behave. Their segment size is limited further, so that what clients send fits a tunnel.
     pub tcp: Config,
     /// The other nodes.

@@ -93,6 +93,7 @@ impl Node {
             Some((handle, ours)) if ours < epoch => {
                 self.tcp.export(handle, now);
                 self.owned.remove(&handle);
+                self.mobility.gone(*flow.remote.ip());
                 self.handoffs.ended(&flow, now);
                 self.updates.forget(&flow);
             }

@@ -71,7 +71,13 @@ impl Pair {
         let now = Instant::from_nanos(now_ns());
         let tcb = self.here.export(self.handle, now).ok_or_else(|| broken(&"the connection is gone"))?;
         self.epoch = self.epoch.next();
-        let snapshot = Snapshot { epoch: self.epoch, service: "echo".to_owned(), tcb, session: Bytes::new() };
+        let snapshot = Snapshot {
+            epoch: self.epoch,
+            service: "echo".to_owned(),
+            tcb,
+            session: Bytes::new(),
+            client: Bytes::new(),
+        };
         let octets = snapshot.encode().map_err(|error| broken(&error))?;
         drop(snapshot);
         let arrived = Snapshot::decode(&octets).map_err(|error| broken(&error))?;

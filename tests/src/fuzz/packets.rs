@@ -42,7 +42,7 @@ pub fn packet(octets: &[u8]) {
     same_segment(&datagram);
     drop(icmp::parse_error(&datagram));
     drop(decapsulate(&datagram));
-    drop(Stage::new([datagram.source]).inbound(datagram.clone()));
+    drop(Stage::new(OURS, [datagram.source]).inbound(datagram.clone()));
     if let Ok(outer) = encapsulate(datagram.into_packet(), OURS, OURS) {
         let outer = ip::parse(outer.to_bytes(), Offload { checksum: Checksum::Verified, ..offload });
         assert_eq!(outer.map(|outer| outer.upper), Ok(ip::IPV6), "we cannot read our own tunnel");

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ferry_handoff::{Incarnation, NodeId};
 use ferry_node::services::{Discard, Echo, File, FileService};
-use ferry_node::{Command, Node, Peer, Placement, Reply, Service, Setup, Step, Trace, TraceEvent, Which};
+use ferry_node::{
+    Command, Node, Optimise, Peer, Placement, PlainSource, Reply, Service, Setup, Step, Trace, TraceEvent,
+    Which,
+};
 use ferry_stack::interface::Address;
 use ferry_stack::tcp::Config;
 use ferry_stack::{GroupClock, Instant};
@@ -41,6 +44,10 @@ pub struct GroupPlan {
     pub offload: Vec<bool>,
     /// Who serves new connections.
     pub placement: Placement,
+    /// Whether clients are told where their connections are.
+    pub optimise: Optimise,
+    /// Whether owners answer plain clients straight.
+    pub plain_source: PlainSource,
     /// How connections behave.
     pub tcp: Config,
     /// How often the exchange service refuses a session.
@@ -181,6 +188,8 @@ impl World {
             service_address: SERVICE_ADDRESS,
             contact: name_of(0),
             placement: plan.placement,
+            optimise: plan.optimise,
+            plain_source: plan.plain_source,
             tcp: plan.tcp,
             peers,
             services,

@@ -23,6 +23,8 @@ fn node() -> Node {
         service_address: "2001:db8:5::1".parse().unwrap(),
         contact: "a".into(),
         placement: Placement::Local,
+        optimise: crate::Optimise::Auto,
+        plain_source: crate::PlainSource::Auto,
         tcp: tcp::Config::default(),
         peers: Vec::new(),
         services: Vec::new(),

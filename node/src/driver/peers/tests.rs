@@ -63,6 +63,8 @@ impl Lab {
                 contact: "a".into(),
                 secret_file: PathBuf::new(),
                 placement: Placement::Local,
+                optimise: crate::Optimise::Auto,
+                plain_source: crate::PlainSource::Auto,
             },
             tap: Tap {
                 device: String::new(),

@@ -52,6 +52,8 @@ pub(super) fn setup(name: &str) -> Setup {
         service_address: service_address(),
         contact: "a".to_owned(),
         placement: Placement::Local,
+        optimise: crate::Optimise::Auto,
+        plain_source: crate::PlainSource::Auto,
         tcp: tcp::Config::default(),
         peers: NAMES.iter().filter(|known| **known != name).map(peer).collect(),
         services: vec![Service::new::<Echo>("echo", 7, ())],

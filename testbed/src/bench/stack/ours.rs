@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ferry_handoff::Incarnation;
 use ferry_node::driver::{Alone, connections};
 use ferry_node::services::{Discard, Echo};
-use ferry_node::{Event, Placement, Service, Session, Setup, Stream};
+use ferry_node::{Event, Optimise, Placement, PlainSource, Service, Session, Setup, Stream};
 use ferry_stack::EthernetAddress;
 use ferry_stack::interface::Address;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,8 @@ pub(super) fn setup(tap: &Tap) -> Setup {
         service_address: tap.service(),
         contact: "bench".to_owned(),
         placement: Placement::Local,
+        optimise: Optimise::Auto,
+        plain_source: PlainSource::Auto,
         tcp: connections(),
         peers: Vec::new(),
         services: vec![
