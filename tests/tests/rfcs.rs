@@ -4,11 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
+use ferry_tests::tree::{root, sources};
 
 /// A row of the table.
 #[derive(Debug)]
@@ -59,22 +56,11 @@ fn table() -> Vec<Row> {
     rows
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 /// The names of all functions that are tests.
 fn tests() -> BTreeSet<String> {
     let mut files = Vec::new();
     for folder in ["stack/src", "handoff/src", "mipv6/src", "node/src", "tests/src", "tests/tests"] {
-        sources(&root().join(folder), &mut files);
+        files.append(&mut sources(&root().join(folder)).unwrap());
     }
     let mut names = BTreeSet::new();
     for file in files {

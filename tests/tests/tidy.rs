@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use ferry_tests::tree::{root, sources};
 
 /// The crates of the workspace, and which others of it each may use.
 const ALLOWED: [(&str, &[&str]); 7] = [
@@ -25,10 +27,6 @@ const CORES: [&str; 3] = ["stack", "mipv6", "handoff"];
 /// Lines that a file has at most: more cannot be taken in at once.
 const LONGEST: usize = 500;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
 fn read(path: &str) -> String {
     let path = root().join(path);
     fs::read_to_string(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()))
@@ -41,21 +39,10 @@ fn uses(member: &str) -> BTreeSet<String> {
     manifest.lines().filter_map(name).collect()
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 fn all_sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for (member, _) in ALLOWED {
-        sources(&root().join(member), &mut found);
+        found.append(&mut sources(&root().join(member)).unwrap());
     }
     assert!(found.len() > 100, "only {} files were found", found.len());
     found
