@@ -41,6 +41,9 @@ fn stay_on_one_processor() {
 /// How often a conversation is held anew because it took so long that a timer of the kernel came due.
 const TRIES: u64 = 20;
 
+/// Conversations that once showed a difference which the seeds of an ordinary run do not show.
+const ONCE_DIFFERED: [u64; 1] = [7843];
+
 /// The kernel sends a SYN again after a second.
 const TOO_LONG: Duration = Duration::from_millis(900);
 
@@ -73,7 +76,7 @@ fn the_kernel_and_we_say_the_same() {
         Kernel::new(&mut tap, 1, false).await_carrier();
         let mut known = BTreeMap::new();
         let mut steps = 0;
-        seeds::run("linux", NAME, 4000, |seed, log| {
+        let mut play = |seed, log| {
             let outcome = (0..TRIES).find_map(|nth| hold(&mut tap, seed, nth, log));
             let outcome = outcome.expect("a conversation that the kernel's timers leave alone");
             for name in outcome.known {
@@ -81,7 +84,13 @@ fn the_kernel_and_we_say_the_same() {
             }
             steps += outcome.steps;
             Tally { events: outcome.segments, octets: outcome.octets, connections: 1, ..Tally::default() }
-        });
+        };
+        seeds::run("linux", NAME, 4000, &mut play);
+        if !seeds::replaying() {
+            for seed in ONCE_DIFFERED {
+                play(seed, false);
+            }
+        }
         eprintln!("{steps} steps; known differences: {known:?}");
         let stale: Vec<_> =
             KNOWN.iter().filter(|it| !known.contains_key(it.name)).map(|it| it.name).collect();

@@ -73,6 +73,8 @@ pub struct Conversation<'a> {
     pub(super) shut: bool,
     /// Whether it has sent an old acknowledgement.
     pub(super) old: bool,
+    /// Whether it has sent a segment that begins at the right edge of the window.
+    pub(super) edge: bool,
     /// Where the peer's FIN is, once it was sent.
     pub(super) fin: Option<u32>,
     /// What the peer acknowledged last.
@@ -120,6 +122,7 @@ impl<'a> Conversation<'a> {
             lies: false,
             shut: false,
             old: false,
+            edge: false,
             fin: None,
             acked: 0,
             window: 20_000,
@@ -207,6 +210,7 @@ impl<'a> Conversation<'a> {
             stamps: self.stamps,
             acked: self.acked,
             old: self.old,
+            edge: self.edge,
             closed: self.closed,
             lies: self.lies,
             clock: self.clock,

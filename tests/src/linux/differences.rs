@@ -34,6 +34,8 @@ pub struct Context<'a> {
     pub acked: u32,
     /// Whether the peer has sent an old acknowledgement.
     pub old: bool,
+    /// Whether the peer has sent a segment that begins at the right edge of the window.
+    pub edge: bool,
     /// SND.NXT before the step.
     pub snd_nxt: u32,
     /// Whether the application has closed.
@@ -89,6 +91,15 @@ pub const KNOWN: &[Known] = &[
         why: "RFC 9293 section 3.10.7.4: RCV.NXT =< SEG.SEQ < RCV.NXT+RCV.WND, if it has octets; and what we promise \
               is what we said",
         is: |it| it.plan().is_some_and(|plan| matches!(plan.at, At::Edge(0..1024))),
+        after: After::Other,
+    },
+    Known {
+        name: "Linux remembers the window of a segment that begins at the right edge, and then none from before it",
+        why: "as above: what is outside of the window sets neither SND.WL1 nor SND.WND. That the peer shuts its window \
+              in a segment with an earlier sequence number is news to us, and none to Linux",
+        is: |it| {
+            it.edge && it.shut && it.words[0].is_empty() && !it.words[1].is_empty() && it.plan().is_none()
+        },
         after: After::Other,
     },
     Known {

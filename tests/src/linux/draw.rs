@@ -24,6 +24,7 @@ impl Conversation<'_> {
     /// Takes note of what the peer has said of its stream.
     fn remember(&mut self, plan: &Plan) {
         self.old |= self.open && plan.ack.wrapping_sub(self.acked).cast_signed() < 0;
+        self.edge |= plan.bits.ack && !plan.bits.rst && matches!(plan.at, At::Edge(0..1024));
         match plan.at {
             _ if plan.bits.rst || plan.bits.syn || !plan.bits.ack => {}
             At::Edge(_) => self.lies |= self.fin.is_some() && plan.len > 0,
