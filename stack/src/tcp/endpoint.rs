@@ -186,7 +186,8 @@ impl Endpoint {
     pub fn receive(&mut self, flow: &Flow, segment: &Segment, now: Instant) -> Arrival {
         let Some(&handle) = self.flows.get(flow) else { return Arrival::Unknown };
         let Some(connection) = self.connections.get_mut(handle) else { return Arrival::Unknown };
-        if reopens(&connection.tcb, segment) {
+        // Where nobody listens, it would only be refused, and old duplicates would find the port unguarded.
+        if reopens(&connection.tcb, segment) && self.listeners.contains_key(&flow.local.port()) {
             self.replaced = Some((*flow, connection.tcb.snd.nxt));
             self.remove(handle);
             self.events.push_back(Event::Closed(handle, *flow, Ending::Finished));

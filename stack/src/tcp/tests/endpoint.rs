@@ -344,6 +344,20 @@ fn a_later_syn_reopens_a_connection_in_time_wait() {
 }
 
 #[test]
+fn a_later_syn_to_a_port_where_nobody_listens_does_not_end_time_wait() {
+    let mut server = Server::new(4, 4);
+    let handle = in_time_wait(&mut server);
+    server.endpoint.unlisten(80);
+    let syn = Segment { window: WINDOW, ..Segment::bare(Seq(5003), None, Some(Control::Syn)) };
+    let arrival = server.endpoint.receive(&client(1), &syn, server.now);
+    assert!(matches!(arrival, Arrival::Delivered(..)), "{arrival:?}");
+    assert!(matches!(server.endpoint.get(handle).unwrap().state, State::TimeWait { .. }));
+    // RFC 5961 section 4: challenged like any SYN.
+    let [answer] = &server.sent()[..] else { panic!("one answer") };
+    assert_eq!((answer.control, answer.ack), (None, Some(Seq(5002))));
+}
+
+#[test]
 fn a_segment_for_nobody_is_refused_and_a_reset_is_not() {
     let mut endpoint = Endpoint::new(Secret::new([7; 32]), 1500, false);
     let plain = Segment::bare(Seq(100), Some(Seq(9)), None);
