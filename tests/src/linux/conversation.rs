@@ -211,6 +211,8 @@ impl<'a> Conversation<'a> {
             acked: self.acked,
             old: self.old,
             edge: self.edge,
+            furthest: self.furthest,
+            scaled: self.offer.scale.is_some(),
             closed: self.closed,
             lies: self.lies,
             clock: self.clock,

@@ -36,6 +36,10 @@ pub struct Context<'a> {
     pub old: bool,
     /// Whether the peer has sent a segment that begins at the right edge of the window.
     pub edge: bool,
+    /// Behind the last octet that the peer sent, in order or not.
+    pub furthest: u32,
+    /// Whether windows are scaled.
+    pub scaled: bool,
     /// SND.NXT before the step.
     pub snd_nxt: u32,
     /// Whether the application has closed.
@@ -87,10 +91,11 @@ pub const KNOWN: &[Known] = &[
         after: After::Same,
     },
     Known {
-        name: "Linux takes a segment that begins at the right edge, or a unit of scale behind it, as one in the window",
+        name: "Linux takes a segment that begins at the right edge, or as far behind it as the window field cannot tell, \
+               as one in the window",
         why: "RFC 9293 section 3.10.7.4: RCV.NXT =< SEG.SEQ < RCV.NXT+RCV.WND, if it has octets; and what we promise \
               is what we said",
-        is: |it| it.plan().is_some_and(|plan| matches!(plan.at, At::Edge(0..1024))),
+        is: |it| it.plan().is_some_and(|plan| is_hardly_outside(plan, it.scaled)),
         after: After::Other,
     },
     Known {
@@ -100,6 +105,13 @@ pub const KNOWN: &[Known] = &[
         is: |it| {
             it.edge && it.shut && it.words[0].is_empty() && !it.words[1].is_empty() && it.plan().is_none()
         },
+        after: After::Other,
+    },
+    Known {
+        name: "Linux takes the window of a segment with a new acknowledgement, however old its sequence number is",
+        why: "RFC 9293 section 3.10.7.4, fifth: SND.WL1 =< SEG.SEQ. That the peer shuts its window in a segment that \
+              was overtaken is news to Linux, and none to us",
+        is: |it| it.shut && it.words[1].is_empty() && !it.words[0].is_empty() && it.plan().is_none(),
         after: After::Other,
     },
     Known {
@@ -163,10 +175,13 @@ pub const KNOWN: &[Known] = &[
     Known {
         name: "Linux takes acknowledgements with another window for duplicates",
         why: "RFC 5681 section 2, (e): the window is the same",
-        is: |it| {
-            let again = |word: &String| word.contains(&format!("{}..", it.acked));
-            it.plan().is_some() && it.words[1].iter().any(again) && !it.words[0].iter().any(again)
-        },
+        is: |it| it.repeat() == [false, true],
+        after: After::Other,
+    },
+    Known {
+        name: "Linux takes no acknowledgement with a later sequence number for a duplicate, even if it has no octets",
+        why: "RFC 5681 section 2: the window is the same, which is all that counts",
+        is: |it| it.edge && it.repeat() == [true, false],
         after: After::Other,
     },
     Known {
@@ -214,6 +229,28 @@ pub const KNOWN: &[Known] = &[
         after: After::Unsaid,
     },
     Known {
+        name: "Linux takes a RST at the end of the last SACK block that it sent",
+        why: "RFC 5961 section 3.2: only one at RCV.NXT is not blind",
+        is: |it| {
+            let last = |at: u32| at == it.furthest || it.fin.is_some_and(|fin| at == fin + 1);
+            it.words[1].is_empty()
+                && it.plan().is_some_and(|plan| plan.bits.rst && matches!(plan.at, At::Seq(at) if last(at)))
+        },
+        after: After::Other,
+    },
+    Known {
+        name: "Linux does not answer a RST in TIME-WAIT",
+        why: "RFC 5961 section 3.2 in every synchronised state: one in the window that is not at RCV.NXT is challenged",
+        is: |it| {
+            let ended = it.fin.is_some_and(|fin| fin + 1 == it.rcv_nxt);
+            ended
+                && it.plan().is_some_and(|plan| plan.bits.rst)
+                && it.words[1].is_empty()
+                && it.words[0].len() == 1
+        },
+        after: After::Same,
+    },
+    Known {
         name: "Linux does not look at the sequence number of a segment without ACK, and may repeat its last ACK",
         why: "RFC 9293 section 3.10.7.4, first: check sequence number, and acknowledge if it is not acceptable",
         is: |it| it.plan().is_some_and(|plan| !plan.bits.ack && !plan.bits.syn && !plan.bits.rst),
@@ -245,7 +282,10 @@ pub const KNOWN: &[Known] = &[
     Known {
         name: "Linux holds a short segment back only behind another short one (Minshall)",
         why: "RFC 9293 section 3.7.4: behind any octet that is not acknowledged",
-        is: |it| matches!(it.step, Step::Write(_)) && !it.nodelay,
+        is: |it| {
+            let more = it.words[0].is_empty() && it.said_only(&format!("{}..", it.snd_nxt));
+            !it.nodelay && (matches!(it.step, Step::Write(_)) || more)
+        },
         after: After::Other,
     },
     Known {
@@ -261,6 +301,12 @@ pub const KNOWN: &[Known] = &[
         after: After::Same,
     },
 ];
+
+/// Whether a segment begins where Linux's window may still be: it promises units of scale and thinks of octets, and
+/// without scaling it thinks of more than 16 bits can tell.
+pub fn is_hardly_outside(plan: &Plan, scaled: bool) -> bool {
+    matches!(plan.at, At::Edge(by) if by >= 0 && (by < 1024 || !scaled))
+}
 
 /// Which of the known differences this is.
 pub fn known(context: &Context<'_>, same: bool) -> Option<&'static Known> {
@@ -312,6 +358,12 @@ impl Context<'_> {
         let (ours, kernel) = (plain(&self.words[0]), plain(&self.words[1]));
         // Linux's FIN can take the room of a third block.
         kernel.is_subset(&ours) && ours.len() <= kernel.len() + 1
+    }
+
+    /// Whether each answers a segment by sending again what is not acknowledged: ours, the kernel.
+    fn repeat(&self) -> [bool; 2] {
+        let again = |word: &String| word.contains(&format!("{}..", self.acked));
+        self.words.each_ref().map(|words| self.plan().is_some() && words.iter().any(again))
     }
 
     fn said_only(&self, what: &str) -> bool {

@@ -1,6 +1,7 @@
 //! What the peer and the applications do next.
 
 use super::conversation::{Conversation, Role, Step};
+use super::differences::is_hardly_outside;
 use super::segment::Bits;
 use super::side::{At, Plan, later};
 
@@ -24,7 +25,8 @@ impl Conversation<'_> {
     /// Takes note of what the peer has said of its stream.
     fn remember(&mut self, plan: &Plan) {
         self.old |= self.open && plan.ack.wrapping_sub(self.acked).cast_signed() < 0;
-        self.edge |= plan.bits.ack && !plan.bits.rst && matches!(plan.at, At::Edge(0..1024));
+        let hardly_outside = is_hardly_outside(plan, self.offer.scale.is_some());
+        self.edge |= plan.bits.ack && !plan.bits.rst && hardly_outside;
         match plan.at {
             _ if plan.bits.rst || plan.bits.syn || !plan.bits.ack => {}
             At::Edge(_) => self.lies |= self.fin.is_some() && plan.len > 0,
