@@ -216,9 +216,12 @@ impl Tcb {
         let newer = self.rack.newest.is_none_or(|newest| {
             newest.at < sent.at || (newest.at == sent.at && newest.end.before(sent.end()))
         });
-        if newer {
-            self.rack.newest = Some(Newest { at: sent.at, end: sent.end(), rtt });
-        }
+        // `RACK.rtt` is that of the last one looked at, whichever of them was sent last: it only grows where an older
+        // one is delivered late.
+        self.rack.newest = match self.rack.newest {
+            Some(newest) if !newer => Some(Newest { rtt, ..newest }),
+            _ => Some(Newest { at: sent.at, end: sent.end(), rtt }),
+        };
     }
 
     /// SND.WND, from the most recent segment only (RFC 9293 section 3.10.7.4, fifth).
@@ -261,9 +264,10 @@ impl Tcb {
         if delivered.advanced == 0 || matches!(self.recovery, Recovery::Fast { .. }) {
             return;
         }
-        // In slow start half a window in use is enough, or a window could never grow from request to request.
-        let flight = self.snd.in_flight.saturating_add(delivered.octets);
-        let half_used = self.congestion.cwnd < self.congestion.ssthresh && flight >= self.congestion.cwnd / 2;
+        // In slow start more than half a window in use is enough, or a window could never grow from request to
+        // request.
+        let half_used =
+            self.congestion.cwnd < self.congestion.ssthresh && self.snd.most_used > self.congestion.cwnd / 2;
         self.congestion.on_ack(Acked {
             octets: delivered.advanced,
             mss: self.mss(),
