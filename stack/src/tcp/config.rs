@@ -56,6 +56,8 @@ pub struct Config {
     pub congestion: Kind,
     /// Initial window in segments (RFC 6928).
     pub initial_window: u8,
+    /// Begin anew with slow start after a silence (RFC 5681 section 4.1).
+    pub slow_start_after_idle: bool,
 }
 
 /// Who may ask for explicit congestion notification (RFC 3168).
@@ -106,6 +108,7 @@ impl Default for Config {
             keep_alive: None,
             congestion: Kind::Cubic,
             initial_window: 10,
+            slow_start_after_idle: true,
         }
     }
 }

@@ -264,6 +264,8 @@ impl SendSpace<Instant> {
             push: None,
             last: now,
             limited: false,
+            most_used: 0,
+            used_until: iss,
             acked_total: 0,
             retransmitted: 0,
             timeouts: 0,

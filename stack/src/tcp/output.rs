@@ -197,7 +197,10 @@ impl Tcb {
 
     /// RFC 5681 section 4.1: after a silence nothing is known of the path, so slow start begins anew.
     fn restart_after_idle(&mut self, now: Instant) {
-        if self.snd.sent.is_empty() && self.snd.last.since(now) > self.rto() {
+        if self.config.slow_start_after_idle
+            && self.snd.sent.is_empty()
+            && self.snd.last.since(now) > self.rto()
+        {
             let restart = u32::from(self.config.initial_window) * self.mss();
             // RFC 7661 section 4.3: what the path carried before is a fair guess at where to stop.
             let tested = self.congestion.cwnd / 4 * 3;
@@ -319,6 +322,7 @@ impl Tcb {
         self.timers.persist = None;
         self.start_user_timeout(now);
         self.snd.last = now;
+        self.snd.note_use();
     }
 
     /// Octets were sent that had been sent before.

@@ -106,6 +106,10 @@ pub struct SendSpace<At> {
     pub last: At,
     /// Whether the congestion window, rather than the application or the peer, held the last flight back.
     pub limited: bool,
+    /// The most octets that were in flight at once in the present round trip …
+    pub most_used: u32,
+    /// … which lasts until this is acknowledged.
+    pub used_until: Seq,
     /// Octets that the other side has acknowledged in all.
     pub acked_total: u64,
     /// Segments sent again in all.
@@ -370,6 +374,13 @@ impl<At> SendSpace<At> {
     /// Octets of sequence space that are sent and not acknowledged.
     pub fn outstanding(&self) -> u32 {
         self.nxt.0.wrapping_sub(self.una.0)
+    }
+
+    /// Something was sent: how much of the congestion window is in use (RFC 7661 section 4.2, the pipe).
+    pub(super) fn note_use(&mut self) {
+        if self.used_until.at_or_before(self.una) || self.in_flight > self.most_used {
+            (self.most_used, self.used_until) = (self.in_flight, self.nxt);
+        }
     }
 
     /// Octets of sequence space that are to be sent again.
