@@ -183,6 +183,19 @@ impl World {
         }
     }
 
+    /// What `recvmsg` tells if `TCP_INQ` is on: octets that can be read, and one more for the other side's FIN.
+    pub(crate) fn left_to_read(&self, fd: i32) -> Option<i32> {
+        let socket = self.files.socket(fd).ok()?;
+        let asked = socket.options.remembered.get(&(libc::IPPROTO_TCP, crate::options::TCP_INQ));
+        let on = asked.is_some_and(|on| *on != 0);
+        let finished = match socket.handle().and_then(|handle| self.tcp.get(handle)) {
+            Some(tcb) => tcb.rcv.fin.is_some_and(|fin| tcb.rcv.nxt.after(fin)),
+            None => true,
+        };
+        let left = self.readable(fd).ok()? + usize::from(finished);
+        on.then(|| i32::try_from(left).unwrap_or(i32::MAX))
+    }
+
     /// Octets that are not acknowledged (`SIOCOUTQ`), or only those that were never sent (`SIOCOUTQNSD`).
     pub(crate) fn unacknowledged(&self, fd: i32, unsent_only: bool) -> Result<usize, Errno> {
         let socket = self.files.socket(fd)?;

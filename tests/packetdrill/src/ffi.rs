@@ -19,8 +19,9 @@ use libc::{
     useconds_t,
 };
 
-use self::memory::{address, fill, gather, get, put, put_address, readable, scatter, vectors};
+use self::memory::{address, fill, gather, get, put, put_address, put_control, readable, scatter, vectors};
 use crate::errno::Errno;
+use crate::options::TCP_INQ;
 use crate::settings::Settings;
 use crate::wait::{Answer, Bridge, Call};
 use crate::world::World;
@@ -237,7 +238,12 @@ unsafe extern "C" fn recvmsg(data: Data, fd: c_int, message: *mut msghdr, flags:
         // SAFETY: likewise.
         let received =
             unsafe { receive_into(bridge, fd, &vectors(header.msg_iov, header.msg_iovlen)?, flags) }?;
+        let room = header.msg_controllen;
         (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, 0);
+        if let Some(left) = bridge.with(|world| world.left_to_read(fd)) {
+            // SAFETY: likewise.
+            header.msg_controllen = unsafe { put_control(header.msg_control, room, TCP_INQ, left) }?;
+        }
         // SAFETY: likewise.
         unsafe { put(message, header) }?;
         Ok(received)
@@ -248,6 +254,11 @@ unsafe extern "C" fn recvmsg(data: Data, fd: c_int, message: *mut msghdr, flags:
 /// The buffers are writable as far as they say.
 unsafe fn receive_into(bridge: &Bridge, fd: c_int, to: &[iovec], flags: c_int) -> Result<ssize_t, Errno> {
     let room = to.iter().map(|vector| vector.iov_len).sum();
+    let nowhere = to.iter().any(|vector| vector.iov_len > 0 && vector.iov_base.is_null());
+    if nowhere && bridge.with(|world| world.readable(fd))? > 0 {
+        // What cannot be taken stays to be read.
+        return Err(Errno::EFAULT);
+    }
     let octets = bridge.receive(fd, room, flags)?;
     if flags & libc::MSG_TRUNC == 0 {
         // SAFETY: as the caller of this function promises.

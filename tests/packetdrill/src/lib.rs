@@ -11,9 +11,11 @@
 //! | [`World`] | the clock, the TCP [`Endpoint`](ferry_stack::tcp::Endpoint), and the packets that leave it |
 //! | `socket`, `open`, `data`, `options`, `info`, `ready` | sockets as Linux has them, on top of connections |
 
+mod bursts;
 mod data;
 mod errno;
 pub mod ffi;
+mod icmp;
 mod info;
 mod open;
 mod options;

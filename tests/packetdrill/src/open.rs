@@ -1,13 +1,11 @@
 //! Sockets are made, opened and closed.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::path::Path;
 
 use ferry_stack::tcp::{Flow, Handle, Listener, Refusal};
 
 use crate::errno::Errno;
 use crate::socket::{File, Options, Role, Socket};
-use crate::sysctls::FOLDER;
 use crate::world::World;
 
 /// Where the search for a free port begins (RFC 6335 section 6).
@@ -31,9 +29,7 @@ impl World {
         if protocol != 0 && protocol != libc::IPPROTO_TCP {
             return Err(Errno::EPROTONOSUPPORT);
         }
-        if self.settings.sysctls {
-            self.settings = self.settings.clone().with_sysctls(Path::new(FOLDER));
-        }
+        self.look_at_sysctls();
         let mut socket = Socket::new(Options::new(self.settings.config));
         socket.nonblocking = kind & libc::SOCK_NONBLOCK != 0;
         Ok(self.files.insert(File::Socket(Box::new(socket))))
@@ -103,8 +99,12 @@ impl World {
         let Some(port) = self.tcp.get(handle).map(|tcb| tcb.flow.local.port()) else { return };
         let listener = self.files.sockets().find(|(_, socket)| socket.role == Role::Listening(port));
         let Some(options) = listener.map(|(_, socket)| socket.options.clone()) else { return };
+        let narrow = self.narrow.clone();
         self.tcp.with(handle, |tcb| {
             tcb.config.receive_buffer = options.config.receive_buffer.min(FIRST_WINDOW);
+            if let Some(mtu) = narrow.get(tcb.flow.remote.ip()) {
+                tcb.snd.path_mtu = tcb.snd.path_mtu.min(*mtu);
+            }
             tcb.snd.mss = options.largest_segment.map_or(tcb.snd.mss, |largest| largest.min(tcb.snd.mss));
         });
     }
@@ -147,7 +147,11 @@ impl World {
         })?;
         let socket = self.files.socket_mut(fd)?;
         let receive_buffer = socket.options.config.receive_buffer.min(FIRST_WINDOW);
-        self.tcp.with(handle, |tcb| tcb.config.receive_buffer = receive_buffer);
+        let narrow = self.narrow.get(remote.ip()).copied().unwrap_or(u16::MAX);
+        self.tcp.with(handle, |tcb| {
+            tcb.config.receive_buffer = receive_buffer;
+            tcb.snd.path_mtu = tcb.snd.path_mtu.min(narrow);
+        });
         socket.role = Role::Connecting(handle);
         (socket.local, socket.remote) = (Some(flow.local), Some(remote));
         Err(Errno::EINPROGRESS)

@@ -15,6 +15,8 @@ use crate::world::World;
 const LEAST_BUFFER: i32 = 2304;
 /// The least and the greatest `TCP_MAXSEG` that Linux takes.
 const SEGMENTS: core::ops::RangeInclusive<i32> = 88..=32_767;
+/// `TCP_INQ` of Linux, which libc does not know: `recvmsg` tells what is left to be read.
+pub(crate) const TCP_INQ: i32 = 36;
 /// `SIOCOUTQNSD` of Linux.
 const SIOCOUTQNSD: u64 = 0x894b;
 
@@ -30,9 +32,9 @@ impl World {
             }
             (SOL_SOCKET, _) => set_socket_option(&mut socket.options, name, integer(value)?)?,
             (IPPROTO_TCP, _) => set_tcp_option(socket, name, integer(value)?)?,
-            (IPPROTO_IPV6, libc::IPV6_V6ONLY | libc::IPV6_MTU_DISCOVER)
-            | (IPPROTO_IP, libc::IP_MTU_DISCOVER) => {
-                socket.options.remembered.insert((level, name), integer(value)?);
+            (IPPROTO_IPV6, libc::IPV6_V6ONLY | libc::IPV6_MTU_DISCOVER | libc::IPV6_TCLASS)
+            | (IPPROTO_IP, libc::IP_MTU_DISCOVER | libc::IP_TOS) => {
+                socket.options.remembered.insert((level, name), short_or_integer(value)?);
             }
             _ => return Err(Errno::ENOPROTOOPT),
         }
@@ -72,6 +74,11 @@ impl World {
             tcb.config.unsent_limit = ours.unsent_limit;
             tcb.config.fin_wait_2 = ours.fin_wait_2;
             tcb.config.syn_retries = ours.syn_retries;
+            if tcb.config.user_timeout != ours.user_timeout {
+                tcb.config.user_timeout = ours.user_timeout;
+                let since = tcb.snd.sent.front().map(|sent| sent.at);
+                tcb.timers.user = ours.user_timeout.and_then(|timeout| since.map(|since| since + timeout));
+            }
             if tcb.config.keep_alive != ours.keep_alive {
                 tcb.config.keep_alive = ours.keep_alive;
                 tcb.probes = 0;
@@ -113,8 +120,8 @@ impl World {
             (IPPROTO_TCP, libc::TCP_MAXSEG) => self.segment_size(fd)?.to_ne_bytes().to_vec(),
             (IPPROTO_TCP, _) => tcp_option(&socket.options, name)?.to_ne_bytes().to_vec(),
             (IPPROTO_IPV6, libc::IPV6_MTU) => self.path_mtu(fd)?.to_ne_bytes().to_vec(),
-            (IPPROTO_IPV6, libc::IPV6_V6ONLY | libc::IPV6_MTU_DISCOVER)
-            | (IPPROTO_IP, libc::IP_MTU_DISCOVER) => {
+            (IPPROTO_IPV6, libc::IPV6_V6ONLY | libc::IPV6_MTU_DISCOVER | libc::IPV6_TCLASS)
+            | (IPPROTO_IP, libc::IP_MTU_DISCOVER | libc::IP_TOS) => {
                 remembered(&socket.options, level, name).unwrap_or(0).to_ne_bytes().to_vec()
             }
             _ => return Err(Errno::ENOPROTOOPT),
@@ -185,6 +192,14 @@ fn integer(value: &[u8]) -> Result<i32, Errno> {
     value.first_chunk().map(|octets| i32::from_ne_bytes(*octets)).ok_or(Errno::EINVAL)
 }
 
+/// Options of IP may be given as a single octet.
+fn short_or_integer(value: &[u8]) -> Result<i32, Errno> {
+    match value {
+        [octet] => Ok(i32::from(*octet)),
+        _ => integer(value),
+    }
+}
+
 fn remembered(options: &Options, level: i32, name: i32) -> Option<i32> {
     options.remembered.get(&(level, name)).copied()
 }
@@ -244,7 +259,12 @@ fn set_tcp_option(socket: &mut Socket, name: i32, value: i32) -> Result<(), Errn
             options.config.receive_buffer = value.max(LEAST_BUFFER / 2).cast_unsigned();
         }
         libc::TCP_NOTSENT_LOWAT => options.config.unsent_limit = value.cast_unsigned(),
-        libc::TCP_QUICKACK => {
+        libc::TCP_USER_TIMEOUT => {
+            let millis = u64::try_from(value).map_err(|_| Errno::EINVAL)?;
+            options.config.user_timeout = (millis > 0).then(|| Duration::from_millis(millis));
+        }
+        TCP_INQ if !(0..=1).contains(&value) => return Err(Errno::EINVAL),
+        libc::TCP_QUICKACK | TCP_INQ => {
             options.remembered.insert((IPPROTO_TCP, name), value);
         }
         _ => return Err(Errno::ENOPROTOOPT),
@@ -284,6 +304,11 @@ fn tcp_option(options: &Options, name: i32) -> Result<i32, Errno> {
         libc::TCP_LINGER2 => i32::try_from(options.config.fin_wait_2.as_secs()).unwrap_or(i32::MAX),
         libc::TCP_WINDOW_CLAMP => options.config.receive_buffer.cast_signed(),
         libc::TCP_NOTSENT_LOWAT => options.config.unsent_limit.cast_signed(),
+        libc::TCP_USER_TIMEOUT => {
+            let millis = options.config.user_timeout.unwrap_or_default().as_millis();
+            i32::try_from(millis).unwrap_or(i32::MAX)
+        }
+        TCP_INQ => remembered(options, IPPROTO_TCP, name).unwrap_or(0),
         libc::TCP_QUICKACK => remembered(options, IPPROTO_TCP, name).unwrap_or(1),
         _ => return Err(Errno::ENOPROTOOPT),
     })

@@ -2,8 +2,8 @@ use core::time::Duration;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use ferry_stack::tcp::Config;
 use ferry_stack::tcp::cc::Kind;
+use ferry_stack::tcp::{Config, EcnPolicy, SynCookies};
 use thiserror::Error;
 
 /// Octets of an IPv6 and a TCP header.
@@ -21,8 +21,21 @@ pub struct Settings {
     pub greatest_receive_buffer: u32,
     /// The address of an unbound socket before any packet has come.
     pub local: Ipv6Addr,
-    /// Whether a new socket takes what the host's `sysctl` says: scripts set it.
-    pub sysctls: bool,
+    /// Segments that bursts have at least.
+    pub least_burst: u32,
+    /// What a new socket takes of what the host's `sysctl` says: scripts set it.
+    pub sysctls: Sysctls,
+}
+
+/// What a new socket takes of what the host's `sysctl` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sysctls {
+    /// Nothing.
+    None,
+    /// What was changed since the object was loaded, that is, by the script.
+    Changed,
+    /// Everything that has a meaning here.
+    All,
 }
 
 /// Why `--so_flags` was refused.
@@ -36,9 +49,9 @@ pub enum BadFlag {
     Value(String, String),
 }
 
-const KNOWN: &str = "cc=cubic|reno ts=0|1 sack=0|1 wscale=0|1 nodelay=0|1 mtu= iw= rmem= rmem_max= wmem= \
+const KNOWN: &str = "cc=cubic|reno ts=0|1 sack=0|1 wscale=0|1 nodelay=0|1 ecn=0|1|2 slow_start_after_idle=0|1 syncookies=0|1|2 min_tso_segs= mtu= iw= rmem= rmem_max= wmem= \
                      notsent_lowat= syn_retries= retries= delack_ms= min_rto_ms= time_wait_ms= fin_wait_ms= local= \
-                     sysctls=0|1";
+                     sysctls=0|1|auto";
 
 impl Default for Settings {
     fn default() -> Self {
@@ -49,10 +62,13 @@ impl Default for Settings {
             // Half of `net.ipv4.tcp_rmem`: Linux keeps the rest for its overhead.
             receive_buffer: 270_000,
             syn_retries: 5,
+            ecn: EcnPolicy::Off,
+            slow_start_after_idle: false,
             ..Config::default()
         };
         let local = Ipv6Addr::new(0xfd3d, 0xfa7b, 0xd17d, 0, 0, 0, 0, 1);
-        Self { config, mtu, greatest_receive_buffer: 15 << 20, local, sysctls: false }
+        let (greatest_receive_buffer, least_burst, sysctls) = (15 << 20, 2, Sysctls::Changed);
+        Self { config, mtu, greatest_receive_buffer, local, least_burst, sysctls }
     }
 }
 
@@ -73,12 +89,10 @@ impl FromStr for Settings {
 
 impl Settings {
     fn set(&mut self, name: &str, value: &str) -> Result<(), BadFlag> {
+        let bad = || BadFlag::Value(name.to_owned(), value.to_owned());
         let config = &mut self.config;
         match name {
-            "cc" => {
-                config.congestion =
-                    congestion(value).ok_or_else(|| BadFlag::Value(name.to_owned(), value.to_owned()))?;
-            }
+            "cc" => config.congestion = congestion(value).ok_or_else(bad)?,
             "ts" => config.timestamps = switch(name, value)?,
             "sack" => config.sack = switch(name, value)?,
             "wscale" => config.window_scaling = switch(name, value)?,
@@ -95,11 +109,47 @@ impl Settings {
             "min_rto_ms" => config.min_rto = millis(name, value)?,
             "time_wait_ms" => config.time_wait = millis(name, value)?,
             "fin_wait_ms" => config.fin_wait_2 = millis(name, value)?,
-            "sysctls" => self.sysctls = switch(name, value)?,
+            "ecn" => config.ecn = number(name, value).ok().and_then(ecn).ok_or_else(bad)?,
+            "slow_start_after_idle" => config.slow_start_after_idle = switch(name, value)?,
+            "syncookies" => {
+                config.syn_cookies = number(name, value).ok().and_then(syn_cookies).ok_or_else(bad)?
+            }
+            "min_tso_segs" => self.least_burst = number(name, value)?,
+            "sysctls" => self.sysctls = sysctls(value).ok_or_else(bad)?,
             "local" => self.local = number(name, value)?,
             _ => return Err(BadFlag::Unknown(name.to_owned())),
         }
         Ok(())
+    }
+}
+
+/// What `net.ipv4.tcp_ecn` means. From 3 on it asks for accurate ECN, which we do not speak: then for what it falls
+/// back to.
+pub(crate) fn ecn(value: u8) -> Option<EcnPolicy> {
+    match value {
+        0 => Some(EcnPolicy::Off),
+        1 | 3 | 4 => Some(EcnPolicy::On),
+        2 | 5 => Some(EcnPolicy::Accept),
+        _ => None,
+    }
+}
+
+/// What `net.ipv4.tcp_syncookies` means.
+pub(crate) fn syn_cookies(value: u8) -> Option<SynCookies> {
+    match value {
+        0 => Some(SynCookies::Never),
+        1 => Some(SynCookies::WhenFull),
+        2 => Some(SynCookies::Always),
+        _ => None,
+    }
+}
+
+fn sysctls(value: &str) -> Option<Sysctls> {
+    match value {
+        "0" => Some(Sysctls::None),
+        "1" => Some(Sysctls::All),
+        "auto" => Some(Sysctls::Changed),
+        _ => None,
     }
 }
 
@@ -152,7 +202,7 @@ mod tests {
     #[test]
     fn a_flag_that_is_not_known_is_refused() {
         assert!(matches!("tso=1".parse::<Settings>(), Err(BadFlag::Unknown(name)) if name == "tso"));
-        for bad in ["cc=bbr", "ts=2", "iw=many", "local=nowhere"] {
+        for bad in ["cc=bbr", "ecn=9", "syncookies=3", "sysctls=maybe", "ts=2", "iw=many", "local=nowhere"] {
             assert!(matches!(bad.parse::<Settings>(), Err(BadFlag::Value(..))), "{bad}");
         }
     }

@@ -48,6 +48,8 @@ pub(crate) struct Socket {
     pub(crate) nonblocking: bool,
     /// What the next call is to report (`sk_err` of Linux).
     pub(crate) error: Option<Errno>,
+    /// What an ICMPv6 error said, in case that the connection times out (`sk_err_soft` of Linux).
+    pub(crate) soft_error: Option<Errno>,
     /// Whether a `connect` was told that the connection is open.
     pub(crate) told_connected: bool,
     pub(crate) reads_shut: bool,
@@ -121,6 +123,7 @@ impl Socket {
             remote: None,
             nonblocking: false,
             error: None,
+            soft_error: None,
             told_connected: false,
             reads_shut: false,
             writes_shut: false,

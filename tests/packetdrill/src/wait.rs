@@ -81,6 +81,11 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Whether a call waits for room to write to a socket.
+    pub(crate) fn writes(&self, socket: i32) -> bool {
+        self.calls.values().any(|call| matches!(call, Call::Write { fd, .. } if *fd == socket))
+    }
+
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.calls.values().filter_map(Call::deadline).min()
     }

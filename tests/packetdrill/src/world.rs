@@ -1,23 +1,27 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
+use std::path;
 
 use bytes::Bytes;
 use ferry_stack::frame::Offload;
-use ferry_stack::ip::{self, Datagram};
-use ferry_stack::tcp::{Arrival, Ending, Endpoint, Event, Handle, Path, Reason, Refusal, Secret, Segment};
-use ferry_stack::{Instant, checksum, gso, icmp};
+use ferry_stack::ip::{self, Datagram, Packet};
+use ferry_stack::tcp::{
+    Arrival, Ending, Endpoint, Event, Flow, Handle, Path, Reason, Refusal, Secret, Segment,
+};
+use ferry_stack::{Instant, checksum, icmp};
 
 use crate::errno::Errno;
-use crate::info::Traffic;
+use crate::info::{Outstanding, Traffic};
 use crate::settings::Settings;
 use crate::socket::{Files, Role};
+use crate::sysctls::{self, FOLDER, Values};
 use crate::wait::Waiting;
 
 /// The clock when a script begins: an hour, so that what lies in the past has room.
 const START: Instant = Instant::from_millis(3_600_000);
 
-/// Bursts are formed as for a device that cuts them, and cut here: the last segment of each then has a PSH, as in Linux.
-const BURSTS: Path = Path { overhead: 0, segmentation: true };
+/// Nothing is added below TCP, and nothing is cut there.
+const PLAIN: Path = Path { overhead: 0, segmentation: false };
 
 /// One host with its own clock: its TCP, its sockets, and the packets that have left it.
 #[derive(Debug)]
@@ -25,11 +29,16 @@ pub struct World {
     pub(crate) tcp: Endpoint,
     pub(crate) now: Instant,
     pub(crate) settings: Settings,
+    /// The settings without what was set by `sysctl`, and what was set when they were given.
+    asked: Settings,
+    sysctls: Values,
     pub(crate) files: Files,
     pub(crate) waiting: Waiting,
     pub(crate) traffic: BTreeMap<Handle, Traffic>,
     /// The address that packets come to.
     pub(crate) local: Ipv6Addr,
+    /// How large a packet may be on its way to where a Packet Too Big said that it must be small; octets.
+    pub(crate) narrow: BTreeMap<Ipv6Addr, u16>,
     /// Packets that left and were not fetched, with the time at which they left.
     left: VecDeque<(Instant, Vec<u8>)>,
     /// Whether its settings were refused, so that nothing can be done with it.
@@ -47,7 +56,10 @@ impl World {
             waiting: Waiting::default(),
             traffic: BTreeMap::new(),
             local: settings.local,
+            narrow: BTreeMap::new(),
             left: VecDeque::new(),
+            asked: settings.clone(),
+            sysctls: sysctls::read(path::Path::new(FOLDER)),
             settings,
             refused: false,
         }
@@ -71,7 +83,7 @@ impl World {
             ip::TCP => self.arrive_segment(&datagram),
             ip::ICMPV6 if checksum::verify(&datagram) => {
                 if let Some(received) = icmp::parse_error(&datagram) {
-                    self.tcp.receive_error(&received);
+                    self.receive_error(&received);
                 }
             }
             _ => {}
@@ -79,11 +91,22 @@ impl World {
         self.pump();
     }
 
+    /// Takes over what was set by `sysctl` since.
+    pub(crate) fn look_at_sysctls(&mut self) {
+        let values = sysctls::read(path::Path::new(FOLDER));
+        self.settings = self.asked.clone().with_sysctls(&self.asked.sysctls.choose(&self.sysctls, values));
+    }
+
     fn arrive_segment(&mut self, datagram: &Datagram) {
         let Ok((flow, segment)) = Segment::parse(datagram) else { return };
+        let before = self.tcp.find(&flow).and_then(|handle| self.tcp.get(handle)).map(Outstanding::of);
         let refused = match self.tcp.receive(&flow, &segment, self.now) {
             Arrival::Delivered(handle, result) => {
-                self.traffic.entry(handle).or_default().received(segment.payload.len(), self.now);
+                let traffic = self.traffic.entry(handle).or_default();
+                traffic.received(&segment, self.now);
+                if let (Some(before), Some(tcb)) = (before, self.tcp.get(handle)) {
+                    traffic.note_reordering(&before, tcb);
+                }
                 if !segment.payload.is_empty() {
                     self.grow_window(handle);
                 }
@@ -91,19 +114,34 @@ impl World {
                 matches!(result, Err(Reason::AckOfNothing(_)))
             }
             Arrival::Unknown if segment.is_syn() && segment.ack.is_none() => {
-                match self.tcp.open(flow, &segment, self.now) {
-                    Ok(handle) => {
-                        self.adopt(handle);
-                        false
-                    }
-                    Err(refusal) => matches!(refusal, Refusal::NoListener(_)),
-                }
+                self.open_passively(flow, &segment)
             }
-            Arrival::Unknown => true,
+            Arrival::Unknown => match self.tcp.open_by_cookie(flow, &segment, self.now) {
+                Ok(handle) => {
+                    self.adopt(handle);
+                    self.traffic.entry(handle).or_default().received(&segment, self.now);
+                    false
+                }
+                Err(refusal) => !matches!(refusal, Refusal::QueueFull),
+            },
         };
         if refused && let Some(reset) = self.tcp.refuse(&flow, &segment) {
             self.left.push_back((self.now, reset.to_bytes().to_vec()));
         }
+    }
+
+    /// A SYN of an unknown flow; whether it is to be refused.
+    fn open_passively(&mut self, flow: Flow, syn: &Segment) -> bool {
+        match self.tcp.open(flow, syn, self.now) {
+            Ok(handle) => self.adopt(handle),
+            Err(Refusal::NoListener(_)) => return true,
+            Err(_) => {
+                if let Some(answer) = self.tcp.answer_without_memory(&flow, syn, self.now) {
+                    self.left.push_back((self.now, answer.to_bytes().to_vec()));
+                }
+            }
+        }
+        false
     }
 
     /// Time goes on by itself until `at`; everything that comes due on the way happens at its time.
@@ -154,6 +192,7 @@ impl World {
             let sent = self.transmit();
             let told = self.take_events();
             self.watch();
+            self.note_limits();
             if !(sent | told | self.finish_calls()) {
                 return;
             }
@@ -161,15 +200,22 @@ impl World {
     }
 
     fn transmit(&mut self) -> bool {
-        let before = self.left.len();
-        while let Some((handle, packet)) = self.tcp.poll_transmit(self.now, |_| BURSTS) {
-            let size = packet.offload.gso.map_or(u16::MAX, |gso| gso.size);
-            for segment in gso::segments(&packet, size) {
-                self.traffic.entry(handle).or_default().sent(segment.body.len(), self.now);
-                self.left.push_back((self.now, segment.to_bytes().to_vec()));
+        let mut flights: Vec<(Handle, Vec<Packet>)> = Vec::new();
+        while let Some((handle, packet)) = self.tcp.poll_transmit(self.now, |_| PLAIN) {
+            self.traffic.entry(handle).or_default().sent(packet.body.len(), self.now);
+            match flights.iter_mut().find(|(whose, _)| *whose == handle) {
+                Some((_, flight)) => flight.push(packet),
+                None => flights.push((handle, vec![packet])),
             }
         }
-        self.left.len() > before
+        let any = !flights.is_empty();
+        for (handle, mut flight) in flights {
+            let tcb = self.tcp.get(handle);
+            let traffic = self.traffic.entry(handle).or_default();
+            traffic.bursts.mark(&mut flight, tcb, self.settings.least_burst);
+            self.left.extend(flight.iter().map(|packet| (self.now, packet.to_bytes().to_vec())));
+        }
+        any
     }
 
     fn take_events(&mut self) -> bool {
@@ -183,6 +229,16 @@ impl World {
             }
         }
         any
+    }
+
+    /// Counts for how long each connection has been held back, and by what.
+    fn note_limits(&mut self) {
+        for socket in self.files.sockets() {
+            let Some(handle) = socket.1.handle() else { continue };
+            let Some(tcb) = self.tcp.get(handle) else { continue };
+            let starved = self.waiting.writes(socket.0);
+            self.traffic.entry(handle).or_default().note_limit(tcb, starved, self.now);
+        }
     }
 
     /// What a connection that ends has received stays readable.
@@ -208,11 +264,12 @@ impl World {
         };
         let opening = matches!(socket.role, Role::Connecting(_));
         socket.error = match ending {
-            Ending::Finished | Ending::Aborted => None,
+            Ending::Finished => None,
+            Ending::Aborted => socket.soft_error.filter(|_| opening),
             Ending::Reset if socket.half_closed => Some(Errno::EPIPE),
             Ending::Reset => Some(Errno::ECONNRESET),
             Ending::Refused => Some(Errno::ECONNREFUSED),
-            Ending::TimedOut => Some(Errno::ETIMEDOUT),
+            Ending::TimedOut => Some(socket.soft_error.unwrap_or(Errno::ETIMEDOUT)),
         };
         socket.role = if opening { Role::Idle } else { Role::Over };
     }

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use std::net::SocketAddrV6;
 use std::slice;
 
-use libc::{iovec, sockaddr, sockaddr_in6, socklen_t};
+use libc::{cmsghdr, iovec, sockaddr, sockaddr_in6, socklen_t};
 
 use crate::errno::Errno;
 
@@ -108,6 +108,31 @@ pub(super) unsafe fn scatter(vectors: &[iovec], mut octets: &[u8]) -> Result<(),
         octets = rest;
     }
     Ok(())
+}
+
+/// Writes a control message of TCP that says a number, if there is room; how much of the room is used.
+///
+/// # Safety
+/// `to` is null or points to `room` writable octets.
+pub(super) unsafe fn put_control(
+    to: *mut c_void,
+    room: usize,
+    kind: i32,
+    number: i32,
+) -> Result<usize, Errno> {
+    let (header, len) = (size_of::<cmsghdr>(), size_of::<cmsghdr>() + size_of::<i32>());
+    let used = len.next_multiple_of(align_of::<cmsghdr>());
+    if room < used {
+        return Ok(0);
+    }
+    let mut octets = vec![0; used];
+    octets[..size_of::<usize>()].copy_from_slice(&len.to_ne_bytes());
+    let (level, kind) = (libc::IPPROTO_TCP.to_ne_bytes(), kind.to_ne_bytes());
+    octets[header - 8..header].copy_from_slice(&[level, kind].concat());
+    octets[header..len].copy_from_slice(&number.to_ne_bytes());
+    // SAFETY: there is room, as was just checked.
+    unsafe { fill(to, &octets) }?;
+    Ok(used)
 }
 
 /// The IPv6 address and port in a `struct sockaddr`.
