@@ -47,11 +47,12 @@ impl Tcb {
         self.measure(segment, &delivered, now);
         // The window that recovery sets is not touched by the acknowledgement that ends it either.
         let paced = matches!(self.recovery, Recovery::Fast { .. });
+        let counted = self.counted_before();
         let undone = self.undo_if_spurious(segment, &delivered);
         self.repair(&delivered, now);
         let told = self.heed_echo(segment, &delivered);
         if !paced && !undone && !told {
-            self.grow(&delivered, now);
+            self.grow(&delivered, counted, now);
         }
         self.rearm_after_ack(&delivered, now);
     }
@@ -102,6 +103,7 @@ impl Tcb {
             // Once round the circle: SND.UNA at the ISS would mean that the SYN is not acknowledged.
             self.snd.iss = ack - 1;
         }
+        self.snd.small = self.snd.small.filter(|small| ack.before(*small));
         // RFC 6582 section 3.2: once something above `recover` is acknowledged, duplicates count again.
         self.snd.recover = self.snd.recover.filter(|recover| ack.at_or_before(*recover));
         self.rack.fack = Some(self.rack.fack.map_or(ack, |fack| fack.later(ack)));
@@ -259,8 +261,17 @@ impl Tcb {
         }
     }
 
-    /// Lets the congestion window grow, except in fast recovery, where proportional rate reduction sets it.
-    fn grow(&mut self, delivered: &Delivered, now: Instant) {
+    /// Octets whose delivery duplicate acknowledgements have told already, where there are no selective ones.
+    fn counted_before(&self) -> u32 {
+        match self.recovery {
+            Recovery::Open { duplicates } if !self.sack => u32::from(duplicates) * self.mss(),
+            _ => 0,
+        }
+    }
+
+    /// Lets the congestion window grow, except in fast recovery, where proportional rate reduction sets it. What was
+    /// known to be delivered before is not new (RFC 5681 section 3.1, equation 2).
+    fn grow(&mut self, delivered: &Delivered, counted: u32, now: Instant) {
         if delivered.advanced == 0 || matches!(self.recovery, Recovery::Fast { .. }) {
             return;
         }
@@ -269,7 +280,7 @@ impl Tcb {
         let half_used =
             self.congestion.cwnd < self.congestion.ssthresh && self.snd.most_used > self.congestion.cwnd / 2;
         self.congestion.on_ack(Acked {
-            octets: delivered.advanced,
+            octets: delivered.octets.min(delivered.advanced).saturating_sub(counted),
             mss: self.mss(),
             srtt: self.rtt.smoothed.unwrap_or_default(),
             rtt: delivered.oldest.filter(|_| !delivered.ambiguous).map(|at| at.since(now)),

@@ -263,6 +263,7 @@ impl SendSpace<Instant> {
             sacked: 0,
             push: None,
             last: now,
+            small: None,
             limited: false,
             most_used: 0,
             used_until: iss,

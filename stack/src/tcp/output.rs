@@ -214,6 +214,9 @@ impl Tcb {
         self.snd.sent.push_back(Sent { seq, len, at: now, retransmissions: 0, mark: Mark::InFlight });
         self.snd.nxt = seq + len;
         self.snd.in_flight += len;
+        if !len.is_multiple_of(self.full_segment(path)) {
+            self.snd.small = Some(self.snd.nxt);
+        }
         self.note_sent(len, now);
         self.arm_tail_probe(now);
         let mut segment = self.data_segment(seq, len, path, now);
@@ -227,7 +230,8 @@ impl Tcb {
             // The window cuts it short: wait until it opens, but not for ever (the override timeout).
             return len < self.snd.max_wnd / 2;
         }
-        !self.config.nodelay && !self.snd.sent.is_empty()
+        // RFC 9293 appendix A.3: only a small segment makes another wait, not what went before in full ones.
+        !self.config.nodelay && self.snd.small.is_some()
     }
 
     /// RFC 8985 section 7.3: new data if there is some, else the last segment again.

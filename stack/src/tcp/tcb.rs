@@ -102,6 +102,8 @@ pub struct SendSpace<At> {
     pub sacked: u32,
     /// The end of the last write that is to be pushed.
     pub push: Option<Seq>,
+    /// The end of the last segment that was sent with less than there was room for, until it is acknowledged.
+    pub small: Option<Seq>,
     /// When data was last sent.
     pub last: At,
     /// Whether the congestion window, rather than the application or the peer, held the last flight back.

@@ -24,6 +24,7 @@ const TCP_AT: usize = 40;
 /// The octet of the TCP header that has the flags, and PSH in it.
 const FLAGS_AT: usize = TCP_AT + 13;
 const PSH: u8 = 8;
+const RST: u8 = 4;
 
 /// The bursts of one connection.
 #[derive(Clone, Debug, Default)]
@@ -64,17 +65,17 @@ impl Bursts {
                     (burst.end, burst.last) = (seq + len, at);
                     burst.count += 1;
                     if !whole {
-                        self.close(open.take(), packets);
+                        self.close(open.take().as_ref(), packets);
                     }
                 }
                 _ => {
-                    self.close(open.take(), packets);
+                    self.close(open.take().as_ref(), packets);
                     let most = if original.is_some() { u32::MAX } else { most };
                     open = Some(Burst { end: seq + len, size: len, count: 1, most, original, last: at });
                 }
             }
         }
-        self.close(open, packets);
+        self.close(open.as_ref(), packets);
     }
 
     /// The burst in which `seq` was sent for the first time.
@@ -83,8 +84,8 @@ impl Bursts {
         self.sent.get(at).copied().filter(|(first, _)| first.at_or_before(seq))
     }
 
-    fn close(&mut self, burst: Option<Burst>, packets: &mut [Packet]) {
-        let Some(Burst { end, size, count, original, last, .. }) = burst else { return };
+    fn close(&mut self, burst: Option<&Burst>, packets: &mut [Packet]) {
+        let Some(&Burst { end, size, count, original, last, .. }) = burst else { return };
         if original.is_none() {
             let len = sequence(&packets[last]).map_or(0, |(_, len)| len) + size * (count as usize - 1);
             let first = Seq(end.0.wrapping_sub(u32::try_from(len).unwrap_or(0)));
@@ -100,6 +101,22 @@ impl Bursts {
             checksum::transport(&mut packets[last], TCP_AT, checksum::TCP, false);
         }
     }
+}
+
+/// Makes a RST that acknowledges one that does not, with what its cause acknowledged for a sequence number
+/// (RFC 9293 section 3.10.7.1). Other segments stay as they are.
+pub(crate) fn bare_reset(packet: &mut Packet, ack: Seq) {
+    let Some(header) = packet.head.get_mut(TCP_AT..TCP_AT + 20) else { return };
+    if header[13] & RST == 0 {
+        return;
+    }
+    header[4..8].copy_from_slice(&ack.0.to_be_bytes());
+    header[8..12].fill(0);
+    header[12..14].copy_from_slice(&[5 << 4, RST]);
+    header[14..16].fill(0);
+    packet.head.truncate(TCP_AT + 20);
+    packet.head[4..6].copy_from_slice(&20_u16.to_be_bytes());
+    checksum::transport(packet, TCP_AT, checksum::TCP, false);
 }
 
 /// The first sequence number of a segment, and the octets in it.

@@ -19,7 +19,9 @@ use libc::{
     useconds_t,
 };
 
-use self::memory::{address, fill, gather, get, put, put_address, put_control, readable, scatter, vectors};
+use self::memory::{
+    address, count, fill, gather, get, put, put_address, put_control, readable, scatter, vectors,
+};
 use crate::errno::Errno;
 use crate::options::TCP_INQ;
 use crate::settings::Settings;
@@ -265,10 +267,6 @@ unsafe fn receive_into(bridge: &Bridge, fd: c_int, to: &[iovec], flags: c_int) -
         unsafe { scatter(to, &octets) }?;
     }
     count(octets.len())
-}
-
-fn count(octets: usize) -> Result<ssize_t, Errno> {
-    ssize_t::try_from(octets).map_err(|_| Errno::EINVAL)
 }
 
 unsafe extern "C" fn write(data: Data, fd: c_int, octets: *const c_void, count: size_t) -> ssize_t {

@@ -133,10 +133,10 @@ pub(crate) struct Outstanding {
 
 impl Outstanding {
     pub(crate) fn of(tcb: &Tcb) -> Self {
-        let sacked = tcb.snd.sent.iter().filter(|sent| sent.mark == Mark::Sacked);
+        let sacked = tcb.snd.sent.iter().rev().find(|sent| sent.mark == Mark::Sacked);
         let open = |sent: &&Sent<Instant>| sent.mark != Mark::Sacked && sent.retransmissions == 0;
         Self {
-            highest: sacked.last().map(Sent::end),
+            highest: sacked.map(Sent::end),
             holes: tcb.snd.sent.iter().filter(open).map(|sent| sent.seq).collect(),
         }
     }

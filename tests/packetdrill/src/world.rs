@@ -6,10 +6,11 @@ use bytes::Bytes;
 use ferry_stack::frame::Offload;
 use ferry_stack::ip::{self, Datagram, Packet};
 use ferry_stack::tcp::{
-    Arrival, Ending, Endpoint, Event, Flow, Handle, Path, Reason, Refusal, Secret, Segment,
+    Arrival, Ending, Endpoint, Event, Flow, Handle, Path, Reason, Refusal, Secret, Segment, Timestamps,
 };
-use ferry_stack::{Instant, checksum, icmp};
+use ferry_stack::{Instant, Seq, checksum, icmp};
 
+use crate::bursts;
 use crate::errno::Errno;
 use crate::info::{Outstanding, Traffic};
 use crate::settings::Settings;
@@ -39,6 +40,9 @@ pub struct World {
     pub(crate) local: Ipv6Addr,
     /// How large a packet may be on its way to where a Packet Too Big said that it must be small; octets.
     pub(crate) narrow: BTreeMap<Ipv6Addr, u16>,
+    /// Connections that octets came to when nobody reads any more, and what those acknowledged: the RST to come is one
+    /// that Linux sends as to a connection that does not exist.
+    bare_resets: BTreeMap<Handle, Seq>,
     /// Packets that left and were not fetched, with the time at which they left.
     left: VecDeque<(Instant, Vec<u8>)>,
     /// Whether its settings were refused, so that nothing can be done with it.
@@ -57,6 +61,7 @@ impl World {
             traffic: BTreeMap::new(),
             local: settings.local,
             narrow: BTreeMap::new(),
+            bare_resets: BTreeMap::new(),
             left: VecDeque::new(),
             asked: settings.clone(),
             sysctls: sysctls::read(path::Path::new(FOLDER)),
@@ -98,7 +103,8 @@ impl World {
     }
 
     fn arrive_segment(&mut self, datagram: &Datagram) {
-        let Ok((flow, segment)) = Segment::parse(datagram) else { return };
+        let Ok((flow, mut segment)) = Segment::parse(datagram) else { return };
+        self.add_timestamps(&flow, &mut segment);
         let before = self.tcp.find(&flow).and_then(|handle| self.tcp.get(handle)).map(Outstanding::of);
         let refused = match self.tcp.receive(&flow, &segment, self.now) {
             Arrival::Delivered(handle, result) => {
@@ -111,6 +117,9 @@ impl World {
                     self.grow_window(handle);
                 }
                 self.release_after_ack(handle);
+                if let (Err(Reason::NobodyReads), Some(ack)) = (result, segment.ack) {
+                    self.bare_resets.insert(handle, ack);
+                }
                 matches!(result, Err(Reason::AckOfNothing(_)))
             }
             Arrival::Unknown if segment.is_syn() && segment.ack.is_none() => {
@@ -127,6 +136,18 @@ impl World {
         };
         if refused && let Some(reset) = self.tcp.refuse(&flow, &segment) {
             self.left.push_back((self.now, reset.to_bytes().to_vec()));
+        }
+    }
+
+    /// Linux takes segments without the timestamps that were agreed on; the engine, as RFC 7323 section 3.2 asks, none.
+    /// They count as repeating the last ones.
+    fn add_timestamps(&self, flow: &Flow, segment: &mut Segment) {
+        let tcb = self.tcp.find(flow).and_then(|handle| self.tcp.get(handle));
+        let recent = tcb.filter(|tcb| tcb.state.is_synchronised()).and_then(|tcb| tcb.timestamps.as_ref());
+        if let (Some(ours), None) = (recent, segment.options.timestamps)
+            && !segment.is_syn()
+        {
+            segment.options.timestamps = Some(Timestamps { value: ours.recent, echo: 0 });
         }
     }
 
@@ -201,7 +222,10 @@ impl World {
 
     fn transmit(&mut self) -> bool {
         let mut flights: Vec<(Handle, Vec<Packet>)> = Vec::new();
-        while let Some((handle, packet)) = self.tcp.poll_transmit(self.now, |_| PLAIN) {
+        while let Some((handle, mut packet)) = self.tcp.poll_transmit(self.now, |_| PLAIN) {
+            if let Some(ack) = self.bare_resets.remove(&handle) {
+                bursts::bare_reset(&mut packet, ack);
+            }
             self.traffic.entry(handle).or_default().sent(packet.body.len(), self.now);
             match flights.iter_mut().find(|(whose, _)| *whose == handle) {
                 Some((_, flight)) => flight.push(packet),

@@ -97,7 +97,7 @@ impl<At> SendSpace<At> {
     fn map_time<B>(self, clock: &impl Rebase<At, B>) -> SendSpace<B> {
         let Self {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
-            last, limited, most_used, used_until, acked_total, retransmitted, timeouts, recover, kicked,
+            small, last, limited, most_used, used_until, acked_total, retransmitted, timeouts, recover, kicked,
         } = self;
         let sent = sent
             .into_iter()
@@ -107,7 +107,7 @@ impl<At> SendSpace<At> {
             .collect();
         SendSpace {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
-            last: clock.behind(last), limited, most_used, used_until, acked_total, retransmitted, timeouts, recover,
+            small, last: clock.behind(last), limited, most_used, used_until, acked_total, retransmitted, timeouts, recover,
             kicked: kicked.map(|at| clock.behind(at)),
         }
     }

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use std::net::SocketAddrV6;
 use std::slice;
 
-use libc::{cmsghdr, iovec, sockaddr, sockaddr_in6, socklen_t};
+use libc::{cmsghdr, iovec, sockaddr, sockaddr_in6, socklen_t, ssize_t};
 
 use crate::errno::Errno;
 
@@ -14,6 +14,11 @@ use crate::errno::Errno;
 const ADDRESS_LEN: usize = size_of::<sockaddr_in6>();
 /// The greatest number of buffers in one call (`UIO_MAXIOV`).
 const MAX_VECTORS: usize = 1024;
+
+/// How many octets were read or written, as C is told.
+pub(super) fn count(octets: usize) -> Result<ssize_t, Errno> {
+    ssize_t::try_from(octets).map_err(|_| Errno::EINVAL)
+}
 
 /// The caller's octets.
 ///
