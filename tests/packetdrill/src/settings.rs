@@ -112,7 +112,7 @@ impl Settings {
             "ecn" => config.ecn = number(name, value).ok().and_then(ecn).ok_or_else(bad)?,
             "slow_start_after_idle" => config.slow_start_after_idle = switch(name, value)?,
             "syncookies" => {
-                config.syn_cookies = number(name, value).ok().and_then(syn_cookies).ok_or_else(bad)?
+                config.syn_cookies = number(name, value).ok().and_then(syn_cookies).ok_or_else(bad)?;
             }
             "min_tso_segs" => self.least_burst = number(name, value)?,
             "sysctls" => self.sysctls = sysctls(value).ok_or_else(bad)?,
