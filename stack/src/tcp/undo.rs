@@ -101,6 +101,19 @@ impl Tcb {
             Doubt::Probing if silent => {}
             Doubt::Waiting | Doubt::Probing => *next = Doubt::Settled,
         }
+        self.make_room_after_probing(delivered);
+    }
+
+    /// RFC 5682 section 2.1, step 3a: a duplicate answers one of the new segments that were sent as a probe. Nothing
+    /// tells which, so they still count as in flight and fill the window. One more segment is let out, up to three
+    /// in all, or what is lost would have to wait for the next timeout, and so would each segment of it.
+    fn make_room_after_probing(&mut self, delivered: &Delivered) {
+        let Recovery::Loss { point, doubt: Doubt::Settled } = self.recovery else { return };
+        if delivered.repeated && !self.sack && point.before(self.snd.nxt) {
+            let mss = self.mss();
+            let room = self.snd.in_flight.saturating_add(mss).min(3 * mss);
+            self.congestion.cwnd = self.congestion.cwnd.max(room);
+        }
     }
 
     /// Whether new octets are to be sent although others are thought to be lost (RFC 5682 section 2.1, step 2b).
