@@ -42,6 +42,9 @@ impl Tcb {
             return None;
         }
         if matches!(self.state, State::SynSent | State::SynReceived) {
+            if self.is_to_be_repeated(now) {
+                self.mark_syn_lost();
+            }
             return match self.owes_syn() {
                 Some(_) => Some(self.send_syn(now)),
                 None if self.state == State::SynSent => None,
@@ -56,19 +59,15 @@ impl Tcb {
             .or_else(|| self.send_ack(now))
     }
 
-    /// The connection has just come to this host: say so, and send the oldest octets in flight once more, in case
-    /// they were lost on the way here; but not twice in a round trip. Sending does not wait for the timer. In TIME-WAIT the other side is gone and
-    /// would answer with a RST.
+    /// The connection has just come to this host: say so, and send the oldest octets in flight, or the SYN, once more,
+    /// in case they were lost on the way here; but not twice in a round trip. Sending does not wait for the timer. In
+    /// TIME-WAIT the other side is gone and would answer with a RST.
     pub fn kick(&mut self) {
         if matches!(self.state, State::TimeWait { .. } | State::Closed(_)) {
             return;
         }
-        if self.state.is_synchronised() {
-            self.pending.ack = true;
-            self.pending.resend = !self.snd.sent.is_empty();
-        } else {
-            self.mark_syn_lost();
-        }
+        self.pending.ack |= self.state.is_synchronised();
+        self.pending.resend = !self.snd.sent.is_empty();
     }
 
     fn send_reset(&mut self, now: Instant) -> Segment {
@@ -102,15 +101,24 @@ impl Tcb {
         segment
     }
 
-    /// After a move: see [`Tcb::kick`].
-    fn send_first_again(&mut self, path: Path, now: Instant) -> Option<Segment> {
-        // Once in a round trip: a connection that moves faster than it is answered would fill the path with copies.
+    /// Whether a move wants something repeated. Once in a round trip: a connection that moves faster than it is
+    /// answered would fill the path with copies, and a peer that takes each copy of a SYN for a loss of its answer
+    /// (lwIP does) would soon give up.
+    fn is_to_be_repeated(&mut self, now: Instant) -> bool {
         let patience = self.rtt.smoothed.unwrap_or_else(|| self.rto());
         let lately = self.snd.kicked.is_some_and(|at| at.since(now) < patience);
-        if !core::mem::take(&mut self.pending.resend) || lately {
+        let due = core::mem::take(&mut self.pending.resend) && !lately;
+        if due {
+            self.snd.kicked = Some(now);
+        }
+        due
+    }
+
+    /// After a move: see [`Tcb::kick`].
+    fn send_first_again(&mut self, path: Path, now: Instant) -> Option<Segment> {
+        if !self.is_to_be_repeated(now) {
             return None;
         }
-        self.snd.kicked = Some(now);
         let limit = self.full_segment(path);
         let una = self.snd.una;
         self.split_sent(0, una + limit);

@@ -168,6 +168,21 @@ fn a_connection_that_moves_faster_than_it_is_answered_repeats_a_segment_once_in_
 }
 
 #[test]
+fn a_handshake_that_moves_faster_than_it_is_answered_is_not_repeated_at_every_move() {
+    let openings = [(Solo::syn_sent(plain()), "SYN 0"), (Solo::syn_received(plain()), "SYN 0 ack 1")];
+    for (mut solo, syn) in openings {
+        let mut copies = 0;
+        for _ in 0..9 {
+            solo.now += 20 * MS;
+            solo = moved(solo, Instant::from_millis(9));
+            solo.tcb.kick();
+            copies += solo.sent().iter().filter(|sent| *sent == syn).count();
+        }
+        assert_eq!(copies, 1, "{syn}");
+    }
+}
+
+#[test]
 fn a_kick_does_not_make_the_rest_of_the_flight_look_lost() {
     // The path was once quicker than it is now, so that the copy's acknowledgement is thought to be its own.
     let mut solo = Solo::established(Config { sack: true, ..plain() });
