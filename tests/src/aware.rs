@@ -149,7 +149,7 @@ impl Stack for Aware {
         }
     }
 
-    fn tcbs(&self) -> Vec<&Tcb> {
-        self.plain.tcbs()
+    fn tcbs(&self, now: Instant) -> Vec<(&Tcb, Instant)> {
+        self.plain.tcbs(now)
     }
 }

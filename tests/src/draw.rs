@@ -11,6 +11,7 @@ use crate::aware::Aware;
 use crate::channel::Manner;
 use crate::foreign::{Foreign, Manners};
 use crate::link::Quality;
+use crate::lwip::Lwip;
 use crate::rng::{PerMille, Rng};
 use crate::serve::{DISCARD, ECHO, EXCHANGE, HTTP, Order};
 use crate::stack::{Plain, Stack};
@@ -59,8 +60,10 @@ impl Default for Wants {
 pub enum Kind {
     /// Ours.
     Ours,
-    /// The foreign peer.
+    /// A foreign peer.
     Smoltcp,
+    /// Another foreign peer. There is one only where [`lwip::is_here`](crate::lwip::is_here) says so.
+    Lwip,
     /// Our own, with Mobile IPv6.
     Aware,
     /// The same, behind a network that drops extension headers.
@@ -107,7 +110,36 @@ pub fn stack(rng: &mut Rng, kind: Kind, interface: interface::Config) -> Box<dyn
             };
             Box::new(Foreign::new(&interface, manners, rng.any()))
         }
+        Kind::Lwip => Box::new(Lwip::new(interface)),
     }
+}
+
+/// One connection for each order of closing, one for an echo, and one that is given up in the middle. They begin within
+/// half a second from `after` on.
+pub fn every_order(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instant) -> Vec<Script> {
+    let mut octets = || rng.scaled(wants.at_least..=wants.octets);
+    let mut exchange = |order| (EXCHANGE, Task::Exchange { up: octets(), down: octets(), order });
+    let tasks = [
+        (exchange(Order::ClientFirst), None),
+        (exchange(Order::ServerFirst), None),
+        (exchange(Order::Together), None),
+        (exchange(Order::Together), Some(wants.at_least)),
+        ((ECHO, Task::Echo(octets())), None),
+    ];
+    let script = |((port, task), abort_after)| Script {
+        start: after + rng.millis(0..=500),
+        server: core::net::SocketAddrV6::new(server, port, 0, 0),
+        task,
+        key: rng.any(),
+        write_size: 40_000,
+        read_size: 40_000,
+        write_pause: Duration::ZERO,
+        read_pause: Duration::ZERO,
+        deaf: Duration::ZERO,
+        idle: Duration::ZERO,
+        abort_after,
+    };
+    tasks.map(script).into()
 }
 
 /// One direction of a link.

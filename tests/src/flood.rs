@@ -100,7 +100,7 @@ impl Stack for Flood {
         self.interface.handle_timeout(now);
     }
 
-    fn tcbs(&self) -> Vec<&Tcb> {
+    fn tcbs(&self, _: Instant) -> Vec<(&Tcb, Instant)> {
         Vec::new()
     }
 }

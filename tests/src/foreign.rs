@@ -222,7 +222,7 @@ impl Stack for Foreign {
         self.poll(now);
     }
 
-    fn tcbs(&self) -> Vec<&Tcb> {
+    fn tcbs(&self, _: Instant) -> Vec<(&Tcb, Instant)> {
         Vec::new()
     }
 }

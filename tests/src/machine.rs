@@ -76,6 +76,11 @@ impl Machine {
         [self.stack.deadline(now), talks].into_iter().flatten().min()
     }
 
+    /// Whether no service has a connection.
+    pub fn is_idle(&self) -> bool {
+        self.servings.is_empty()
+    }
+
     /// Whether every client has what it wanted.
     pub fn is_done(&self) -> bool {
         self.talks.iter().all(Talk::is_over)

@@ -3,6 +3,7 @@
 use core::fmt::Debug;
 use core::net::{Ipv6Addr, SocketAddrV6};
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 
 use ferry_stack::host::Host;
 use ferry_stack::tcp::{Config, Ending, Event, Handle, Listener, Secret, State, Tcb};
@@ -58,8 +59,20 @@ pub trait Stack: Debug {
     fn deadline(&mut self, now: Instant) -> Option<Instant>;
     /// Does what has come due.
     fn handle_timeout(&mut self, now: Instant);
-    /// The control blocks, where there are any to be seen.
-    fn tcbs(&self) -> Vec<&Tcb>;
+    /// The control blocks, where there are any to be seen, and what the clock of each shows.
+    fn tcbs(&self, now: Instant) -> Vec<(&Tcb, Instant)>;
+    /// How often a connection went from one host to another.
+    fn crossings(&self) -> u64 {
+        0
+    }
+    /// Whether it consists of hosts that answer neighbour discovery at once, however long the link is.
+    fn is_next_door(&self) -> bool {
+        false
+    }
+    /// What becomes readable when there is something to be sent, where that is not known here.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Our own.
@@ -95,7 +108,7 @@ impl Plain {
     }
 }
 
-fn end(ending: Ending) -> End {
+pub(crate) fn end(ending: Ending) -> End {
     match ending {
         Ending::Finished => End::Finished,
         Ending::Reset | Ending::Refused => End::Reset,
@@ -160,7 +173,7 @@ impl Stack for Plain {
         self.host.handle_timeout(now);
     }
 
-    fn tcbs(&self) -> Vec<&Tcb> {
-        self.host.tcp.iter().map(|(_, tcb)| tcb).collect()
+    fn tcbs(&self, now: Instant) -> Vec<(&Tcb, Instant)> {
+        self.host.tcp.iter().map(|(_, tcb)| (tcb, now)).collect()
     }
 }

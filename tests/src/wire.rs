@@ -65,7 +65,9 @@ fn content<'a>(packet: &SlicedPacket<'a>) -> Result<Content<'a>, String> {
     match &packet.transport {
         Some(TransportSlice::Tcp(tcp)) => {
             let sum = tcp.to_header().calc_checksum_ipv6_raw(source, destination, tcp.payload()).ok();
-            if sum != Some(tcp.checksum()) {
+            // RFC 1624 section 3: one's complement has two zeros.
+            let one_zero = |sum: u16| if sum == u16::MAX { 0 } else { sum };
+            if sum.map(one_zero) != Some(one_zero(tcp.checksum())) {
                 return Err(format!("TCP checksum {:#06x} instead of {sum:#06x?}", tcp.checksum()));
             }
             Ok(Content::Tcp(segment(source.into(), destination.into(), tcp)))

@@ -31,11 +31,13 @@ impl World {
 
     fn every_control_block_is_well(&self, nth: usize) {
         let place = &self.places[nth];
-        let (tcbs, clock) = match &place.body {
-            Body::Host(machine) => (machine.stack.tcbs(), self.now),
-            Body::Node(member) => (member.node.control_blocks().collect(), member.clock(self.now)),
+        let tcbs: Vec<_> = match &place.body {
+            Body::Host(machine) => machine.stack.tcbs(self.now),
+            Body::Node(member) => {
+                member.node.control_blocks().map(|tcb| (tcb, member.clock(self.now))).collect()
+            }
         };
-        for tcb in tcbs {
+        for (tcb, clock) in tcbs {
             self.say(|| format!("    {}: {}", place.name, invariants::describe(tcb)));
             if let Err(sentence) = invariants::hold(tcb, clock) {
                 panic!("{sentence}: {} at {}: {}", place.name, self.now, invariants::describe(tcb));
@@ -87,7 +89,7 @@ impl World {
         let half_open = |tcb: &&Tcb| tcb.flow == Flow { local, remote } && tcb.state == State::SynReceived;
         self.places.iter().any(|place| match &place.body {
             Body::Node(member) => member.node.control_blocks().any(|tcb| half_open(&tcb)),
-            Body::Host(machine) => machine.stack.tcbs().iter().any(half_open),
+            Body::Host(machine) => machine.stack.tcbs(self.now).iter().any(|(tcb, _)| half_open(tcb)),
         })
     }
 

@@ -63,7 +63,11 @@ impl Place {
     /// A node's TAP ends in the machine that it runs on: what lies between it and the rest of the network is far
     /// away from neighbour discovery. So no segment waits for an answer and is overtaken by a handoff meanwhile.
     fn is_next_door(&self, frame: &Frame) -> bool {
-        matches!(self.body, Body::Node(_)) && link::is_discovery(frame)
+        let machine = match &self.body {
+            Body::Node(_) => true,
+            Body::Host(machine) => machine.stack.is_next_door(),
+        };
+        machine && link::is_discovery(frame)
     }
 }
 

@@ -35,7 +35,7 @@ impl World {
                 Body::Host(machine) => {
                     let talks = machine.talks.iter().filter(|talk| !talk.is_over());
                     lines.extend(talks.map(|talk| format!("{}: {talk:?}", place.name)));
-                    machine.stack.tcbs()
+                    machine.stack.tcbs(self.now).into_iter().map(|(tcb, _)| tcb).collect()
                 }
                 Body::Node(member) => {
                     lines.push(format!("{}: {:?}", place.name, member.node.status(member.clock(self.now))));
@@ -65,7 +65,7 @@ impl World {
             events: self.events,
             connections: talks().filter(|talk| talk.outcome == Some(Outcome::Done)).count() as u64,
             hung: talks().filter(|talk| talk.outcome == Some(Outcome::Hung)).count() as u64,
-            handoffs: self.group.handoffs,
+            handoffs: self.group.handoffs + self.hosts().map(|host| host.stack.crossings()).sum::<u64>(),
             refused: self.group.refused,
             octets: talks().map(|talk| talk.received).sum(),
             lost: passed.lost + passed.overflowed,
