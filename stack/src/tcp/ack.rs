@@ -137,7 +137,7 @@ impl Tcb {
                 break;
             }
             let whole = from.at_or_before(sent.seq) && sent.end().at_or_before(to);
-            if sent.mark != Mark::Sacked && (whole || self.may_split()) {
+            if sent.mark != Mark::Sacked && (whole || self.may_split(&sent)) {
                 if sent.seq.before(from) {
                     self.split_sent(index, from);
                     index += 1;
@@ -162,11 +162,12 @@ impl Tcb {
         self.note_delivered(&before, now, delivered);
     }
 
-    /// Whether there are so few records that a selective acknowledgement may cut one. Who acknowledges every other
-    /// octet must not make us keep, and search, a record for each. An honest peer acknowledges segments.
-    fn may_split(&self) -> bool {
+    /// Whether a selective acknowledgement may cut a record: one of several segments, while there are few records. A
+    /// part of a segment is no delivery to draw conclusions from, and who acknowledges every other octet must not make us keep,
+    /// and search, a record for each. An honest peer acknowledges segments.
+    fn may_split(&self, sent: &Sent<Instant>) -> bool {
         let segments = self.snd.outstanding() / self.mss();
-        self.snd.sent.len() < SPARE_RECORDS + 2 * segments as usize
+        sent.len > self.mss() && self.snd.sent.len() < SPARE_RECORDS + 2 * segments as usize
     }
 
     /// Makes one record of those from `first` to `last` that are selectively acknowledged and lie side by side: in a
