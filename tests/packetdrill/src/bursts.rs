@@ -10,7 +10,7 @@ use ferry_stack::tcp::cc::MAX_WINDOW;
 use ferry_stack::{Seq, checksum};
 
 /// Octets of a burst at most (`sk_gso_max_size`).
-const LONGEST: u64 = 65_536 - 320;
+pub(crate) const LONGEST: usize = 65_536 - 320;
 /// The pace in slow start and after, in percent of a window in each round trip (`tcp_pacing_ss_ratio`, `_ca_ratio`).
 const PACES: (u64, u64) = (200, 120);
 /// A burst is what goes out at that pace in 2⁻¹⁰ seconds (`sk_pacing_shift`).
@@ -138,7 +138,8 @@ fn longest(tcb: &Tcb, least: u32) -> u32 {
     let used = u64::from(window.max(tcb.snd.outstanding()));
     let by_pace = (used * pace * 10_000 / round) >> PACING_SHIFT;
     let halvings = u32::try_from(micros(tcb.rtt.min).unwrap_or(u64::MAX) >> RTT_LOG).unwrap_or(u32::MAX);
-    let octets = by_pace.saturating_add(LONGEST.checked_shr(halvings).unwrap_or(0)).min(LONGEST);
+    let longest = LONGEST as u64;
+    let octets = by_pace.saturating_add(longest.checked_shr(halvings).unwrap_or(0)).min(longest);
     let half = (window / tcb.mss() / 2).max(1);
     u32::try_from(octets / mss).unwrap_or(u32::MAX).max(least).min(half)
 }

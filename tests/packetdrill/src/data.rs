@@ -85,7 +85,7 @@ impl World {
         if !tcb.state.may_write() {
             return Err(Errno::EPIPE);
         }
-        let room = tcb.writable().saturating_sub(socket.held.len());
+        let room = room_for_bursts(tcb).saturating_sub(socket.held.len());
         let taken = octets.split_to(room.min(octets.len()));
         if more || socket.options.cork {
             socket.held.extend_from_slice(&taken);
@@ -95,7 +95,7 @@ impl World {
             self.hold(fd)?;
         } else {
             self.release_all(fd)?;
-            self.tcp.with(handle, |tcb| tcb.write(taken.clone()));
+            self.tcp.with(handle, |tcb| write(tcb, taken.clone()));
         }
         Ok(taken.len())
     }
@@ -124,7 +124,7 @@ impl World {
             // There is room for them: whoever wrote them asked first.
             self.tcp.with(handle, |tcb| {
                 let before = tcb.snd.push;
-                drop(tcb.write(octets));
+                write(tcb, octets);
                 tcb.snd.push = if push { tcb.snd.push } else { before };
             });
         }
@@ -206,6 +206,29 @@ impl World {
         let tcb = socket.handle().and_then(|handle| self.tcp.get(handle));
         Ok(tcb.map_or(0, queued) + socket.held.len())
     }
+}
+
+/// What Linux still takes: it looks at the size of the send buffer only before it begins with the next burst to be.
+fn room_for_bursts(tcb: &Tcb) -> usize {
+    if tcb.writable() == 0 || tcb.config.unsent_limit != u32::MAX {
+        return tcb.writable();
+    }
+    let mss = tcb.mss() as usize;
+    let burst = (tcb.snd.max_wnd as usize / 2).min(crate::bursts::LONGEST) / mss * mss;
+    // It sends while it takes.
+    let window = tcb.snd.wnd.min(tcb.congestion.cwnd).saturating_sub(tcb.snd.outstanding());
+    let flying = tcb.snd.queue.len() - tcb.snd.unsent() + window as usize / mss * mss;
+    let buffer = (tcb.config.send_buffer as usize).saturating_sub(flying);
+    let most = buffer.div_ceil(burst.max(mss)) * burst.max(mss);
+    tcb.writable().max((flying + most).saturating_sub(tcb.snd.queue.len()))
+}
+
+/// Writes all of `octets`, for which there is room in the sense of [`room_for_bursts`].
+fn write(tcb: &mut Tcb, octets: Bytes) {
+    let buffer = tcb.config.send_buffer;
+    tcb.config.send_buffer = u32::MAX;
+    drop(tcb.write(octets));
+    tcb.config.send_buffer = buffer;
 }
 
 fn take(tcb: &mut Tcb, max: usize, peek: bool) -> Vec<u8> {

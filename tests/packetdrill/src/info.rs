@@ -304,10 +304,12 @@ fn state(tcb: &Tcb) -> u8 {
     }
 }
 
-/// `enum tcp_ca_state`: open, disorder, recovery, loss.
+/// `enum tcp_ca_state`: open, disorder, window reduced (by ECN), recovery, loss.
 fn loss_state(tcb: &Tcb) -> u8 {
     match tcb.recovery {
-        Recovery::Open { duplicates } => u8::from(duplicates > 0 || tcb.snd.sacked > 0),
+        Recovery::Open { duplicates } if duplicates > 0 || tcb.snd.sacked > 0 => 1,
+        Recovery::Open { .. } if tcb.ecn.is_some_and(|ecn| ecn.until.is_some()) => 2,
+        Recovery::Open { .. } => 0,
         Recovery::Fast { .. } => 3,
         Recovery::Loss { .. } => 4,
     }

@@ -8,6 +8,8 @@ use crate::world::World;
 
 /// Bits that are told whether somebody asked for them or not.
 const ALWAYS: i16 = libc::POLLERR | libc::POLLHUP;
+/// One octet of this many is what Linux's buffers take besides what is in them, about.
+const OVERHEAD: usize = 7;
 /// Events of epoll that have the same bits as in `poll`.
 const SHARED: u32 = 0xffff;
 
@@ -140,6 +142,23 @@ impl World {
         }
         Ok(told)
     }
+}
+
+impl World {
+    /// Whether a call that waits for room to write goes on: Linux wakes it late, as `poll`, or if there is an error.
+    pub(crate) fn wakes_writer(&self, fd: i32) -> bool {
+        let tcb = |socket: &Socket| socket.handle().and_then(|handle| self.tcp.get(handle));
+        let waits = |socket: &Socket| {
+            socket.error.is_none() && tcb(socket).is_some_and(|tcb| tcb.state.may_write() && !is_drained(tcb))
+        };
+        !self.files.socket(fd).is_ok_and(waits)
+    }
+}
+
+/// The same as [`has_room`], with what Linux counts for its buffers' overhead.
+fn is_drained(tcb: &Tcb) -> bool {
+    let queued = tcb.snd.queue.len();
+    tcb.writable() > 0 && queued + queued / OVERHEAD <= tcb.config.send_buffer as usize / 3 * 2
 }
 
 /// Linux calls a socket writable once a third of its buffer is free, and as little is unsent as was asked for.

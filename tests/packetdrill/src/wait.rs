@@ -35,7 +35,7 @@ pub(crate) enum Call {
     Accept(i32),
     Connect(i32),
     Read { fd: i32, max: usize, peek: bool, all: bool, got: Vec<u8> },
-    Write { fd: i32, octets: Bytes, sent: usize, more: bool },
+    Write { fd: i32, octets: Bytes, sent: usize, more: bool, blocked: bool },
     Poll { files: Vec<(i32, i16)>, until: Option<Instant> },
     EpollWait { fd: i32, max: usize, until: Option<Instant> },
 }
@@ -98,7 +98,11 @@ impl World {
             Call::Accept(fd) => self.try_accept(*fd).transpose().map(|fd| fd.map(Answer::Fd)),
             Call::Connect(fd) => self.try_connect(*fd).transpose().map(|done| done.map(|()| Answer::Nothing)),
             Call::Read { fd, max, peek, all, got } => self.try_read(*fd, *max, *peek, *all, got),
-            Call::Write { fd, octets, sent, more } => self.try_write(*fd, octets, sent, *more),
+            Call::Write { fd, blocked: true, .. } if !self.wakes_writer(*fd) => None,
+            Call::Write { fd, octets, sent, more, blocked } => {
+                *blocked = true;
+                self.try_write(*fd, octets, sent, *more)
+            }
             Call::Poll { files, until } => {
                 let ready: Vec<_> = files.iter().map(|&(fd, events)| self.poll_events(fd, events)).collect();
                 let over = until.is_some_and(|until| until <= self.now);
@@ -254,7 +258,7 @@ impl Bridge {
             return Err(Errno::EOPNOTSUPP);
         }
         let more = flags & libc::MSG_MORE != 0;
-        match self.call_on(fd, Call::Write { fd, octets, sent: 0, more }, flags)? {
+        match self.call_on(fd, Call::Write { fd, octets, sent: 0, more, blocked: false }, flags)? {
             Answer::Count(count) => Ok(count),
             _ => Err(Errno::EINVAL),
         }
