@@ -18,8 +18,11 @@ impl Tcb {
     pub(super) fn note_for_undo(&mut self, len: u32, now: Instant) {
         let value = self.timestamps.as_ref().map(|ours| ours.value_at(now));
         if let Some(undo) = &mut self.undo {
+            // Only the first: once an echo has caught up with it, a later copy tells nothing.
+            if undo.unreported == 0 {
+                undo.first = undo.first.or(value);
+            }
             undo.unreported = undo.unreported.saturating_add(len);
-            undo.first = undo.first.or(value);
         }
     }
 

@@ -80,6 +80,32 @@ fn an_echo_of_the_copy_takes_nothing_back() {
 }
 
 #[test]
+fn an_echo_of_an_earlier_copy_takes_nothing_back_when_later_copies_are_under_way() {
+    for sack in [true, false] {
+        let mut solo = ten_in_flight(Config { timestamps: true, sack, ..plain() });
+        // The peer takes nothing new: what is lost is sent again at once.
+        let mss = u16::try_from(solo.tcb.mss()).unwrap();
+        solo.gets(solo.ack(1, 1).window(10 * mss)).unwrap();
+        until_timeout(&mut solo);
+        let after = solo.tcb.congestion.ssthresh;
+        let mut copies = solo.tcb.timestamps.unwrap().value_at(solo.now);
+        // Each acknowledgement lets copies out, and those before it are still on their way back.
+        for acked in 1..9 {
+            solo.now += 10 * MS;
+            let left = (10 - u16::try_from(acked).unwrap()) * mss;
+            solo.gets(echoing(&solo, acked, copies).window(left)).unwrap();
+            assert!(matches!(solo.tcb.recovery, Recovery::Loss { .. }), "sack {sack}, segment {acked}");
+            if acked % 2 == 1 {
+                copies = solo.tcb.timestamps.unwrap().value_at(solo.now);
+            }
+            solo.segments();
+        }
+        assert!(solo.tcb.snd.retransmitted >= 10);
+        assert_eq!(solo.tcb.congestion.ssthresh, after);
+    }
+}
+
+#[test]
 fn an_echo_of_the_original_takes_a_timeout_and_its_back_off_back() {
     for sack in [true, false] {
         let mut solo = ten_in_flight(Config { timestamps: true, sack, ..plain() });
@@ -140,6 +166,17 @@ fn a_real_timeout_goes_on_with_what_is_lost_after_a_duplicate_acknowledgement() 
     solo.gets(solo.ack(1, 2001)).unwrap();
     assert_eq!(solo.sent()[0], "2001+1000 ack 1");
     assert_eq!(solo.tcb.congestion.ssthresh, ssthresh);
+}
+
+#[test]
+fn two_new_segments_after_a_real_timeout_do_not_keep_what_is_lost_from_being_sent() {
+    let mut solo = ten_in_flight(plain());
+    until_timeout(&mut solo);
+    solo.segments();
+    solo.gets(solo.ack(1, 1001)).unwrap();
+    assert_eq!(solo.segments().len(), 2);
+    solo.gets(solo.ack(1, 1001)).unwrap();
+    assert_eq!(solo.sent(), ["1001+1000 ack 1"]);
 }
 
 #[test]
