@@ -71,7 +71,7 @@ impl Host {
 
     fn receive_error(&mut self, datagram: &Datagram, now: Instant) {
         if let Some(received) = icmp::parse_error(datagram) {
-            self.tcp.receive_error(&received);
+            self.tcp.receive_error(&received, now);
             self.transmit(now);
         }
     }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use ferry_stack::Instant;
 use ferry_stack::interface;
-use ferry_stack::tcp::{Config, KeepAlive, cc};
+use ferry_stack::tcp::{Config, KeepAlive, MtuProbing, cc};
 
 use crate::aware::Aware;
 use crate::channel::Manner;
@@ -85,6 +85,7 @@ pub fn config(rng: &mut Rng, mtu: u16) -> Config {
         delayed_ack: rng.millis(1..=200),
         congestion: rng.pick(&[cc::Kind::NewReno, cc::Kind::Cubic]),
         keep_alive: rng.chance(200).then_some(keep_alive),
+        mtu_probing: rng.pick(&[MtuProbing::OnBlackHole, MtuProbing::OnBlackHole, MtuProbing::Always]),
         ..Config::default()
     }
 }

@@ -223,7 +223,7 @@ impl Node {
         let Some((flow, _)) = quoted_segment(&received) else { return };
         match self.places.get(&flow).and_then(Place::route) {
             Some(route) => self.forward(datagram.clone(), route.to, now),
-            None => self.tcp.receive_error(&received),
+            None => self.tcp.receive_error(&received, now),
         }
     }
 }

@@ -39,6 +39,7 @@ impl Tcb {
         let mut delivered = Delivered { repeated: self.is_repeated(segment, ack), ..Delivered::default() };
         if ack.after(self.snd.una) {
             self.advance_una(ack, now, &mut delivered);
+            self.probe_arrived();
         }
         if self.sack {
             self.take_sack(segment, ack, now, &mut delivered);

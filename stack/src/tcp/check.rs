@@ -10,6 +10,7 @@ use super::data::WINDOW_SLACK;
 use super::rtt::{MAX_SAMPLE, Rtt};
 use super::state::State;
 use super::tcb::{Mark, Recovery, RecvSpace, SendSpace, Tcb};
+use crate::ip::MIN_MTU;
 
 /// What cannot be true of a control block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -36,6 +37,8 @@ pub enum Broken {
 
 /// The longest span that is believed: 32 years.
 const MAX_SPAN: Duration = Duration::from_secs(1 << 30);
+/// The smallest packet that a search may begin with: headers and a payload that is not silly.
+const LEAST_BASE: u16 = 108;
 /// The largest buffer that is believed.
 const MAX_BUFFER: u32 = 1 << 30;
 
@@ -43,7 +46,7 @@ impl<At> Tcb<At> {
     /// Whether the control block can be true. Nothing that passes can make the engine panic or go astray.
     pub fn check(&self) -> Result<(), Broken> {
         self.config.check()?;
-        self.snd.check(self.opening())?;
+        self.snd.check(self.opening(), self.config.base_mtu)?;
         self.rcv.check(self.opening(), &self.config)?;
         self.check_times()?;
         self.congestion.check()?;
@@ -126,7 +129,13 @@ impl Config {
         let spans = [self.max_rto, self.delayed_ack, self.fin_wait_2, self.time_wait];
         let spans = spans.into_iter().chain(self.user_timeout);
         let bounded = spans.chain(idle.into_iter().flatten()).all(|span| span <= MAX_SPAN);
-        if buffers && times && bounded && self.mss >= 48 && self.initial_window >= 1 {
+        if buffers
+            && times
+            && bounded
+            && self.mss >= 48
+            && self.initial_window >= 1
+            && self.base_mtu >= LEAST_BASE
+        {
             Ok(())
         } else {
             Err(Broken::Parameter)
@@ -135,8 +144,8 @@ impl Config {
 }
 
 impl<At> SendSpace<At> {
-    fn check(&self, opening: bool) -> Result<(), Broken> {
-        if self.wscale > 14 || self.mss < 48 || self.path_mtu < 1280 {
+    fn check(&self, opening: bool, base: u16) -> Result<(), Broken> {
+        if self.wscale > 14 || self.mss < 48 || self.path_mtu < MIN_MTU.min(base) {
             return Err(Broken::Parameter);
         }
         // The FIN is the only thing that lies behind the queue. Acknowledged, it has taken the queue with it.
@@ -152,6 +161,9 @@ impl<At> SendSpace<At> {
             if opening { self.una == self.iss && self.outstanding() <= 1 } else { self.una != self.iss };
         if !(ordered && bounded && fin && windows && syn) {
             return Err(Broken::SendSpace);
+        }
+        if self.search.as_ref().is_some_and(|search| !search.is_sound(self.path_mtu, self.una, self.nxt)) {
+            return Err(Broken::Parameter);
         }
         self.check_sent()
     }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::cc::Kind;
 use super::listener::SynCookies;
+use super::plpmtud::MtuProbing;
+use crate::ip::MIN_MTU;
 
 /// How a connection behaves. Fixed when it is opened; travels with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +60,11 @@ pub struct Config {
     pub initial_window: u8,
     /// Begin anew with slow start after a silence (RFC 5681 section 4.1).
     pub slow_start_after_idle: bool,
+    /// Whether packets of other sizes are tried (RFC 8899).
+    pub mtu_probing: MtuProbing,
+    /// The packet that passes everywhere (`BASE_PLPMTU`, RFC 8899 section 5.1.2): over IPv6 never less than 1280
+    /// octets are needed.
+    pub base_mtu: u16,
 }
 
 /// Who may ask for explicit congestion notification (RFC 3168).
@@ -109,6 +116,8 @@ impl Default for Config {
             congestion: Kind::Cubic,
             initial_window: 10,
             slow_start_after_idle: true,
+            mtu_probing: MtuProbing::OnBlackHole,
+            base_mtu: MIN_MTU,
         }
     }
 }

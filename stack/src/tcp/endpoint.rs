@@ -294,6 +294,7 @@ impl Endpoint {
             return Err(Refusal::Exists);
         }
         let mut tcb = tcb.thaw(now);
+        tcb.fit_link(self.path_mtu);
         tcb.kick();
         let listener = self.listeners.get_mut(&tcb.flow.local.port());
         let half_open = tcb.state == State::SynReceived && listener.is_some();
@@ -363,12 +364,12 @@ impl Endpoint {
     /// Takes an ICMPv6 error about a packet of ours. Only Packet Too Big changes anything, and only if the quoted
     /// segment is in flight (RFC 8201, RFC 5927): other errors can be forged or pass, so the connection lives on
     /// until its timers give up (RFC 9293 section 3.9.2.2 and RFC 5461, soft errors).
-    pub fn receive_error(&mut self, received: &Received) {
+    pub fn receive_error(&mut self, received: &Received, now: Instant) {
         let Error::PacketTooBig { mtu } = received.error else { return };
         let Some((flow, seq)) = quoted_segment(received) else { return };
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         if let Some(handle) = self.find(&flow) {
-            self.with(handle, |tcb| tcb.packet_too_big(mtu, seq));
+            self.with(handle, |tcb| tcb.packet_too_big(mtu, seq, now));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{Instant, Seq};
 /// `DupThresh` (RFC 5681 section 3.2).
 pub(super) const DUPLICATES: u8 = 3;
 /// Octets that are added to a packet below TCP at most: a tunnel's header, a Home Address option, a routing header.
-const MOST_OVERHEAD: u16 = 128;
+pub(super) const MOST_OVERHEAD: u16 = 128;
 
 impl Tcb {
     /// Octets thought to be in the network.
@@ -32,6 +32,7 @@ impl Tcb {
         self.tail_probe_answered(delivered);
         let newly = self.newly_delivered(delivered);
         let lost = if self.sack { self.detect_by_time(now) } else { self.detect_by_duplicates(delivered) };
+        let lost = lost && !self.only_probe_lost(now);
         match self.recovery {
             Recovery::Open { .. } if lost => self.enter_fast_recovery(newly),
             Recovery::Fast { point, .. } if point.at_or_before(self.snd.una) => {
@@ -186,6 +187,10 @@ impl Tcb {
         if !opening && fresh {
             self.reduce();
         }
+        self.probe_timed_out(now);
+        if !opening {
+            self.suspect_black_hole(now);
+        }
         self.mark_lost_by_timeout(now);
         if !opening {
             let doubt = if fresh || again { Doubt::Waiting } else { Doubt::Settled };
@@ -201,13 +206,17 @@ impl Tcb {
 
     /// A router reports that packets to the other side must not be longer than `mtu` octets (RFC 9293 section 3.7.2,
     /// RFC 8201), quoting a segment of ours. Believed only if that segment is in flight (RFC 5927 section 7.2).
-    pub fn packet_too_big(&mut self, mtu: u16, quoted: Seq) {
+    pub fn packet_too_big(&mut self, mtu: u16, quoted: Seq, now: Instant) {
         let in_flight = self.snd.una.at_or_before(quoted) && quoted.before(self.snd.nxt);
         // RFC 8201 section 4: a report of less than the minimum link MTU is discarded.
-        if !in_flight || mtu < MIN_MTU || mtu >= self.snd.path_mtu {
+        if !in_flight || mtu < MIN_MTU {
             return;
         }
-        self.snd.path_mtu = mtu;
+        if mtu >= self.snd.path_mtu {
+            self.narrow_search(mtu, now);
+            return;
+        }
+        self.shrink(mtu, mtu, now);
         // Not a sign of congestion (RFC 8201 section 5.4): all that may have been too long is sent again without ado.
         let harmless = self.payload_limit(MOST_OVERHEAD);
         for sent in &mut self.snd.sent {

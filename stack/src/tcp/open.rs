@@ -175,6 +175,7 @@ impl Tcb {
 
     /// Our SYN is acknowledged.
     pub(super) fn establish(&mut self, segment: &Segment, ack: Seq, now: Instant) {
+        self.begin_search(now);
         self.set_initial_window();
         if let Some(syn) = self.snd.sent.pop_front() {
             if syn.mark == Mark::InFlight {
@@ -256,6 +257,7 @@ impl SendSpace<Instant> {
             wscale: 0,
             mss: u16::MAX,
             path_mtu,
+            search: None,
             queue: Queue::default(),
             fin: None,
             sent: VecDeque::new(),

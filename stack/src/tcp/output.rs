@@ -1,12 +1,13 @@
 //! What to send next. One segment a call, so that whoever drives it can stop between any two.
 
+use super::plpmtud::Turn;
 use super::segment::{Control, Options, Segment, TIMESTAMPS_LEN, Timestamps};
 use super::state::State;
 use super::tcb::{Mark, Recovery, Sent, Tcb};
 use crate::{Instant, Seq};
 
 /// Octets of an IPv6 header and a TCP header without options.
-const HEADERS_LEN: u16 = 60;
+pub(super) const HEADERS_LEN: u16 = 60;
 /// The largest payload of a super-segment: with its headers it fits the 16 bits of a payload length.
 const MAX_SUPER: usize = 65_000;
 
@@ -28,7 +29,12 @@ impl Tcb {
 
     /// Octets of payload in a segment with timestamps, with `overhead` octets added below.
     pub(super) fn payload_limit(&self, overhead: u16) -> u32 {
-        let by_path = self.snd.path_mtu.saturating_sub(HEADERS_LEN).saturating_sub(overhead);
+        self.payload_at(self.snd.path_mtu, overhead)
+    }
+
+    /// The same in a packet of `size` octets.
+    pub(super) fn payload_at(&self, size: u16, overhead: u16) -> u32 {
+        let by_path = size.saturating_sub(HEADERS_LEN).saturating_sub(overhead);
         let options = if self.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
         u32::from(self.snd.mss.min(by_path).saturating_sub(options).max(1))
     }
@@ -121,6 +127,9 @@ impl Tcb {
         }
         let limit = self.full_segment(path);
         let una = self.snd.una;
+        if self.snd.probe().is_some_and(|probe| probe.end().at_or_before(una + limit)) {
+            self.forget_probe(una);
+        }
         self.split_sent(0, una + limit);
         let first = self.snd.sent.front_mut()?;
         if first.mark == Mark::Lost {
@@ -151,6 +160,7 @@ impl Tcb {
     /// Sends the record at `index` again, at most `room` octets of it.
     fn resend(&mut self, index: usize, room: u32, path: Path, now: Instant) -> Option<Segment> {
         let first = self.snd.sent.get(index)?.seq;
+        self.forget_probe(first);
         let limit = self.super_limit(room, path);
         self.split_sent(index, first + limit);
         let sent = self.snd.sent.get_mut(index)?;
@@ -184,6 +194,14 @@ impl Tcb {
             return None;
         }
         self.restart_after_idle(now);
+        match self.probe_turn(path, window, now) {
+            Turn::Probe(len, size) => return Some(self.send_size_probe(len, size, now)),
+            Turn::Wait => {
+                self.snd.limited = true;
+                return None;
+            }
+            Turn::Pass => {}
+        }
         let full = self.full_segment(path);
         // A FIN of its own is no data, which is all that the congestion window is about (RFC 5681 section 2).
         let Some(room) = self.congestion_room(full).or((unsent == 0).then_some(1)) else {
@@ -218,18 +236,32 @@ impl Tcb {
     }
 
     fn send_fresh(&mut self, len: u32, path: Path, now: Instant) -> Segment {
+        let seq = self.record_fresh(len, now);
+        if !len.is_multiple_of(self.full_segment(path)) {
+            self.snd.small = Some(self.snd.nxt);
+        }
+        let mut segment = self.data_segment(seq, len, path, now);
+        self.mark_capable(&mut segment);
+        segment
+    }
+
+    /// A larger packet than usual: RFC 4821 section 7.4. It stays one.
+    fn send_size_probe(&mut self, len: u32, size: u16, now: Instant) -> Segment {
+        let seq = self.record_fresh(len, now);
+        self.note_probe(seq, len, size);
+        let mut segment = self.single_segment(seq, len, now);
+        self.mark_capable(&mut segment);
+        segment
+    }
+
+    fn record_fresh(&mut self, len: u32, now: Instant) -> Seq {
         let seq = self.snd.nxt;
         self.snd.sent.push_back(Sent { seq, len, at: now, retransmissions: 0, mark: Mark::InFlight });
         self.snd.nxt = seq + len;
         self.snd.in_flight += len;
-        if !len.is_multiple_of(self.full_segment(path)) {
-            self.snd.small = Some(self.snd.nxt);
-        }
         self.note_sent(len, now);
         self.arm_tail_probe(now);
-        let mut segment = self.data_segment(seq, len, path, now);
-        self.mark_capable(&mut segment);
-        segment
+        seq
     }
 
     /// RFC 9293 section 3.8.6.2.1 (silly window) and 3.7.4 (Nagle): whether a short segment should wait.
@@ -344,19 +376,25 @@ impl Tcb {
         self.note_sent(len, now);
     }
 
-    /// A segment with the octets `seq` to `seq + len`; the FIN is the last of them if it lies there.
+    /// The octets `seq` to `seq + len`, as a super-segment if there are so many.
     fn data_segment(&mut self, seq: Seq, len: u32, path: Path, now: Instant) -> Segment {
-        let fin = self.snd.fin.is_some_and(|fin| fin == seq + len - 1);
-        let offset = seq.distance_from(self.snd.first_octet());
         let full = self.full_segment(path);
-        let mut segment = self.segment(seq, now);
-        segment.payload = self.snd.queue.slice(offset, (len - u32::from(fin)) as usize);
-        segment.control = fin.then_some(Control::Fin);
-        segment.push = self.snd.push.is_some_and(|push| seq.before(push) && push.at_or_before(seq + len));
+        let mut segment = self.single_segment(seq, len, now);
         let oversized = segment.payload.len() > full as usize;
         segment.gso = oversized.then(|| u16::try_from(full).unwrap_or(u16::MAX));
         // Nothing follows a burst at once: whoever collects segments over there need not wait for more.
         segment.push |= oversized;
+        segment
+    }
+
+    /// A segment with the octets `seq` to `seq + len`; the FIN is the last of them if it lies there.
+    fn single_segment(&mut self, seq: Seq, len: u32, now: Instant) -> Segment {
+        let fin = self.snd.fin.is_some_and(|fin| fin == seq + len - 1);
+        let offset = seq.distance_from(self.snd.first_octet());
+        let mut segment = self.segment(seq, now);
+        segment.payload = self.snd.queue.slice(offset, (len - u32::from(fin)) as usize);
+        segment.control = fin.then_some(Control::Fin);
+        segment.push = self.snd.push.is_some_and(|push| seq.before(push) && push.at_or_before(seq + len));
         segment
     }
 

@@ -117,7 +117,8 @@ impl Tcb {
 
     /// The time after which what reordering could explain is lost (RFC 8985 section 6.3).
     pub(super) fn reordering_timeout(&mut self, now: Instant) {
-        if self.detect_by_time(now) && matches!(self.recovery, Recovery::Open { .. }) {
+        let lost = self.detect_by_time(now) && !self.only_probe_lost(now);
+        if lost && matches!(self.recovery, Recovery::Open { .. }) {
             self.enter_fast_recovery(0);
         }
     }

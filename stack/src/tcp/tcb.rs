@@ -2,6 +2,7 @@
 
 mod rebase;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use self::rebase::{Arriving, Leaving, Rebase};
 use super::cc::Congestion;
 use super::config::Config;
+use super::plpmtud::Search;
 use super::queue::Queue;
 use super::reassembly::Reassembly;
 use super::rtt::Rtt;
@@ -90,6 +92,8 @@ pub struct SendSpace<At> {
     pub mss: u16,
     /// The largest packet that the path carries, extension headers and tunnels included; octets.
     pub path_mtu: u16,
+    /// Whether it may carry larger ones.
+    pub search: Option<Box<Search<At>>>,
     /// What is not acknowledged, then what was never sent. Its first octet is SND.UNA (the SYN is not in it).
     pub queue: Queue,
     /// The sequence number of our FIN, once there will be no more octets in front of it.

@@ -12,6 +12,7 @@ mod moving;
 mod mutated;
 mod opening;
 mod pair;
+mod plpmtud;
 mod rack;
 mod receiving;
 mod sending;

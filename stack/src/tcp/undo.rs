@@ -128,6 +128,7 @@ impl Tcb {
     /// that no burst follows.
     fn take_back(&mut self, delivered: &Delivered) {
         let Some(undo) = self.undo.take() else { return };
+        self.trust_large_packets();
         for sent in &mut self.snd.sent {
             if sent.mark == Mark::Lost {
                 sent.mark = Mark::InFlight;

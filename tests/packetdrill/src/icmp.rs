@@ -11,7 +11,7 @@ impl World {
     /// An error about a packet of ours. One that cannot pass ends a connection that is being opened (RFC 5461 section
     /// 4.1 tells why not any other); later it is only told if the connection times out.
     pub(crate) fn receive_error(&mut self, received: &Received) {
-        self.tcp.receive_error(received);
+        self.tcp.receive_error(received, self.now);
         let Some((flow, seq)) = quoted_segment(received) else { return };
         let Some(handle) = self.tcp.find(&flow) else { return };
         let Some(tcb) = self.tcp.get(handle) else { return };

@@ -129,7 +129,7 @@ impl Pair {
             14 if feed.byte()? < 32 => self.with(own, End::finish),
             15 => {
                 let mtu = 1280 + feed.word()? % 256;
-                self.with(own, |end| end.tcb.packet_too_big(mtu, end.tcb.snd.una));
+                self.with(own, |end| end.tcb.packet_too_big(mtu, end.tcb.snd.una, now));
             }
             _ => {}
         }

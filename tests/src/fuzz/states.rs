@@ -138,7 +138,7 @@ impl Solo {
             },
             13 => {
                 let mtu = feed.word()?;
-                self.tcb.packet_too_big(mtu, self.tcb.snd.una + feed.distance()?);
+                self.tcb.packet_too_big(mtu, self.tcb.snd.una + feed.distance()?, self.now);
             }
             _ => self.hand_over(feed.word()?),
         }

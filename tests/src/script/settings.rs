@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use ferry_stack::tcp::cc::Kind;
-use ferry_stack::tcp::{Config, KeepAlive, SynCookies};
+use ferry_stack::tcp::{Config, KeepAlive, MtuProbing, SynCookies};
 
 /// How both ends behave.
 #[derive(Clone, Debug)]
@@ -89,6 +89,14 @@ const KEYS: &[(&str, Setter)] = &[
             _ => SynCookies::WhenFull,
         };
     })),
+    ("mtu_probing", Setter::Words(&["off", "on-black-hole", "always"], |s, word| {
+        s.config.mtu_probing = match word {
+            "off" => MtuProbing::Off,
+            "always" => MtuProbing::Always,
+            _ => MtuProbing::OnBlackHole,
+        };
+    })),
+    ("base_mtu", Setter::Number(65_535, |s, n| s.config.base_mtu = narrow(n))),
     ("delack", Setter::Span(|s, span| s.config.delayed_ack = span)),
     ("min_rto", Setter::Span(|s, span| s.config.min_rto = span)),
     ("max_rto", Setter::Span(|s, span| s.config.max_rto = span)),

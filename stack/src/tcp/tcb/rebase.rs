@@ -1,5 +1,6 @@
 //! How a control block travels: every point in time in it is carried over to another clock.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::{Challenges, Floor, Newest, Rack, SendSpace, Sent, Tcb, Timers, TimestampState, Undo};
@@ -96,8 +97,8 @@ impl<At> SendSpace<At> {
     #[rustfmt::skip]
     fn map_time<B>(self, clock: &impl Rebase<At, B>) -> SendSpace<B> {
         let Self {
-            iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
-            small, last, limited, most_used, used_until, acked_total, retransmitted, timeouts, recover, kicked,
+            iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, search, queue, fin, sent, in_flight, sacked,
+            push, small, last, limited, most_used, used_until, acked_total, retransmitted, timeouts, recover, kicked,
         } = self;
         let sent = sent
             .into_iter()
@@ -106,8 +107,10 @@ impl<At> SendSpace<At> {
             })
             .collect();
         SendSpace {
-            iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, queue, fin, sent, in_flight, sacked, push,
-            small, last: clock.behind(last), limited, most_used, used_until, acked_total, retransmitted, timeouts, recover,
+            iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu,
+            search: search.map(|search| Box::new(search.map_time(clock))),
+            queue, fin, sent, in_flight, sacked, push, small, last: clock.behind(last), limited, most_used, used_until,
+            acked_total, retransmitted, timeouts, recover,
             kicked: kicked.map(|at| clock.behind(at)),
         }
     }

@@ -396,7 +396,9 @@ fn a_packet_too_big_finds_its_connection() {
     let (_, packet) = server.endpoint.poll_transmit(server.now, |_| Path::default()).unwrap();
     let quote = crate::icmp::quote(&packet.to_bytes()).unwrap();
     let from = core::net::Ipv6Addr::LOCALHOST;
-    server.endpoint.receive_error(&Received { error: Error::PacketTooBig { mtu: 1300 }, from, quote });
+    server
+        .endpoint
+        .receive_error(&Received { error: Error::PacketTooBig { mtu: 1300 }, from, quote }, server.now);
     assert_eq!(server.endpoint.get(handle).unwrap().snd.path_mtu, 1300);
     assert_eq!(server.half_open(), 0);
     server.wait(1000 * MS);

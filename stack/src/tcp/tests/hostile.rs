@@ -158,7 +158,7 @@ impl World {
             }),
             Op::Close(end) => self.with(end, Tcb::close),
             Op::Abort(end) => self.with(end, |tcb, _| tcb.abort()),
-            Op::TooBig(end, mtu) => self.with(end, |tcb, _| tcb.packet_too_big(mtu, tcb.snd.una)),
+            Op::TooBig(end, mtu) => self.with(end, |tcb, now| tcb.packet_too_big(mtu, tcb.snd.una, now)),
         }
         self.transmit();
     }

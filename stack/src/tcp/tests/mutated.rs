@@ -79,7 +79,7 @@ fn act(tcb: &mut Tcb, action: u8, number: u32, small: u16, now: Instant) {
         0 => drop(tcb.read(usize::from(small))),
         1 => drop(tcb.write(Bytes::from(alloc::vec![1; usize::from(small)]))),
         2 => tcb.finish(),
-        3 => tcb.packet_too_big(small, tcb.snd.una),
+        3 => tcb.packet_too_big(small, tcb.snd.una, now),
         4 => tcb.release_ack(Some(tcb.rcv.nxt - number % 3)),
         _ => {
             let _: Result<(), Reason> = tcb.receive(&segment(tcb, action, number, small), now);

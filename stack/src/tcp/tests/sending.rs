@@ -159,7 +159,7 @@ fn a_packet_too_big_resends_in_smaller_segments_without_slowing_down() {
     solo.write(4 * 1440);
     assert_eq!(solo.segments().len(), 4);
     let cwnd = solo.tcb.congestion.cwnd;
-    solo.tcb.packet_too_big(1280, solo.iss + 1_u32);
+    solo.tcb.packet_too_big(1280, solo.iss + 1_u32, solo.now);
     assert_eq!(
         solo.sent(),
         [
@@ -190,7 +190,7 @@ fn a_packet_too_big_that_cannot_be_true_changes_nothing() {
         solo.sent();
         solo.gets(solo.ack(1, 1001)).unwrap();
         solo.sent();
-        solo.tcb.packet_too_big(mtu, solo.iss + u32::from(quoted));
+        solo.tcb.packet_too_big(mtu, solo.iss + u32::from(quoted), solo.now);
         assert_eq!(solo.tcb.snd.path_mtu, 1500, "{name}");
         assert_eq!(solo.sent(), [""; 0], "{name}");
     }
