@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ferry_stack::Instant;
-use ferry_stack::tcp::{Handle, Tcb};
+use ferry_stack::tcp::{Config, Handle, Tcb};
 
 use crate::errno::Errno;
 use crate::socket::{Role, Socket};
@@ -208,27 +208,25 @@ impl World {
     }
 }
 
-/// What Linux still takes: it looks at the size of the send buffer only before it begins with the next burst to be.
+/// What Linux still takes. It looks at the size of the send buffer, and at what is not sent yet, only before it begins
+/// with the next burst to be; and it sends while it takes.
 fn room_for_bursts(tcb: &Tcb) -> usize {
-    if tcb.writable() == 0 || tcb.config.unsent_limit != u32::MAX {
-        return tcb.writable();
-    }
     let mss = tcb.mss() as usize;
-    let burst = (tcb.snd.max_wnd as usize / 2).min(crate::bursts::LONGEST) / mss * mss;
-    // It sends while it takes.
+    let burst = ((tcb.snd.max_wnd as usize / 2).min(crate::bursts::LONGEST) / mss * mss).max(mss);
     let window = tcb.snd.wnd.min(tcb.congestion.cwnd).saturating_sub(tcb.snd.outstanding());
     let flying = tcb.snd.queue.len() - tcb.snd.unsent() + window as usize / mss * mss;
     let buffer = (tcb.config.send_buffer as usize).saturating_sub(flying);
-    let most = buffer.div_ceil(burst.max(mss)) * burst.max(mss);
-    tcb.writable().max((flying + most).saturating_sub(tcb.snd.queue.len()))
+    let bursts = buffer.div_ceil(burst).min((tcb.config.unsent_limit as usize).div_ceil(burst));
+    (flying + bursts * burst).saturating_sub(tcb.snd.queue.len())
 }
 
 /// Writes all of `octets`, for which there is room in the sense of [`room_for_bursts`].
 fn write(tcb: &mut Tcb, octets: Bytes) {
-    let buffer = tcb.config.send_buffer;
-    tcb.config.send_buffer = u32::MAX;
-    drop(tcb.write(octets));
-    tcb.config.send_buffer = buffer;
+    let Config { send_buffer, unsent_limit, .. } = tcb.config;
+    (tcb.config.send_buffer, tcb.config.unsent_limit) = (u32::MAX, u32::MAX);
+    let rest = tcb.write(octets);
+    debug_assert!(rest.is_empty(), "there is room for what was taken");
+    (tcb.config.send_buffer, tcb.config.unsent_limit) = (send_buffer, unsent_limit);
 }
 
 fn take(tcb: &mut Tcb, max: usize, peek: bool) -> Vec<u8> {

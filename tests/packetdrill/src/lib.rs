@@ -23,6 +23,8 @@ mod ready;
 mod settings;
 mod socket;
 mod sysctls;
+#[cfg(test)]
+mod tests;
 mod wait;
 mod world;
 

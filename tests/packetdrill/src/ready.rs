@@ -158,14 +158,14 @@ impl World {
 /// The same as [`has_room`], with what Linux counts for its buffers' overhead.
 fn is_drained(tcb: &Tcb) -> bool {
     let queued = tcb.snd.queue.len();
-    tcb.writable() > 0 && queued + queued / OVERHEAD <= tcb.config.send_buffer as usize / 3 * 2
+    has_room(tcb) && queued + queued / OVERHEAD <= tcb.config.send_buffer as usize / 3 * 2
 }
 
-/// Linux calls a socket writable once a third of its buffer is free, and as little is unsent as was asked for.
+/// Linux calls a socket writable once a third of its buffer is free, and less than half of what was asked for is unsent.
 fn has_room(tcb: &Tcb) -> bool {
     let queued = tcb.snd.queue.len();
     let free = (tcb.config.send_buffer as usize).saturating_sub(queued);
-    tcb.writable() > 0 && free >= queued / 2
+    free > 0 && free >= queued / 2 && tcb.snd.unsent() * 2 < tcb.config.unsent_limit as usize
 }
 
 fn bits(events: i16) -> u32 {

@@ -206,6 +206,12 @@ impl World {
         }
     }
 
+    /// The next packet that has left already.
+    #[cfg(test)]
+    pub(crate) fn left_now(&mut self) -> Option<(Instant, Vec<u8>)> {
+        self.left.pop_front()
+    }
+
     /// Something changed: sends what is due, lets sockets take note of events, and ends the calls that can end.
     pub(crate) fn pump(&mut self) {
         loop {
