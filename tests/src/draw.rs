@@ -36,6 +36,10 @@ pub struct Wants {
     pub at_least: u64,
     /// The longest way through a link.
     pub delay: Duration,
+    /// Links lose Mobility Headers, more than other frames.
+    pub mobility_loss: bool,
+    /// The longest that a slow client falls silent in the middle, in milliseconds.
+    pub idle: u64,
     /// The sizes of the files called `0`, `1`, … that a service of files has. Empty: there is none.
     pub files: &'static [u64],
 }
@@ -50,6 +54,8 @@ impl Default for Wants {
             octets: 1 << 20,
             at_least: 1,
             delay: Duration::from_millis(100),
+            mobility_loss: false,
+            idle: 10_000,
             files: &[],
         }
     }
@@ -156,7 +162,12 @@ pub fn quality(rng: &mut Rng, wants: &Wants) -> Quality {
         reordering: often(rng, wants.faults, 200),
         lateness: Duration::from_micros(lateness),
         corruption: often(rng, wants.faults, 50),
+        mobility_loss: if wants.mobility_loss { small_share(rng) } else { 0 },
     }
+}
+
+fn small_share(rng: &mut Rng) -> PerMille {
+    PerMille::try_from(rng.within(0..=600)).unwrap_or_default()
 }
 
 /// The links between the nodes.
@@ -204,7 +215,7 @@ pub fn script(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instant) ->
         write_pause: slow(rng, 10),
         read_pause: slow(rng, 10),
         deaf: slow(rng, 3_000),
-        idle: slow(rng, 10_000),
+        idle: slow(rng, wants.idle),
         abort_after: (wants.aborts && rng.chance(500)).then(|| rng.scaled(0..=wants.octets)),
     }
 }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ferry_stack::ip::Packet;
+use ferry_stack::ip::{self, Packet};
 use ferry_stack::{Checksum, Frame, Instant, Offload, checksum, gso};
 
 use crate::rng::{PerMille, Rng};
@@ -30,6 +30,8 @@ pub struct Quality {
     pub lateness: Duration,
     /// Frames in which a bit flips.
     pub corruption: PerMille,
+    /// Frames with a Mobility Header that vanish, perhaps in a tunnel.
+    pub mobility_loss: PerMille,
 }
 
 impl Default for Quality {
@@ -44,6 +46,7 @@ impl Default for Quality {
             reordering: 0,
             lateness: Duration::from_millis(5),
             corruption: 0,
+            mobility_loss: 0,
         }
     }
 }
@@ -51,7 +54,7 @@ impl Default for Quality {
 impl Quality {
     /// The same link without faults. It stays as long and as slow as it is.
     pub fn mended(&self) -> Self {
-        Self { loss: 0, duplication: 0, reordering: 0, corruption: 0, ..self.clone() }
+        Self { loss: 0, duplication: 0, reordering: 0, corruption: 0, mobility_loss: 0, ..self.clone() }
     }
 }
 
@@ -86,6 +89,22 @@ impl core::ops::AddAssign for Passed {
     }
 }
 
+/// Whether a frame carries a Mobility Header, perhaps behind extension headers or in a tunnel.
+fn is_mobility(frame: &Frame) -> bool {
+    const NEXT_HEADER: usize = 6;
+    let packet = frame.head.get(usize::from(ETHERNET)..).unwrap_or_default();
+    let (mut next, mut at) = (packet.get(NEXT_HEADER).copied(), ip::HEADER_LEN);
+    loop {
+        match next {
+            Some(ip::MOBILITY) => return true,
+            Some(ip::IPV6) => (next, at) = (packet.get(at + NEXT_HEADER).copied(), at + ip::HEADER_LEN),
+            // Routing, destination options: both are of 24 octets where Mobile IPv6 puts them.
+            Some(43 | 60) => (next, at) = (packet.get(at).copied(), at + 24),
+            _ => return false,
+        }
+    }
+}
+
 /// One direction of a link.
 #[derive(Clone, Debug)]
 pub struct Pipe {
@@ -111,10 +130,12 @@ impl Pipe {
             return Vec::new();
         };
         let mut arrivals = Vec::new();
+        let Quality { loss, mobility_loss, .. } = self.quality;
+        let loss = if is_mobility(frame) { loss.max(mobility_loss) } else { loss };
         let copies = 1 + u64::from(self.rng.chance(self.quality.duplication));
         self.passed.duplicated += copies - 1;
         for _ in 0..copies {
-            if self.rng.chance(self.quality.loss) {
+            if self.rng.chance(loss) {
                 self.passed.lost += 1;
                 continue;
             }

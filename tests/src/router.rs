@@ -24,6 +24,10 @@ pub struct Port {
 #[derive(Debug, Default)]
 pub struct Router {
     ports: Vec<Port>,
+    /// Whether a packet passes only if its source lies where it comes from (RFC 2827).
+    pub filters_sources: bool,
+    /// Packets that did not pass because of that.
+    pub filtered: u64,
     /// Packets sent on.
     pub forwarded: u64,
     /// Packets that were told to be too big.
@@ -66,6 +70,10 @@ impl Router {
         let Some(to) = self.route(datagram.destination) else {
             return self.complain(&datagram, Error::Unreachable { code: icmp::NO_ROUTE }, now);
         };
+        if self.filters_sources && self.route(datagram.source) != Some(from) {
+            self.filtered += 1;
+            return;
+        }
         if datagram.hop_limit <= 1 {
             return self.complain(&datagram, Error::TimeExceeded { code: icmp::HOP_LIMIT_EXCEEDED }, now);
         }

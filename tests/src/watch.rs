@@ -1,8 +1,8 @@
 //! What must hold on the wire, judged segment by segment in the order in which they are sent, whoever sends them:
 //! a connection that moved from node to node must look like one.
 
-use core::net::SocketAddrV6;
-use std::collections::BTreeMap;
+use core::net::{Ipv6Addr, SocketAddrV6};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferry_stack::Frame;
 
@@ -47,6 +47,10 @@ pub struct Reset {
 #[derive(Debug, Default)]
 pub struct Watch {
     sides: BTreeMap<(SocketAddrV6, SocketAddrV6), Side>,
+    /// The address that nodes send from through tunnels, if they do: such a segment is judged where it enters one.
+    pub home: Option<Ipv6Addr>,
+    /// Segments that were judged so, as they look to people. They leave the tunnel later, perhaps twice.
+    tunnelled: BTreeSet<String>,
     /// RST segments, in the order in which they were sent.
     pub resets: Vec<Reset>,
     /// Segments with octets.
@@ -65,11 +69,26 @@ impl Watch {
         let content = wire::read(&frame.head)
             .map_err(|what| format!("every checksum that is sent is right: {what}"))?;
         match &content {
+            Content::Tunnel(_, _, Ok(inner)) if self.home.is_some() => self.enters(inner, sender),
+            Content::Tcp(seen) if self.is_home(seen) && self.tunnelled.contains(&seen.to_string()) => Ok(()),
             Content::Tcp(seen) => {
                 self.segment(seen, sender).map_err(|sentence| format!("{sentence}: {content}"))
             }
             _ => Ok(()),
         }
+    }
+
+    fn is_home(&self, seen: &Seen<'_>) -> bool {
+        self.home.is_some_and(|home| *seen.from.ip() == home)
+    }
+
+    fn enters(&mut self, inner: &Content<'_>, sender: Sender) -> Result<(), String> {
+        let Content::Tcp(seen) = inner else { return Ok(()) };
+        if !self.is_home(seen) {
+            return Ok(());
+        }
+        self.tunnelled.insert(seen.to_string());
+        self.segment(seen, sender).map_err(|sentence| format!("{sentence}: {inner}"))
     }
 
     fn segment(&mut self, seen: &Seen<'_>, sender: Sender) -> Result<(), String> {

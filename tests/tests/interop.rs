@@ -38,6 +38,8 @@ const BULK: Wants = Wants {
     at_least: 200_000,
     delay: Duration::from_millis(20),
     files: &[],
+    mobility_loss: false,
+    idle: 10_000,
 };
 
 const FAULTY: Wants = Wants { faults: true, octets: 150_000, at_least: 50_000, ..BULK };

@@ -11,7 +11,7 @@ impl Node {
     /// Answers a SYN that is not remembered; drops it if that is not wanted.
     pub(super) fn answer_without_memory(&mut self, flow: &Flow, syn: &Segment, now: Instant) {
         match self.tcp.answer_without_memory(flow, syn, now) {
-            Some(answer) => self.interface.send(answer, now),
+            Some(answer) => self.send_home(answer, now),
             // The client will try again.
             None => self.counters.dropped += 1,
         }

@@ -131,6 +131,7 @@ impl Mobility {
         *left -= 1;
         if *left == 0 {
             self.owned.remove(&client);
+            self.repeats.remove(&client);
             self.release(client);
         }
     }
@@ -299,6 +300,18 @@ impl Node {
         }
         let path = self.mobility.path(client, self.care_of, self.peers.care_of(self.contact), now);
         self.counters.optimised += u64::from(matches!(path, Path::Optimised { .. }));
+        self.put(packet, &path, now);
+    }
+
+    /// Sends a segment of no connection. It may be from the service address, or from our own.
+    pub(super) fn send_home(&mut self, packet: Packet, now: Instant) {
+        let from_home = packet.source() == Some(self.service_address);
+        let path = match packet.destination() {
+            Some(to) if from_home => {
+                self.mobility.path(to, self.care_of, self.peers.care_of(self.contact), now)
+            }
+            _ => Path::Direct,
+        };
         self.put(packet, &path, now);
     }
 

@@ -90,6 +90,8 @@ struct Owned {
     epoch: Epoch,
     /// The greatest epoch that was offered to another node.
     offered: Epoch,
+    /// Another node, out of reach now, may have answered the same SYN.
+    doubtful: bool,
     /// Absent until the handshake is over.
     session: Option<AnySession>,
 }

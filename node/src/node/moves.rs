@@ -113,7 +113,7 @@ impl Node {
             Err(why) => return self.reject(flow, from, epoch, Refusal::Snapshot(why.to_string()), now),
         };
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
-        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session });
+        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, doubtful: false, session });
         self.handoffs.installed(flow, from, epoch);
         self.counters.taken += 1;
         let held = match self.places.remove(&flow) {
@@ -182,7 +182,7 @@ impl Node {
         let Ok(handle) = self.tcp.import(snapshot.tcb, now) else { return };
         self.places.remove(&flow);
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
-        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session });
+        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, doubtful: false, session });
         self.tell_owner(flow, epoch, now);
         self.run(handle, Event::Adopted, now);
     }

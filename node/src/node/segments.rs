@@ -77,6 +77,7 @@ impl Node {
                     self.tcp.unspend_cookie(&flow, &segment);
                 }
                 self.deliver(flow, from, &datagram, now);
+                self.doubt(&flow);
                 return;
             }
             self.spend_cookie(&flow, &datagram, now);
@@ -117,7 +118,14 @@ impl Node {
         let repeated = matches!(arrival, Arrival::Delivered(_, Err(Reason::OutOfWindow)));
         self.mobility.heard(*flow.remote.ip(), repeated, now);
         match arrival {
-            Arrival::Delivered(_, Err(Reason::AckOfNothing(_))) => self.reset(&flow, &segment, now),
+            Arrival::Delivered(handle, Err(Reason::AckOfNothing(_))) => {
+                if self.owned.get(&handle).is_some_and(|owned| owned.doubtful) {
+                    // The client knows the other one only.
+                    self.let_go(&flow, handle, now);
+                    return self.unknown(flow, from, &segment, datagram, now);
+                }
+                self.reset(&flow, &segment, now);
+            }
             Arrival::Delivered(_, Ok(())) => {}
             Arrival::Delivered(_, Err(_)) => self.counters.dropped += 1,
             Arrival::Unknown => {
@@ -140,7 +148,13 @@ impl Node {
         if segment.is_rst() {
             return;
         }
-        if segment.is_syn() && segment.ack.is_none() {
+        let opens = segment.is_syn() && segment.ack.is_none();
+        // It came straight to our care-of address, because other connections of the client live here. Who serves a new
+        // one is for the contact node to say: two nodes that choose would answer the same client.
+        if from.is_none() && !self.is_contact() && (opens || self.tcp.returns_cookie(&flow, segment, now)) {
+            return self.forward(datagram.clone(), self.contact, now);
+        }
+        if opens {
             self.ended.forget(&flow);
             return self.place(flow, from, segment, datagram, now);
         }
@@ -170,10 +184,12 @@ impl Node {
         }
         let to = match from {
             // A flood must not fill the memory of places, nor reach the other nodes.
-            None if self.has_too_many_unconfirmed(now) => return self.answer_without_memory(&flow, syn, now),
-            None => self.peers.choose(self.placement, self.owned.len(), !self.draining),
+            from if (from.is_none() || self.is_contact()) && self.has_too_many_unconfirmed(now) => {
+                return self.answer_without_memory(&flow, syn, now);
+            }
+            _ if self.is_contact() => self.peers.choose(self.placement, self.owned.len(), !self.draining),
             Some(_) if self.draining => return,
-            Some(_) => None,
+            _ => None,
         };
         match to {
             Some(to) => {
@@ -193,6 +209,13 @@ impl Node {
         }
     }
 
+    /// The connection was placed elsewhere before: the client may come to know that one, and not ours.
+    fn doubt(&mut self, flow: &Flow) {
+        if let Some(owned) = self.tcp.find(flow).and_then(|handle| self.owned.get_mut(&handle)) {
+            owned.doubtful = true;
+        }
+    }
+
     /// A segment for an address of ours at which nobody serves.
     fn refuse(&mut self, datagram: &Datagram, now: Instant) {
         match Segment::parse(datagram) {
@@ -203,7 +226,7 @@ impl Node {
 
     pub(super) fn reset(&mut self, flow: &Flow, segment: &Segment, now: Instant) {
         if let Some(packet) = self.tcp.refuse(flow, segment) {
-            self.interface.send(packet, now);
+            self.send_home(packet, now);
         }
     }
 

@@ -12,7 +12,7 @@ impl Node {
     /// From now on a connection is ours; its session comes with the end of the handshake.
     pub(super) fn own(&mut self, handle: Handle, flow: Flow, epoch: Epoch, now: Instant) {
         self.mobility.came(*flow.remote.ip(), None, now);
-        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, session: None });
+        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, doubtful: false, session: None });
     }
 
     pub(super) fn session_event(&mut self, event: tcp::Event, now: Instant) {

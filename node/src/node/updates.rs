@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferry_handoff::{Epoch, Message, NodeId};
-use ferry_stack::tcp::Flow;
+use ferry_stack::tcp::{Flow, Handle};
 use ferry_stack::{Alarms, Instant};
 
 use super::Node;
@@ -90,13 +90,7 @@ impl Node {
         let here = self.tcp.find(&flow).and_then(|handle| Some((handle, self.owned.get(&handle)?.epoch)));
         match here {
             // Only epochs decide: the other one is the owner, and ours ends without a word to the client.
-            Some((handle, ours)) if ours < epoch => {
-                self.tcp.export(handle, now);
-                self.owned.remove(&handle);
-                self.mobility.gone(*flow.remote.ip());
-                self.handoffs.ended(&flow, now);
-                self.updates.forget(&flow);
-            }
+            Some((handle, ours)) if ours < epoch => self.let_go(&flow, handle, now),
             Some(_) => return,
             None => {}
         }
@@ -106,5 +100,14 @@ impl Node {
             // Who still forwards does not know when the connection ends. The owner says so if it has.
             self.tell(node, &Message::Ask { flow });
         }
+    }
+
+    /// Ends a connection without a word to the client: another node has it.
+    pub(super) fn let_go(&mut self, flow: &Flow, handle: Handle, now: Instant) {
+        self.tcp.export(handle, now);
+        self.owned.remove(&handle);
+        self.mobility.gone(*flow.remote.ip());
+        self.handoffs.ended(flow, now);
+        self.updates.forget(flow);
     }
 }

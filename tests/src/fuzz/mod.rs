@@ -2,6 +2,7 @@
 //! committed corpora and with drawn octets, cargo-fuzz with octets that reach new code. A finding is a panic.
 
 mod feed;
+mod mobility;
 mod packets;
 mod pair;
 mod peers;
@@ -9,6 +10,7 @@ mod seeds;
 mod states;
 
 pub use feed::Feed;
+pub use mobility::mobility;
 pub use packets::{frame, packet};
 pub use pair::pair;
 pub use peers::{config, message, snapshot};
@@ -19,10 +21,11 @@ pub use states::states;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("config", config),
     ("frame", frame),
     ("message", message),
+    ("mobility", mobility),
     ("packet", packet),
     ("pair", pair),
     ("snapshot", snapshot),

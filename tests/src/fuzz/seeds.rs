@@ -17,6 +17,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         seeds.push(("frame", [&[0xff, 0, 200][..], &packet, &[0xc1, 0, 100], &packet].concat()));
         seeds.push(("packet", [&[2][..], &packet].concat()));
     }
+    seeds.extend(super::mobility::seeds().into_iter().map(|octets| ("mobility", octets)));
     for snapshot in snapshots() {
         for message in messages(&snapshot) {
             seeds.push(("message", message.encode().to_vec()));

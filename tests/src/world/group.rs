@@ -140,6 +140,10 @@ fn name_of(nth: usize) -> String {
 impl World {
     /// Attaches a group of nodes. They come up together, and their links a little later.
     pub fn attach_group(&mut self, plan: &GroupPlan, operation: Operation) -> Vec<usize> {
+        if plan.plain_source == PlainSource::Never {
+            self.router.filters_sources = true;
+            self.watch.home = Some(SERVICE_ADDRESS);
+        }
         let first = self.places.len();
         let secret = self.rng.secret();
         for nth in 0..plan.attachments.len() {
