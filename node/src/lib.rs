@@ -33,6 +33,7 @@
 //! ```
 
 pub mod config;
+pub mod correspondent;
 pub mod doctor;
 pub mod driver;
 pub mod io;

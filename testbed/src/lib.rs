@@ -11,6 +11,7 @@ pub mod capture;
 pub mod clients;
 pub mod clock;
 pub mod control;
+pub mod correspondent;
 pub mod demo;
 pub mod drive;
 pub mod enter;

@@ -1,4 +1,5 @@
-//! Bad input on real processes: a node with the wrong keys, with a name that is taken, with another user's TAP.
+//! Bad input on real processes: a node with the wrong keys, with a name that is taken, with another user's TAP. And a
+//! client with Mobile IPv6 ([`crate::correspondent`]).
 
 use core::time::Duration;
 use std::fs;
@@ -16,12 +17,15 @@ use crate::world::{Host, TAP, UserMap, World};
 use crate::{Error, Result};
 
 /// All trials.
-pub const NAMES: [&str; 3] = ["wrong-certificate", "taken-name", "foreign-tap"];
+pub const NAMES: [&str; 4] = ["wrong-certificate", "taken-name", "foreign-tap", "correspondent"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Carries out the trial called `name`, one of [`NAMES`]; tells how the bad node was refused. It is an error if
-/// it was not.
+/// Carries out the trial called `name`, one of [`NAMES`]; tells how the bad node was refused, or what
+/// was seen. It is an error if it was not.
 pub fn run(name: &str, ferry: &Path) -> Result<String> {
+    if name == "correspondent" {
+        return crate::correspondent::run(ferry);
+    }
     let world = World::build(Profile::default())?;
     nodes::prepare(&world, ferry, nodes::Options::default())?;
     match name {

@@ -35,3 +35,17 @@ fn a_node_with_another_users_tap_says_whose_it_is_and_leaves() {
     let Some(said) = refusal("foreign-tap") else { return };
     assert!(said.contains("ferry0") && said.contains("64103"), "{said}");
 }
+
+#[test]
+fn a_client_without_mobile_ipv6_in_its_kernel_gets_it_from_the_correspondent() {
+    let Some(said) = refusal("correspondent") else { return };
+    let told: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let counters = &told["status"]["counters"];
+    for counter in ["optimised_in", "optimised_out"] {
+        assert!(counters[counter].as_u64() > Some(1000), "{counter}: {said}");
+    }
+    assert!(
+        told["optimised"].as_array().expect("three nodes").iter().any(|sent| sent.as_u64() > Some(1000)),
+        "{said}"
+    );
+}

@@ -4,7 +4,8 @@ use std::net::SocketAddrV6;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
+use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use ferry_node::correspondent::Prefix;
 
 /// One IPv6 address, many nodes: a live TCP connection can cross from node to node at any moment.
 #[derive(Debug, Parser)]
@@ -39,6 +40,50 @@ pub(crate) enum Task {
     Drain(NodeAndFormat),
     /// Say what a node lacks, and the command that mends it
     Doctor(DoctorArgs),
+    /// On a client's host: understand Mobile IPv6, so that services are reached straight wherever they are
+    #[command(
+        after_help = "Examples:\n  sudo ferry correspondent\n  sudo ferry correspondent --mode tun --service 2001:db8:5::/64\n  ferry correspondent status\n\nCtrl-C or SIGTERM removes what was installed."
+    )]
+    Correspondent(CorrespondentArgs),
+}
+
+/// How bindings are put into effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
+    /// By the kernel if it has Mobile IPv6, else with a TUN device
+    Auto,
+    /// By the kernel (`CONFIG_IPV6_MIP6`)
+    Xfrm,
+    /// By the daemon, with a TUN device
+    Tun,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CorrespondentArgs {
+    #[command(subcommand)]
+    pub(crate) task: Option<CorrespondentTask>,
+    /// How bindings are put into effect
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) mode: Way,
+    /// Addresses of services that may be bound; needed for a TUN device, else any may
+    #[arg(long = "service", value_name = "PREFIX")]
+    pub(crate) services: Vec<Prefix>,
+    /// The MTU of the TUN device: that of the network less 24
+    #[arg(long, default_value = "1476", value_parser = clap::value_parser!(u16).range(1280..))]
+    pub(crate) mtu: u16,
+    /// The daemon's control socket
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/ferry/correspondent.sock")]
+    pub(crate) control: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CorrespondentTask {
+    /// Show the bindings of a running daemon
+    Status {
+        /// Print the daemon's answer as the JSON that it is
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,6 +1,7 @@
 //! `ferry`: runs a node, makes the keys of a group, and talks to a node that runs.
 
 mod args;
+mod correspondent;
 mod doctor;
 mod handoff;
 mod keygen;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Task::Handoff(args) => handoff::run(&args),
         Task::Drain(args) => handoff::drain(&args),
         Task::Doctor(args) => doctor::run(&args),
+        Task::Correspondent(args) => correspondent::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("ferry: {error}");

@@ -128,7 +128,7 @@ fn octets(count: u64) -> String {
 }
 
 /// Columns as wide as they must be.
-fn table<const N: usize>(titles: &[&str], rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(titles: &[&str], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain(titles.get(column).map(|title| title.len())).max().unwrap_or(0)

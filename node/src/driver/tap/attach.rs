@@ -25,6 +25,7 @@ const TUNGETIFF: Opcode = 0x8004_54d2;
 const TUNSETOFFLOAD: Opcode = 0x4004_54d0;
 const TUNSETVNETHDRSZ: Opcode = 0x4004_54d8;
 
+pub(super) const IFF_TUN: u16 = 0x0001;
 pub(super) const IFF_TAP: u16 = 0x0002;
 pub(super) const IFF_MULTI_QUEUE: u16 = 0x0100;
 pub(super) const IFF_NO_PI: u16 = 0x1000;

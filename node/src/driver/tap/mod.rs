@@ -58,8 +58,13 @@ impl Tap {
         Ok(Self::over(open::inherit_device(fd, name)?))
     }
 
+    /// Makes a TUN device, which goes with this process: its frames are IPv6 packets.
+    pub(crate) fn make_tun(name: &str) -> io::Result<Self> {
+        Ok(Self::over(open::make_tun(name)?))
+    }
+
     /// Anything that carries frames with a virtio-net header each, and does not block.
-    pub(super) fn over(fd: OwnedFd) -> Self {
+    pub(crate) fn over(fd: OwnedFd) -> Self {
         Self { fd, buffer: Vec::new(), unusable: 0 }
     }
 

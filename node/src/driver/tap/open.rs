@@ -131,6 +131,14 @@ pub(super) fn inherit_device(fd: RawFd, name: &str) -> Result<OwnedFd, TapError>
     Ok(tun)
 }
 
+/// Makes a device without Ethernet. The kernel hands over whole packets of the device's MTU.
+pub(super) fn make_tun(name: &str) -> Result<OwnedFd, Errno> {
+    let tun = open(TUN, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+    attach::attach(tun.as_fd(), name, attach::IFF_TUN | attach::IFF_NO_PI | attach::IFF_VNET_HDR)?;
+    attach::set_header_len(tun.as_fd(), i32::try_from(header::LEN).unwrap_or(i32::MAX))?;
+    Ok(tun)
+}
+
 fn configure(tun: &OwnedFd, name: &str, offload: bool) -> Result<(), TapError> {
     let octets = i32::try_from(header::LEN).unwrap_or(i32::MAX);
     attach::set_header_len(tun.as_fd(), octets).map_err(|why| other(name, "set the header's length", why))?;

@@ -1,0 +1,430 @@
+//! The client's half of Mobile IPv6 as a daemon: `ferry correspondent`. It answers the tests of return routability,
+//! keeps bindings (RFC 6275 section 9), and puts them into effect in one of two ways.
+//!
+//! | mode | what carries out the bindings |
+//! |---|---|
+//! | [`Mode::Xfrm`] | the kernel, where it has `CONFIG_IPV6_MIP6`: at its own speed |
+//! | [`Mode::Tun`] | the daemon, between a TUN device and the network |
+
+mod control;
+mod netlink;
+mod sys;
+mod tun;
+mod wire;
+mod xfrm;
+
+use std::io;
+use std::net::Ipv6Addr;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ferry_mipv6::correspondent::{Correspondent, Outgoing};
+use ferry_mipv6::header::{self, BindingErrorStatus, Fault, Message, Received};
+use ferry_mipv6::route::{put_routing, stripped};
+use ferry_stack::Instant;
+use ferry_stack::ip::{self, Datagram};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use serde::{Deserialize, Serialize};
+
+use self::control::Listener;
+pub use self::control::{AskError, Bound, Status, ask};
+use self::tun::{Tun, is_service};
+use self::wire::{Wanted, Wire};
+use self::xfrm::Xfrm;
+use crate::driver::now;
+
+/// At most one Binding Error in that time (RFC 6275 section 9.3.3: they are limited).
+const BETWEEN_ERRORS: Duration = Duration::from_millis(10);
+/// Packets of one kind in a row before the others have their turn.
+const BATCH: usize = 64;
+
+/// How bindings are put into effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// By the kernel.
+    Xfrm,
+    /// By the daemon, with a TUN device.
+    Tun,
+}
+
+/// An IPv6 prefix: `2001:db8::/32`, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Its first address.
+    pub address: Ipv6Addr,
+    /// Its length in bits.
+    pub len: u8,
+}
+
+impl Prefix {
+    /// Whether an address lies in it.
+    pub const fn contains(&self, address: Ipv6Addr) -> bool {
+        let differing = self.address.to_bits() ^ address.to_bits();
+        differing.leading_zeros() >= self.len as u32
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, len) = text.split_once('/').unwrap_or((text, "128"));
+        let address: Ipv6Addr = address.parse().map_err(|_| format!("{address} is no IPv6 address"))?;
+        let len: u8 = len.parse().map_err(|_| format!("{len} is no length of a prefix"))?;
+        let beyond = address.to_bits().checked_shl(len.into()).unwrap_or(0);
+        match (len, beyond) {
+            (129.., _) => Err(format!("a prefix has at most 128 bits, not {len}")),
+            (_, 0) => Ok(Self { address, len }),
+            _ => Err(format!("{address} has bits behind the first {len}; is it {address}/128?")),
+        }
+    }
+}
+
+/// What the daemon is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How; absent: as the kernel allows.
+    pub mode: Option<Mode>,
+    /// The services whose addresses may be bound. None: in mode [`Mode::Xfrm`] any address.
+    pub services: Vec<Prefix>,
+    /// The MTU of the TUN device: that of the network less 24.
+    pub mtu: u16,
+    /// Where `ferry correspondent status` finds the daemon.
+    pub control: PathBuf,
+}
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// It may not do what it must.
+    #[error(
+        "ferry correspondent needs CAP_NET_ADMIN and CAP_NET_RAW: run it as root (`sudo ferry correspondent …`), or let systemd \
+         give it both (dist/ferry-correspondent.service)"
+    )]
+    NotAllowed,
+    /// The kernel cannot do what was asked for.
+    #[error(
+        "this kernel has no Mobile IPv6 (CONFIG_IPV6_MIP6); leave --mode away, or say `--mode tun --service PREFIX`"
+    )]
+    NoKernelSupport,
+    /// It would not know what to route to its device.
+    #[error(
+        "mode tun needs to know which addresses to take care of, and this kernel has no Mobile IPv6 of its own: \
+         say `--service PREFIX`, for example `--service 2001:db8:5::/64`"
+    )]
+    NoService,
+    /// Another one runs.
+    #[error("a daemon is running already at {}; ask it with `ferry correspondent status`", .0.display())]
+    Running(PathBuf),
+    /// Anything else.
+    #[error("cannot {doing}: {why}")]
+    Other {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system says.
+        why: io::Error,
+    },
+}
+
+fn doing(doing: &'static str) -> impl Fn(io::Error) -> Failed {
+    move |why| match why.kind() {
+        io::ErrorKind::PermissionDenied => Failed::NotAllowed,
+        _ => Failed::Other { doing, why },
+    }
+}
+
+/// What puts bindings into effect.
+#[derive(Debug)]
+enum Way {
+    Xfrm(Xfrm),
+    Tun(Tun),
+}
+
+/// The daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    core: Correspondent,
+    services: Vec<Prefix>,
+    way: Way,
+    wire: Wire,
+    control: Listener,
+    last_error: Option<Instant>,
+    counters: Counters,
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Mobility Headers that came.
+    pub signalling: u64,
+    /// Packets sent straight to a care-of address, in mode `tun`.
+    pub optimised_out: u64,
+    /// Packets taken from a care-of address, in mode `tun`.
+    pub optimised_in: u64,
+    /// Packets of no use.
+    pub dropped: u64,
+}
+
+impl Daemon {
+    /// Sets everything up, and drops every capability that is not needed from then on.
+    pub fn start(options: &Options) -> Result<Self, Failed> {
+        let needed = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+        let held = capabilities(None).map_err(|why| doing("read the capabilities")(why.into()))?;
+        if !held.effective.contains(needed) {
+            return Err(Failed::NotAllowed);
+        }
+        let control = Listener::open(&options.control)?;
+        let way = way(options)?;
+        let wanted = if matches!(way, Way::Tun(_)) { Wanted::All } else { Wanted::Signalling };
+        let wire = Wire::open(wanted).map_err(doing("open the packet sockets"))?;
+        keep_only(CapabilitySet::NET_ADMIN).map_err(|why| doing("drop capabilities")(why.into()))?;
+        let mut key = [0; 20];
+        rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
+            .map_err(|why| doing("draw a key")(why.into()))?;
+        Ok(Self {
+            core: Correspondent::new(key),
+            services: options.services.clone(),
+            way,
+            wire,
+            control,
+            last_error: None,
+            counters: Counters::default(),
+        })
+    }
+
+    /// How bindings are put into effect.
+    pub const fn mode(&self) -> Mode {
+        match self.way {
+            Way::Xfrm(_) => Mode::Xfrm,
+            Way::Tun(_) => Mode::Tun,
+        }
+    }
+
+    /// Runs until `end` becomes readable. What was installed is removed when the daemon is dropped.
+    pub fn run(&mut self, end: BorrowedFd<'_>) -> io::Result<()> {
+        loop {
+            let at = now();
+            for request in self.core.handle_timeout(at) {
+                self.say(&request);
+            }
+            self.carry_out();
+            let wait = self.core.deadline().map(|deadline| timespec(deadline.until(at)));
+            if self.wait(end, wait)? {
+                return Ok(());
+            }
+            self.hear_all()?;
+            self.send_all()?;
+            self.control.answer(|| self.status(now()));
+        }
+    }
+
+    /// Waits until there is something to do; whether that is to end.
+    fn wait(&self, end: BorrowedFd<'_>, wait: Option<Timespec>) -> io::Result<bool> {
+        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut fds = vec![readable(end), readable(self.wire.as_fd()), readable(self.control.as_fd())];
+        if let Way::Tun(tun) = &self.way {
+            fds.push(readable(tun.as_fd()));
+        }
+        match poll(&mut fds, wait.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(!fds[0].revents().is_empty()),
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    /// What came from the network.
+    fn hear_all(&mut self) -> io::Result<()> {
+        for _ in 0..BATCH {
+            match self.wire.receive() {
+                Ok(Some(datagram)) if datagram.upper == ip::MOBILITY => self.hear(&datagram, now()),
+                Ok(Some(datagram)) => self.take(datagram, now())?,
+                Ok(None) => break,
+                // An interface went down: others may be up.
+                Err(why) if why.raw_os_error() == Some(Errno::NETDOWN.raw_os_error()) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, datagram: &Datagram, now: Instant) {
+        self.counters.signalling += 1;
+        if !wire::is_ours(datagram.destination) {
+            self.counters.dropped += 1;
+            return;
+        }
+        match header::open(datagram) {
+            Ok(received) if self.concerns_us(&received) => {
+                let answer = self.core.receive(&received, now);
+                // A kernel that does not know the binding yet drops what comes right behind the acknowledgement.
+                if self.carry_out()
+                    && let Some(answer) = answer
+                {
+                    self.say(&answer);
+                }
+            }
+            // RFC 6275 section 9.2.
+            Err(Fault::UnknownType(_)) => {
+                let status = BindingErrorStatus::UNKNOWN_TYPE;
+                self.complain(datagram, status, Ipv6Addr::UNSPECIFIED, now);
+            }
+            Ok(_) | Err(_) => self.counters.dropped += 1,
+        }
+    }
+
+    /// Tests of any care-of address are answered; only services are bound.
+    fn concerns_us(&self, received: &Received) -> bool {
+        let home = received.home_address.unwrap_or(received.source);
+        match received.message {
+            Message::CareOfTestInit(_) => true,
+            _ => is_service(&self.services, home),
+        }
+    }
+
+    /// Has what was decided put into effect. Whether that was possible.
+    fn carry_out(&mut self) -> bool {
+        let mut done = true;
+        for change in self.core.take_changes() {
+            tracing::info!("{change:?}");
+            if let Way::Xfrm(xfrm) = &mut self.way
+                && let Err(why) = xfrm.carry_out(change)
+            {
+                tracing::error!("the kernel refuses {change:?}: {why}");
+                done = false;
+            }
+        }
+        done
+    }
+
+    fn say(&mut self, message: &Outgoing) {
+        if let Err(why) = self.wire.send(&message.packet()) {
+            tracing::debug!("a {} cannot be sent: {why}", message.message.name());
+            self.counters.dropped += 1;
+        }
+    }
+
+    /// A packet with a Home Address option (RFC 6275 section 9.3.1).
+    fn take(&mut self, datagram: Datagram, now: Instant) -> io::Result<()> {
+        let Way::Tun(tun) = &self.way else { return Ok(()) };
+        let Some(home) = datagram.home_address() else { return Ok(()) };
+        if self.core.check_claim(datagram.destination, home, datagram.source, now).is_some() {
+            if wire::is_ours(datagram.destination) {
+                self.complain(&datagram, BindingErrorStatus::NO_BINDING, home, now);
+            }
+            return Ok(());
+        }
+        self.counters.optimised_in += 1;
+        tun.deliver(stripped(datagram)).map(drop)
+    }
+
+    fn complain(
+        &mut self,
+        about: &Datagram,
+        status: BindingErrorStatus,
+        home_address: Ipv6Addr,
+        now: Instant,
+    ) {
+        self.counters.dropped += 1;
+        if self.last_error.is_some_and(|last| last.since(now) < BETWEEN_ERRORS) {
+            return;
+        }
+        self.last_error = Some(now);
+        let message = Message::BindingError { status, home_address };
+        self.say(&Outgoing::plain(about.destination, about.source, message));
+    }
+
+    /// What goes to a service, in mode `tun` (RFC 6275 section 9.3.2).
+    fn send_all(&mut self) -> io::Result<()> {
+        for _ in 0..BATCH {
+            let Way::Tun(tun) = &mut self.way else { return Ok(()) };
+            let Some(datagram) = tun.receive()? else { return Ok(()) };
+            let pair = (datagram.source, datagram.destination);
+            let care_of = self.core.use_binding(pair, now());
+            let mut packet = datagram.into_packet();
+            if let Some(care_of) = care_of {
+                put_routing(&mut packet, care_of);
+                self.counters.optimised_out += 1;
+            }
+            if self.wire.send(&packet).is_err() {
+                self.counters.dropped += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let bound = |((client, service), binding): (_, &ferry_mipv6::correspondent::Binding)| Bound {
+            client,
+            service,
+            care_of: binding.care_of,
+            seconds_left: binding.until.until(now).as_secs(),
+            sequence: binding.sequence,
+        };
+        Status {
+            mode: self.mode(),
+            bindings: self.core.bindings().map(bound).collect(),
+            counters: self.counters,
+        }
+    }
+}
+
+fn way(options: &Options) -> Result<Way, Failed> {
+    let by_kernel = || Xfrm::open().map_err(doing("talk to the kernel's xfrm"));
+    let by_device = || {
+        if options.services.is_empty() {
+            return Err(Failed::NoService);
+        }
+        let tun = Tun::open(&options.services, options.mtu).map_err(doing("set up the TUN device"))?;
+        Ok(Way::Tun(tun))
+    };
+    match options.mode {
+        Some(Mode::Xfrm) => by_kernel()?.map(Way::Xfrm).ok_or(Failed::NoKernelSupport),
+        Some(Mode::Tun) => by_device(),
+        None => by_kernel()?.map_or_else(by_device, |xfrm| Ok(Way::Xfrm(xfrm))),
+    }
+}
+
+fn keep_only(kept: CapabilitySet) -> rustix::io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+    )
+}
+
+fn timespec(span: Duration) -> Timespec {
+    // A moment later than due is in time; a moment earlier would be a circle.
+    let span = span + Duration::from_millis(1);
+    Timespec {
+        tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: span.subsec_nanos().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_read_and_what_is_wrong_with_one_is_said() {
+        let prefix: Prefix = "2001:db8:5::/64".parse().unwrap();
+        assert!(prefix.contains("2001:db8:5::1".parse().unwrap()));
+        assert!(!prefix.contains("2001:db8:6::1".parse().unwrap()));
+        let one: Prefix = "2001:db8:5::1".parse().unwrap();
+        assert_eq!(one.len, 128);
+        let all: Prefix = "::/0".parse().unwrap();
+        assert!(all.contains(Ipv6Addr::LOCALHOST));
+        for (wrong, why) in [
+            ("10.0.0.0/8", "no IPv6 address"),
+            ("2001:db8::/x", "no length"),
+            ("2001:db8::/129", "at most 128"),
+            ("2001:db8::1/64", "behind the first 64"),
+        ] {
+            assert!(wrong.parse::<Prefix>().unwrap_err().contains(why), "{wrong}");
+        }
+    }
+}
