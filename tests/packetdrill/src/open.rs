@@ -138,7 +138,10 @@ impl World {
         }
         let bound = socket.local;
         let port = bound.map_or_else(|| self.free_port(), |local| local.port());
-        let from = bound.map(|local| *local.ip()).filter(|ip| !ip.is_unspecified()).unwrap_or(self.local);
+        let from = bound
+            .map(|local| *local.ip())
+            .filter(|ip| !ip.is_unspecified())
+            .unwrap_or_else(|| self.source(*remote.ip()));
         let flow = Flow { local: SocketAddrV6::new(from, port, 0, 0), remote };
         let config = self.opening_config(fd)?;
         let handle = self.tcp.connect_from(flow, config, self.now).map_err(|refusal| match refusal {
@@ -155,6 +158,11 @@ impl World {
         socket.role = Role::Connecting(handle);
         (socket.local, socket.remote) = (Some(flow.local), Some(remote));
         Err(Errno::EINPROGRESS)
+    }
+
+    /// The address that an unbound socket speaks to `remote` from: not the same one, which packetdrill may have been given.
+    fn source(&self, remote: Ipv6Addr) -> Ipv6Addr {
+        if self.local == remote { Ipv6Addr::from_bits(self.local.to_bits() ^ 2) } else { self.local }
     }
 
     /// Whether a connection that is being opened is open; `None` if not yet.
