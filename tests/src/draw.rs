@@ -157,6 +157,7 @@ pub fn quality(rng: &mut Rng, wants: &Wants) -> Quality {
         delay: Duration::from_micros(delay),
         octets_per_second: rng.chance(700).then(|| rng.scaled(50_000..=100_000_000)),
         queue: rng.scaled(20_000..=1 << 20),
+        marking: None,
         loss: often(rng, wants.faults, 150),
         duplication: often(rng, wants.faults, 100),
         reordering: often(rng, wants.faults, 200),

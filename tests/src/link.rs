@@ -20,6 +20,8 @@ pub struct Quality {
     pub octets_per_second: Option<u64>,
     /// Octets that may wait for their turn.
     pub queue: u64,
+    /// Octets that wait before packets are marked (RFC 3168 section 5). What cannot be marked waits.
+    pub marking: Option<u64>,
     /// Frames that vanish.
     pub loss: PerMille,
     /// Frames that arrive twice.
@@ -41,6 +43,7 @@ impl Default for Quality {
             delay: Duration::from_micros(50),
             octets_per_second: None,
             queue: 1 << 20,
+            marking: None,
             loss: 0,
             duplication: 0,
             reordering: 0,
@@ -69,6 +72,10 @@ pub struct Passed {
     pub lost: u64,
     /// Frames lost because too many waited.
     pub overflowed: u64,
+    /// The most octets that ever waited.
+    pub longest: u64,
+    /// Frames that were marked because many waited.
+    pub marked: u64,
     /// Frames that arrived twice.
     pub duplicated: u64,
     /// Frames that arrived late.
@@ -83,6 +90,8 @@ impl core::ops::AddAssign for Passed {
         self.octets += other.octets;
         self.lost += other.lost;
         self.overflowed += other.overflowed;
+        self.longest = self.longest.max(other.longest);
+        self.marked += other.marked;
         self.duplicated += other.duplicated;
         self.late += other.late;
         self.corrupted += other.corrupted;
@@ -125,10 +134,15 @@ impl Pipe {
 
     /// Takes a frame; gives back what arrives at the other end, and when.
     pub fn carry(&mut self, frame: &Frame, now: Instant) -> Vec<(Instant, Frame)> {
-        let Some(passed) = self.queue(frame, now) else {
+        let Some((passed, waiting)) = self.queue(frame, now) else {
             self.passed.overflowed += 1;
             return Vec::new();
         };
+        self.passed.longest = self.passed.longest.max(waiting);
+        let full = self.quality.marking.is_some_and(|most| waiting > most);
+        let marked = if full { marked(frame) } else { None };
+        self.passed.marked += u64::from(marked.is_some());
+        let frame = marked.as_ref().unwrap_or(frame);
         let mut arrivals = Vec::new();
         let Quality { loss, mobility_loss, .. } = self.quality;
         let loss = if is_mobility(frame) { loss.max(mobility_loss) } else { loss };
@@ -147,16 +161,18 @@ impl Pipe {
         arrivals
     }
 
-    /// When the frame is through the bottleneck; `None` if it finds no room before it.
-    fn queue(&mut self, frame: &Frame, now: Instant) -> Option<Instant> {
-        let Some(rate) = self.quality.octets_per_second else { return Some(now) };
+    /// When the frame is through the bottleneck, and the octets that wait before it; `None` if it finds no room.
+    fn queue(&mut self, frame: &Frame, now: Instant) -> Option<(Instant, u64)> {
+        let Some(rate) = self.quality.octets_per_second else { return Some((now, 0)) };
         let nanos = |octets: u64| octets.saturating_mul(1_000_000_000) / rate.max(1);
         let start = self.busy_until.max(now);
-        if start.until(now) > Duration::from_nanos(nanos(self.quality.queue)) {
+        let wait = start.until(now);
+        if wait > Duration::from_nanos(nanos(self.quality.queue)) {
             return None;
         }
         self.busy_until = start + Duration::from_nanos(nanos(frame.len() as u64));
-        Some(self.busy_until)
+        let waiting = wait.as_nanos() * u128::from(rate) / 1_000_000_000;
+        Some((self.busy_until, u64::try_from(waiting).unwrap_or(u64::MAX)))
     }
 
     fn lateness(&mut self) -> Duration {
@@ -200,6 +216,19 @@ pub fn finished(frame: Frame) -> Vec<Frame> {
         Frame { head: head.into(), body: packet.body, offload: Offload::default() }
     };
     segments.into_iter().map(closed).collect()
+}
+
+/// The same frame, saying that it met congestion (RFC 3168 section 5), if its sender knows what that means.
+fn marked(frame: &Frame) -> Option<Frame> {
+    const IPV6: [u8; 2] = [0x86, 0xdd];
+    let ethernet = usize::from(ETHERNET);
+    let mut head = BytesMut::from(&frame.head[..]);
+    if head.get(ethernet - 2..ethernet) != Some(&IPV6) {
+        return None;
+    }
+    let ecn = head.get_mut(ethernet + 1).filter(|octet| **octet & 0x30 != 0)?;
+    *ecn |= 0x30;
+    Some(Frame { head: head.freeze(), ..frame.clone() })
 }
 
 /// Whether this is a neighbour solicitation or advertisement (RFC 4861).
