@@ -20,6 +20,7 @@ mod info;
 mod open;
 mod options;
 mod ready;
+mod route;
 mod settings;
 mod socket;
 mod sysctls;

@@ -116,6 +116,7 @@ impl World {
         let options = listening.options.clone();
         let Some(handle) = self.tcp.accept(port) else { return Ok(None) };
         let Some(flow) = self.tcp.get(handle).map(|tcb| tcb.flow) else { return Ok(None) };
+        self.follow_route(handle);
         let mut socket = Socket::new(options);
         socket.role = Role::Connected(handle);
         (socket.local, socket.remote) = (Some(flow.local), Some(flow.remote));

@@ -3,11 +3,13 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use ferry_stack::tcp::cc::Kind;
-use ferry_stack::tcp::{Config, EcnPolicy, SynCookies};
+use ferry_stack::tcp::{Config, EcnPolicy, MtuProbing, SynCookies};
 use thiserror::Error;
 
 /// Octets of an IPv6 and a TCP header.
 const HEADERS: u16 = 60;
+/// The smallest segments that are sent (`net.ipv4.tcp_min_snd_mss`).
+const LEAST_MSS: u16 = 48;
 
 /// How the stack behaves: what `--so_flags` says, and Linux's defaults for what it does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,11 @@ pub struct Settings {
     pub greatest_receive_buffer: u32,
     /// The address of an unbound socket before any packet has come.
     pub local: Ipv6Addr,
+    /// The segment size that is announced, if not that of the link (as `advmss` of `ip route`); octets.
+    pub advmss: Option<u16>,
+    /// The largest packet that passive connections send as long as no probe has found a larger one (as `mtu lock` of
+    /// `ip route`), if they look for one from the start; octets.
+    pub route_mtu: Option<u16>,
     /// Segments that bursts have at least.
     pub least_burst: u32,
     /// What a new socket takes of what the host's `sysctl` says: scripts set it.
@@ -49,7 +56,8 @@ pub enum BadFlag {
     Value(String, String),
 }
 
-const KNOWN: &str = "cc=cubic|reno ts=0|1 sack=0|1 wscale=0|1 nodelay=0|1 ecn=0|1|2 slow_start_after_idle=0|1 syncookies=0|1|2 min_tso_segs= mtu= iw= rmem= rmem_max= wmem= \
+const KNOWN: &str = "cc=cubic|reno ts=0|1 sack=0|1 wscale=0|1 nodelay=0|1 ecn=0|1|2 slow_start_after_idle=0|1 syncookies=0|1|2 min_tso_segs= mtu= \
+                     mtu_probing=0|1|2 base_mss= advmss= route_mtu= iw= rmem= rmem_max= wmem= \
                      notsent_lowat= syn_retries= retries= delack_ms= min_rto_ms= time_wait_ms= fin_wait_ms= local= \
                      sysctls=0|1|auto";
 
@@ -64,11 +72,14 @@ impl Default for Settings {
             syn_retries: 5,
             ecn: EcnPolicy::Off,
             slow_start_after_idle: false,
+            mtu_probing: MtuProbing::Off,
+            base_mtu: 1024 + HEADERS,
             ..Config::default()
         };
         let local = Ipv6Addr::new(0xfd3d, 0xfa7b, 0xd17d, 0, 0, 0, 0, 1);
         let (greatest_receive_buffer, least_burst, sysctls) = (15 << 20, 2, Sysctls::Changed);
-        Self { config, mtu, greatest_receive_buffer, local, least_burst, sysctls }
+        let (advmss, route_mtu) = (None, None);
+        Self { config, mtu, greatest_receive_buffer, local, advmss, route_mtu, least_burst, sysctls }
     }
 }
 
@@ -82,7 +93,7 @@ impl FromStr for Settings {
             let (name, value) = flag.split_once('=').unwrap_or((flag, "1"));
             settings.set(name, value)?;
         }
-        settings.config.mss = settings.mtu.saturating_sub(HEADERS);
+        settings.config.mss = settings.advmss.unwrap_or(settings.mtu.saturating_sub(HEADERS));
         Ok(settings)
     }
 }
@@ -98,6 +109,12 @@ impl Settings {
             "wscale" => config.window_scaling = switch(name, value)?,
             "nodelay" => config.nodelay = switch(name, value)?,
             "mtu" => self.mtu = number::<u16>(name, value)?.max(1280),
+            "mtu_probing" => {
+                config.mtu_probing = number(name, value).ok().and_then(mtu_probing).ok_or_else(bad)?;
+            }
+            "base_mss" => config.base_mtu = base_mtu(number(name, value)?),
+            "advmss" => self.advmss = Some(number::<u16>(name, value)?.max(LEAST_MSS)),
+            "route_mtu" => self.route_mtu = Some(number::<u16>(name, value)?.max(LEAST_MSS + HEADERS)),
             "iw" => config.initial_window = number(name, value)?,
             "rmem" => config.receive_buffer = number(name, value)?,
             "rmem_max" => self.greatest_receive_buffer = number(name, value)?,
@@ -132,6 +149,21 @@ pub(crate) fn ecn(value: u8) -> Option<EcnPolicy> {
         2 | 5 => Some(EcnPolicy::Accept),
         _ => None,
     }
+}
+
+/// What `net.ipv4.tcp_mtu_probing` means.
+pub(crate) fn mtu_probing(value: u8) -> Option<MtuProbing> {
+    match value {
+        0 => Some(MtuProbing::Off),
+        1 => Some(MtuProbing::OnBlackHole),
+        2 => Some(MtuProbing::Always),
+        _ => None,
+    }
+}
+
+/// The packet that `net.ipv4.tcp_base_mss` stands for.
+pub(crate) fn base_mtu(mss: u16) -> u16 {
+    mss.clamp(LEAST_MSS, u16::MAX - HEADERS) + HEADERS
 }
 
 /// What `net.ipv4.tcp_syncookies` means.

@@ -6,13 +6,13 @@ use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::settings::{Settings, Sysctls, congestion, ecn, syn_cookies};
+use crate::settings::{Settings, Sysctls, base_mtu, congestion, ecn, mtu_probing, syn_cookies};
 
 /// Where Linux shows what is set for TCP, over IPv6 too.
 pub(crate) const FOLDER: &str = "/proc/sys/net/ipv4";
 
 /// What has a meaning here.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "tcp_timestamps",
     "tcp_sack",
     "tcp_window_scaling",
@@ -25,6 +25,8 @@ const NAMES: [&str; 14] = [
     "tcp_ecn",
     "tcp_syncookies",
     "tcp_min_tso_segs",
+    "tcp_mtu_probing",
+    "tcp_base_mss",
     "tcp_rmem",
     "tcp_wmem",
 ];
@@ -83,6 +85,9 @@ impl Settings {
         config.syn_cookies =
             number(get("tcp_syncookies")).and_then(syn_cookies).unwrap_or(config.syn_cookies);
         self.least_burst = number(get("tcp_min_tso_segs")).unwrap_or(self.least_burst);
+        config.mtu_probing =
+            number(get("tcp_mtu_probing")).and_then(mtu_probing).unwrap_or(config.mtu_probing);
+        config.base_mtu = number(get("tcp_base_mss")).map_or(config.base_mtu, base_mtu);
         if let [_, default, greatest] = words("tcp_rmem")[..] {
             // Linux keeps half for its overhead.
             (config.receive_buffer, self.greatest_receive_buffer) = (default / 2, greatest);
