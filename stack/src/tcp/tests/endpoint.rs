@@ -203,6 +203,23 @@ fn a_handshake_moves_and_is_completed_elsewhere() {
 }
 
 #[test]
+fn an_established_connection_that_nobody_accepted_moves_and_waits_in_no_queue_any_more() {
+    let (mut donor, mut acceptor) = (Server::new(4, 1), Server::new(4, 1));
+    let (first, second) = (donor.establish(1), acceptor.establish(2));
+    let frozen = donor.endpoint.export(first, donor.now).unwrap();
+    assert_eq!((donor.endpoint.accept(80), donor.endpoint.len()), (None, 0));
+    // Whoever imports it has it: a queue that is full does not stand in its way, and nobody else accepts it.
+    let first = acceptor.endpoint.import(frozen, acceptor.now).unwrap();
+    assert!(acceptor.events().contains(&Event::Ready(first)));
+    assert_eq!((acceptor.endpoint.accept(80), acceptor.endpoint.accept(80)), (Some(second), None));
+    let octets = acceptor.answer(first).data(b"abc");
+    acceptor.gets(first, &octets).unwrap();
+    assert_eq!(acceptor.endpoint.with(first, |tcb| tcb.read(9)).unwrap(), Bytes::from_static(b"abc"));
+    // There is room in the queue that it has left.
+    donor.establish(3);
+}
+
+#[test]
 fn listening_again_forgets_nobody() {
     let mut server = Server::new(4, 4);
     let waiting = server.establish(1);
