@@ -94,7 +94,10 @@ impl Node {
             Some(_) => return,
             None => {}
         }
-        self.note_owner(flow, node, epoch);
+        // Nobody tells any other node than the contact node when a connection is over, unless it has given it away.
+        if self.is_contact() || self.places.contains_key(&flow) {
+            self.note_owner(flow, node, epoch);
+        }
         self.asks.answered(&flow);
         if from != node && self.is_contact() {
             // Who still forwards does not know when the connection ends. The owner says so if it has.
