@@ -20,7 +20,7 @@ pub(super) fn busy() -> Tcb {
     let now = Instant::from_millis(5_000);
     let there = Flow { local: flow().remote, remote: flow().local };
     let opening = |iss| Opening {
-        config: Config { receive_buffer: 65_536, send_buffer: 65_536, ..Config::default() },
+        config: Config { receive_buffer: 65_536, send_buffer: 65_536, ..Config::default() }.into(),
         iss: Seq(iss),
         first_timestamp: 77,
         flow_label: 5,

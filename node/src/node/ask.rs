@@ -72,7 +72,7 @@ impl Node {
 
     /// Another node asks whose connection this is.
     pub(super) fn asked(&mut self, from: NodeId, flow: Flow, now: Instant) {
-        let ours = self.tcp.find(&flow).and_then(|handle| self.owned.get(&handle)).map(|owned| owned.epoch);
+        let ours = self.tcp.find(&flow).and_then(|handle| self.owned.get(handle)).map(|owned| owned.epoch);
         let answer = match (ours, self.places.get(&flow)) {
             (Some(epoch), _) => Message::Owner { flow, epoch, node: self.id },
             (None, Some(Place::Arriving(arriving))) => {

@@ -86,12 +86,12 @@ impl Node {
 
     fn meant(&self, which: &Which) -> Result<Vec<Flow>, String> {
         match which {
-            Which::All => Ok(self.owned.values().map(|owned| owned.flow).collect()),
+            Which::All => Ok(self.owned().map(|(tcb, _)| tcb.flow).collect()),
             Which::One { client, port } => {
                 let local = std::net::SocketAddrV6::new(self.service_address, *port, 0, 0);
                 let flow =
                     Flow { local, remote: std::net::SocketAddrV6::new(*client.ip(), client.port(), 0, 0) };
-                let owned = self.tcp.find(&flow).is_some_and(|handle| self.owned.contains_key(&handle));
+                let owned = self.tcp.find(&flow).is_some_and(|handle| self.owned.contains(handle));
                 if owned {
                     return Ok(vec![flow]);
                 }
@@ -109,7 +109,7 @@ impl Node {
         self.handoffs.drain();
         self.peers.load_changed(now);
         let mut job = Job::new(true);
-        job.waiting = self.owned.values().map(|owned| owned.flow).collect();
+        job.waiting = self.owned().map(|(tcb, _)| tcb.flow).collect();
         self.jobs.jobs.insert(id, job);
         self.drain_further(now);
         self.finish_jobs();

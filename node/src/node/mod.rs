@@ -26,7 +26,7 @@ use ferry_handoff::{Epoch, Handoffs, Incarnation, Message, NodeId, Snapshot};
 use ferry_mipv6::{Stage, TUNNEL_OVERHEAD};
 use ferry_stack::interface::{Address, Config as InterfaceConfig};
 use ferry_stack::ip::Packet;
-use ferry_stack::tcp::{Endpoint, Flow, Handle, Listener, MapKey, Path, Secret, Tcb};
+use ferry_stack::tcp::{Endpoint, Flow, Handle, HandleMap, Listener, MapKey, Path, Secret, Tcb};
 use ferry_stack::{Instant, Interface};
 
 use self::ask::Asks;
@@ -66,7 +66,7 @@ pub struct Node {
     tcp: Endpoint,
     path: Path,
     services: BTreeMap<u16, Service>,
-    owned: BTreeMap<Handle, Owned>,
+    owned: HandleMap<Owned>,
     /// Connections that are not here: where their segments go.
     places: HashMap<Flow, Place, MapKey>,
     placed: Placed,
@@ -86,7 +86,6 @@ pub struct Node {
 /// A connection that this node owns.
 #[derive(Debug)]
 struct Owned {
-    flow: Flow,
     epoch: Epoch,
     /// The greatest epoch that was offered to another node.
     offered: Epoch,
@@ -130,7 +129,7 @@ impl Node {
             tcp,
             path: Path { overhead: 0, segmentation: setup.offload },
             services: setup.services.into_iter().map(|service| (service.port(), service)).collect(),
-            owned: BTreeMap::new(),
+            owned: HandleMap::default(),
             places: HashMap::with_hasher(MapKey(key)),
             ended: Ended::new(MapKey(key)),
             placed: Placed::default(),
@@ -166,6 +165,8 @@ impl Node {
 
     /// Something happened.
     pub fn handle(&mut self, input: Input, now: Instant) {
+        // Whatever has ended is let go of before a new connection can take its slot.
+        self.settle(now);
         match input {
             Input::Frame(frame) => {
                 self.counters.frames_in += 1;
@@ -257,20 +258,22 @@ impl Node {
 
     /// The connections that this node owns, each as the snapshot that would move now. For tests and experiments.
     pub fn snapshots(&self, now: Instant) -> Vec<Snapshot> {
-        let snapshot = |(handle, owned): (&Handle, &Owned)| {
-            let tcb = self.tcp.get(*handle)?.clone();
-            Some(self.snapshot(owned, tcb.freeze(now), owned.epoch, Bytes::new()))
-        };
-        self.owned.iter().filter_map(snapshot).collect()
+        self.owned()
+            .map(|(tcb, owned)| self.snapshot(owned, tcb.clone().freeze(now), owned.epoch, Bytes::new()))
+            .collect()
     }
 
     /// The running control blocks of the connections that this node owns.
     pub fn control_blocks(&self) -> impl Iterator<Item = &Tcb> {
-        self.owned.keys().filter_map(|handle| self.tcp.get(*handle))
+        self.owned().map(|(tcb, _)| tcb)
+    }
+
+    fn owned(&self) -> impl Iterator<Item = (&Tcb, &Owned)> {
+        self.owned.iter().filter_map(|(handle, owned)| Some((self.tcp.get(handle)?, owned)))
     }
 
     fn snapshot(&self, owned: &Owned, tcb: Tcb<Duration>, epoch: Epoch, client: Bytes) -> Snapshot {
-        let service = self.services.get(&owned.flow.local.port());
+        let service = self.services.get(&tcb.flow.local.port());
         let encode = |session| service.and_then(|service| service.encode(session).ok());
         let session = owned.session.as_ref().and_then(encode).unwrap_or_default();
         let service = service.map(|service| service.name().to_owned()).unwrap_or_default();

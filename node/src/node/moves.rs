@@ -35,7 +35,7 @@ impl Node {
 
     /// Starts to give a connection away. `false` if there is nothing to give.
     pub(super) fn give(&mut self, flow: Flow, to: NodeId, now: Instant) -> bool {
-        let Some(owned) = self.tcp.find(&flow).and_then(|handle| self.owned.get_mut(&handle)) else {
+        let Some(owned) = self.tcp.find(&flow).and_then(|handle| self.owned.get_mut(handle)) else {
             return false;
         };
         let Some(service) = self.services.get(&flow.local.port()) else { return false };
@@ -72,13 +72,13 @@ impl Node {
 
     /// The acceptor is ready: the connection leaves.
     fn freeze(&mut self, flow: Flow, to: NodeId, epoch: Epoch, now: Instant) {
-        let handle = self.tcp.find(&flow).filter(|handle| self.owned.contains_key(handle));
+        let handle = self.tcp.find(&flow).filter(|handle| self.owned.contains(*handle));
         let Some((handle, tcb)) = handle.and_then(|handle| Some((handle, self.tcp.export(handle, now)?)))
         else {
             self.handoffs.ended(&flow, now);
             return;
         };
-        let Some(owned) = self.owned.remove(&handle) else { return };
+        let Some(owned) = self.owned.remove(handle) else { return };
         let client = *flow.remote.ip();
         self.mobility.gone(client);
         let known = self.mobility.take_along(client, now);
@@ -95,8 +95,9 @@ impl Node {
     }
 
     fn put_back(&mut self, owned: Owned, snapshot: Snapshot, now: Instant) {
+        let client = *snapshot.tcb.flow.remote.ip();
         if let Ok(handle) = self.tcp.import(snapshot.tcb, now) {
-            self.mobility.came(*owned.flow.remote.ip(), Some(&snapshot.client), now);
+            self.mobility.came(client, Some(&snapshot.client), now);
             self.owned.insert(handle, owned);
         }
     }
@@ -113,7 +114,7 @@ impl Node {
             Err(why) => return self.reject(flow, from, epoch, Refusal::Snapshot(why.to_string()), now),
         };
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
-        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, doubtful: false, session });
+        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session });
         self.handoffs.installed(flow, from, epoch);
         self.counters.taken += 1;
         let held = match self.places.remove(&flow) {
@@ -169,8 +170,7 @@ impl Node {
         if let Some(snapshot) = resume {
             self.resume(flow, *snapshot, now);
         }
-        let epoch =
-            self.tcp.find(&flow).and_then(|handle| self.owned.get(&handle)).map(|owned| owned.offered);
+        let epoch = self.tcp.find(&flow).and_then(|handle| self.owned.get(handle)).map(|owned| owned.offered);
         self.step(flow, to, epoch.unwrap_or_default(), Step::Failed { why: why.to_string() }, now);
         self.not_moved(flow, to, why, now);
     }
@@ -182,7 +182,7 @@ impl Node {
         let Ok(handle) = self.tcp.import(snapshot.tcb, now) else { return };
         self.places.remove(&flow);
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
-        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, doubtful: false, session });
+        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session });
         self.tell_owner(flow, epoch, now);
         self.run(handle, Event::Adopted, now);
     }

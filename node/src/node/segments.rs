@@ -119,7 +119,7 @@ impl Node {
         self.mobility.heard(*flow.remote.ip(), repeated, now);
         match arrival {
             Arrival::Delivered(handle, Err(Reason::AckOfNothing(_))) => {
-                if self.owned.get(&handle).is_some_and(|owned| owned.doubtful) {
+                if self.owned.get(handle).is_some_and(|owned| owned.doubtful) {
                     // The client knows the other one only.
                     self.let_go(&flow, handle, now);
                     return self.unknown(flow, from, &segment, datagram, now);
@@ -211,7 +211,7 @@ impl Node {
 
     /// The connection was placed elsewhere before: the client may come to know that one, and not ours.
     fn doubt(&mut self, flow: &Flow) {
-        if let Some(owned) = self.tcp.find(flow).and_then(|handle| self.owned.get_mut(&handle)) {
+        if let Some(owned) = self.tcp.find(flow).and_then(|handle| self.owned.get_mut(handle)) {
             owned.doubtful = true;
         }
     }

@@ -12,7 +12,7 @@ impl Node {
     /// From now on a connection is ours; its session comes with the end of the handshake.
     pub(super) fn own(&mut self, handle: Handle, flow: Flow, epoch: Epoch, now: Instant) {
         self.mobility.came(*flow.remote.ip(), None, now);
-        self.owned.insert(handle, Owned { flow, epoch, offered: epoch, doubtful: false, session: None });
+        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session: None });
     }
 
     pub(super) fn session_event(&mut self, event: tcp::Event, now: Instant) {
@@ -29,8 +29,8 @@ impl Node {
     }
 
     fn opened(&mut self, handle: Handle, now: Instant) {
-        let Some(owned) = self.owned.get_mut(&handle) else { return };
-        let flow = owned.flow;
+        let Some(owned) = self.owned.get_mut(handle) else { return };
+        let Some(&tcp::Tcb { flow, .. }) = self.tcp.get(handle) else { return };
         let Some(service) = self.services.get(&flow.local.port()) else { return };
         owned.session = Some(service.open(flow.remote));
         let epoch = owned.epoch;
@@ -43,8 +43,9 @@ impl Node {
 
     /// Lets a session react.
     pub(super) fn run(&mut self, handle: Handle, event: Event, now: Instant) {
-        let Some(owned) = self.owned.get_mut(&handle) else { return };
-        let Some(service) = self.services.get(&owned.flow.local.port()) else { return };
+        let Some(owned) = self.owned.get_mut(handle) else { return };
+        let Some(tcb) = self.tcp.get(handle) else { return };
+        let Some(service) = self.services.get(&tcb.flow.local.port()) else { return };
         let Some(session) = &mut owned.session else { return };
         self.tcp.with(handle, |tcb| {
             service.run(session, event, &mut Stream::new(tcb, now));
@@ -53,7 +54,7 @@ impl Node {
     }
 
     fn closed(&mut self, handle: Handle, flow: &Flow, ending: tcp::Ending, now: Instant) {
-        let Some(owned) = self.owned.remove(&handle) else { return };
+        let Some(owned) = self.owned.remove(handle) else { return };
         let epoch = owned.epoch;
         self.mobility.gone(*flow.remote.ip());
         self.handoffs.ended(flow, now);
@@ -66,25 +67,24 @@ impl Node {
             self.tell(contact, &Message::Ended { flow: *flow, epoch });
         }
         if owned.session.is_some() {
-            self.end_session(owned, ending, now);
+            self.end_session(*flow, owned, ending, now);
             self.trace(TraceEvent::Closed { client: flow.remote, port: flow.local.port() }, now);
         }
         self.peers.load_changed(now);
     }
 
     /// Tells a session that its connection is gone. What it still writes goes nowhere.
-    fn end_session(&self, mut owned: Owned, ending: tcp::Ending, now: Instant) {
+    fn end_session(&self, flow: Flow, mut owned: Owned, ending: tcp::Ending, now: Instant) {
         let ending = match ending {
             tcp::Ending::Finished | tcp::Ending::Aborted => Ending::Finished,
             tcp::Ending::Reset | tcp::Ending::Refused => Ending::Reset,
             tcp::Ending::TimedOut => Ending::TimedOut,
         };
-        let (Some(service), Some(session)) =
-            (self.services.get(&owned.flow.local.port()), &mut owned.session)
+        let (Some(service), Some(session)) = (self.services.get(&flow.local.port()), &mut owned.session)
         else {
             return;
         };
-        let mut gone = tcp::Tcb::closed(owned.flow, now);
+        let mut gone = tcp::Tcb::closed(flow, now);
         service.run(session, Event::Closed(ending), &mut Stream::new(&mut gone, now));
     }
 }

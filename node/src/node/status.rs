@@ -29,18 +29,15 @@ impl Node {
 
     /// The connections that it owns, in the order of client address and port.
     pub fn connections(&self) -> Vec<Connection> {
-        let mut owned: Vec<_> = self.owned.iter().collect();
-        owned.sort_by_key(|(_, owned)| (owned.flow.remote, owned.flow.local.port()));
-        owned
-            .into_iter()
-            .filter_map(|(handle, owned)| Some(self.connection(owned, self.tcp.get(*handle)?)))
-            .collect()
+        let mut owned: Vec<_> = self.owned().collect();
+        owned.sort_by_key(|(tcb, _)| (tcb.flow.remote, tcb.flow.local.port()));
+        owned.into_iter().map(|(tcb, owned)| self.connection(owned, tcb)).collect()
     }
 
     fn connection(&self, owned: &Owned, tcb: &Tcb) -> Connection {
-        let port = owned.flow.local.port();
+        let port = tcb.flow.local.port();
         Connection {
-            client: owned.flow.remote,
+            client: tcb.flow.remote,
             port,
             service: self.services.get(&port).map(|service| service.name().to_owned()).unwrap_or_default(),
             state: tcb.state.to_string(),

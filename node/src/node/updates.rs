@@ -75,7 +75,7 @@ impl Node {
         if peer != self.contact {
             return;
         }
-        let owned: Vec<_> = self.owned.values().map(|owned| (owned.flow, owned.epoch)).collect();
+        let owned: Vec<_> = self.owned().map(|(tcb, owned)| (tcb.flow, owned.epoch)).collect();
         for (flow, epoch) in owned {
             self.tell_owner(flow, epoch, now);
         }
@@ -87,7 +87,7 @@ impl Node {
         if node == self.id || !self.peers.is_known(node) {
             return;
         }
-        let here = self.tcp.find(&flow).and_then(|handle| Some((handle, self.owned.get(&handle)?.epoch)));
+        let here = self.tcp.find(&flow).and_then(|handle| Some((handle, self.owned.get(handle)?.epoch)));
         match here {
             // Only epochs decide: the other one is the owner, and ours ends without a word to the client.
             Some((handle, ours)) if ours < epoch => self.let_go(&flow, handle, now),
@@ -108,7 +108,7 @@ impl Node {
     /// Ends a connection without a word to the client: another node has it.
     pub(super) fn let_go(&mut self, flow: &Flow, handle: Handle, now: Instant) {
         self.tcp.export(handle, now);
-        self.owned.remove(&handle);
+        self.owned.remove(handle);
         self.mobility.gone(*flow.remote.ip());
         self.handoffs.ended(flow, now);
         self.updates.forget(flow);

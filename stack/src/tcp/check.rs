@@ -74,12 +74,11 @@ impl<At> Tcb<At> {
 
     /// No span is so long that adding a few of them overflows.
     fn check_times(&self) -> Result<(), Broken> {
-        let Rtt { smoothed, variation, min, initial, .. } = self.rtt;
+        let Rtt { smoothed, variation, min, .. } = self.rtt;
         let newest = self.rack.newest.as_ref().map(|newest| newest.rtt);
-        let measured = [smoothed, Some(variation), min, Some(initial)].into_iter().flatten();
+        let measured = [smoothed, Some(variation), min].into_iter().flatten();
         let sound = measured.into_iter().all(|span| span <= 2 * MAX_SAMPLE)
-            && newest.is_none_or(|span| span <= MAX_SPAN)
-            && !initial.is_zero();
+            && newest.is_none_or(|span| span <= MAX_SPAN);
         if sound { Ok(()) } else { Err(Broken::Parameter) }
     }
 

@@ -1,21 +1,25 @@
 //! Many connections: demultiplexing in constant time, listeners, timers, and who may send next.
 
+mod flows;
 mod handshakes;
 mod limits;
+mod map;
 mod opening;
 mod slots;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
 use core::time::Duration;
 
-use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
+use self::flows::Flows;
 pub use self::handshakes::CookieCounters;
 use self::handshakes::Spent;
 pub use self::limits::Limits;
 use self::limits::{Challenges, Leftover, Leftovers};
+pub use self::map::HandleMap;
 use self::slots::Slots;
 use super::Reason;
 use super::check::Broken;
@@ -105,7 +109,7 @@ struct Connection {
 pub struct Endpoint {
     secret: Secret,
     connections: Slots<Connection>,
-    flows: HashMap<Flow, Handle, MapKey>,
+    flows: Flows,
     listeners: BTreeMap<u16, Listener>,
     /// Connections with something to send, in turn.
     senders: VecDeque<Handle>,
@@ -136,11 +140,10 @@ impl Endpoint {
     /// of the link, in octets; with `offload` the checksums of what is sent are left to whoever is below.
     pub fn new(secret: Secret, path_mtu: u16, offload: bool) -> Self {
         let key = MapKey(SipHasher13::new_with_key(&secret.map_key()));
-        let flows = HashMap::with_hasher(key.clone());
         Self {
             secret,
             connections: Slots::default(),
-            flows,
+            flows: Flows::new(key.clone()),
             listeners: BTreeMap::new(),
             senders: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -173,18 +176,17 @@ impl Endpoint {
     }
 
     fn insert(&mut self, tcb: Tcb, half_open: bool) -> Handle {
-        let flow = tcb.flow;
         let connection =
             Connection { tcb, armed: None, queued: false, told: false, half_open, leftover: None };
         let handle = self.connections.insert(connection);
-        self.flows.insert(flow, handle);
+        self.flows.insert(handle, &self.connections);
         self.touch(handle);
         handle
     }
 
     /// Gives a segment to the connection that it belongs to.
     pub fn receive(&mut self, flow: &Flow, segment: &Segment, now: Instant) -> Arrival {
-        let Some(&handle) = self.flows.get(flow) else { return Arrival::Unknown };
+        let Some(handle) = self.find(flow) else { return Arrival::Unknown };
         let Some(connection) = self.connections.get_mut(handle) else { return Arrival::Unknown };
         // Where nobody listens, it would only be refused, and old duplicates would find the port unguarded.
         if reopens(&connection.tcb, segment) && self.listeners.contains_key(&flow.local.port()) {
@@ -253,7 +255,7 @@ impl Endpoint {
 
     /// The connection between two ends.
     pub fn find(&self, flow: &Flow) -> Option<Handle> {
-        self.flows.get(flow).copied()
+        self.flows.get(flow, &self.connections)
     }
 
     /// Every connection, in no particular but always the same order.
@@ -268,7 +270,7 @@ impl Endpoint {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
+        self.len() == 0
     }
 
     /// RST segments sent.
@@ -290,16 +292,19 @@ impl Endpoint {
     /// is [ready](Event::Ready), because what was told elsewhere is not known here.
     pub fn import(&mut self, tcb: Tcb<Duration>, now: Instant) -> Result<Handle, Refusal> {
         tcb.check()?;
-        if self.flows.contains_key(&tcb.flow) {
+        if self.find(&tcb.flow).is_some() {
             return Err(Refusal::Exists);
         }
         let mut tcb = tcb.thaw(now);
         tcb.fit_link(self.path_mtu);
         tcb.kick();
-        let listener = self.listeners.get_mut(&tcb.flow.local.port());
-        let half_open = tcb.state == State::SynReceived && listener.is_some();
-        if let Some(listener) = listener.filter(|_| half_open) {
-            listener.half_open += 1;
+        let mut half_open = false;
+        if let Some(listener) = self.listeners.get_mut(&tcb.flow.local.port()) {
+            half_open = tcb.state == State::SynReceived;
+            listener.half_open += usize::from(half_open);
+            if listener.config == tcb.config {
+                tcb.config = Arc::clone(&listener.config);
+            }
         }
         let synchronised = tcb.state.is_synchronised();
         let handle = self.insert(tcb, half_open);
@@ -428,7 +433,7 @@ impl Endpoint {
         if let Some(at) = connection.armed {
             self.timers.remove(&(at, handle));
         }
-        self.flows.remove(&connection.tcb.flow);
+        self.flows.remove(handle, &connection.tcb.flow);
         self.leftovers.leave(connection.leftover);
         if let Some(listener) = self.listeners.get_mut(&connection.tcb.flow.local.port()) {
             listener.waiting.retain(|waiting| *waiting != handle);

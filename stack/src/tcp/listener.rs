@@ -1,4 +1,5 @@
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ pub enum SynCookies {
 #[derive(Clone, Debug)]
 pub struct Listener {
     /// How its connections behave.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// How many handshakes may be under way (the SYN queue; RFC 4987 section 3).
     pub max_half_open: usize,
     /// How many established connections may wait to be accepted (the accept queue).
@@ -34,7 +35,8 @@ pub struct Listener {
 
 impl Listener {
     /// A listener with queues of 1024.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: impl Into<Arc<Config>>) -> Self {
+        let config = config.into();
         Self { config, max_half_open: 1024, max_waiting: 1024, half_open: 0, waiting: VecDeque::new() }
     }
 

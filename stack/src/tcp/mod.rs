@@ -34,7 +34,7 @@ use thiserror::Error;
 pub use arrive::{Verdict, judge};
 pub use check::Broken;
 pub use config::{Config, EcnPolicy, KeepAlive};
-pub use endpoint::{Arrival, CookieCounters, Endpoint, Event, Handle, Limits, Refusal};
+pub use endpoint::{Arrival, CookieCounters, Endpoint, Event, Handle, HandleMap, Limits, Refusal};
 pub use isn::{MapKey, Secret};
 pub use listener::{Listener, SynCookies};
 pub use open::Opening;

@@ -1,12 +1,13 @@
 //! Opening a connection: the handshake (RFC 9293 sections 3.5 and 3.10.7.2 to 3.10.7.4).
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 
 use super::cc::Congestion;
 use super::config::{Config, EcnPolicy};
 use super::queue::Queue;
 use super::reassembly::Reassembly;
-use super::rtt::{FALLBACK_RTO, Rtt};
+use super::rtt::Rtt;
 use super::segment::{Control, Flow, Options, Segment};
 use super::state::{Ending, State};
 use super::tcb::{
@@ -23,10 +24,10 @@ const LEAST_MSS: u16 = 536;
 pub(super) const QUICK_ACKS: u8 = 16;
 
 /// What a new connection gets from its surroundings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Opening {
     /// How it is to behave.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// Our initial sequence number (RFC 6528).
     pub iss: Seq,
     /// The first `TSval` (RFC 7323 section 5.4: it should differ from flow to flow).
@@ -71,17 +72,16 @@ impl Tcb {
 
     /// A connection that is gone: nothing can be read or written.
     pub fn closed(flow: Flow, now: Instant) -> Self {
-        let config = Config::default();
+        let config = Arc::new(Config::default());
         let opening = Opening { config, iss: Seq(0), first_timestamp: 0, flow_label: 0, path_mtu: u16::MAX };
         Self::blank(flow, &opening, State::Closed(Ending::Finished), now)
     }
 
     fn blank(flow: Flow, opening: &Opening, state: State<Instant>, now: Instant) -> Self {
-        let Opening { config, iss, path_mtu, flow_label, .. } = *opening;
+        let Opening { config, iss, path_mtu, flow_label, .. } = opening.clone();
         let mut tcb = Self {
             flow,
             flow_label,
-            config,
             state,
             snd: SendSpace::new(iss, path_mtu, now),
             rcv: RecvSpace::new(config.window_scale()),
@@ -98,6 +98,7 @@ impl Tcb {
             probes: 0,
             last_heard: now,
             challenges: Challenges { since: now, sent: 0 },
+            config,
         };
         tcb.set_initial_window();
         tcb
@@ -189,7 +190,7 @@ impl Tcb {
         }
         if self.snd.timeouts > 0 {
             // RFC 6298 section 5.7: without a measurement, data starts with a longer timeout.
-            self.rtt.initial = FALLBACK_RTO;
+            self.rtt.fallback = true;
         }
         self.rtt.backoff = 0;
         self.snd.timeouts = 0;

@@ -1,3 +1,4 @@
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -15,7 +16,9 @@ const SMALL: usize = 1024;
 pub struct Queue {
     /// Empty only if there is nothing at all.
     first: Bytes,
-    rest: VecDeque<Bytes>,
+    /// Present only if there is more than one chunk.
+    #[expect(clippy::box_collection, reason = "idle connections are many, and each has two queues")]
+    rest: Option<Box<VecDeque<Bytes>>>,
     len: usize,
 }
 
@@ -40,11 +43,11 @@ impl Queue {
             self.first = octets;
             return;
         }
-        let last = self.rest.back_mut().unwrap_or(&mut self.first);
+        let last = self.rest.as_mut().and_then(|rest| rest.back_mut()).unwrap_or(&mut self.first);
         if last.len() + octets.len() <= SMALL {
             *last = [&last[..], &octets[..]].concat().into();
         } else {
-            self.rest.push_back(octets);
+            self.rest.get_or_insert_default().push_back(octets);
         }
     }
 
@@ -55,10 +58,8 @@ impl Queue {
         if count < self.first.len() {
             return self.first.split_to(count);
         }
-        let next = self.rest.pop_front().unwrap_or_default();
-        if self.rest.is_empty() && self.rest.capacity() > 0 {
-            self.rest = VecDeque::new();
-        }
+        let next = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or_default();
+        self.rest.take_if(|rest| rest.is_empty());
         core::mem::replace(&mut self.first, next)
     }
 
@@ -75,22 +76,27 @@ impl Queue {
     }
 
     /// Moves everything out of `other` to the end of `self`.
-    pub fn append(&mut self, mut other: Self) {
+    pub fn append(&mut self, other: Self) {
         if self.is_empty() {
             *self = other;
         } else if !other.is_empty() {
             self.len += other.len;
-            self.rest.push_back(other.first);
-            self.rest.append(&mut other.rest);
+            let rest = self.rest.get_or_insert_default();
+            rest.push_back(other.first);
+            rest.extend(other.rest.into_iter().flat_map(|rest| *rest));
         }
     }
 
+    fn rest(&self) -> impl DoubleEndedIterator<Item = &Bytes> + ExactSizeIterator {
+        self.rest.as_deref().map(VecDeque::iter).unwrap_or_default()
+    }
+
     fn chunks(&self) -> impl DoubleEndedIterator<Item = &Bytes> {
-        core::iter::once(&self.first).chain(&self.rest)
+        core::iter::once(&self.first).chain(self.rest())
     }
 
     fn chunk(&self, index: usize) -> &Bytes {
-        index.checked_sub(1).and_then(|index| self.rest.get(index)).unwrap_or(&self.first)
+        index.checked_sub(1).and_then(|index| self.rest.as_ref()?.get(index)).unwrap_or(&self.first)
     }
 
     /// The octets from `offset` on, at most `len` of them.
@@ -106,7 +112,7 @@ impl Queue {
         }
         let mut gathered = Vec::with_capacity(len);
         gathered.extend_from_slice(&first[inner..]);
-        for chunk in self.rest.iter().skip(index) {
+        for chunk in self.rest().skip(index) {
             let missing = len - gathered.len();
             gathered.extend_from_slice(&chunk[..missing.min(chunk.len())]);
             if gathered.len() == len {
@@ -131,7 +137,7 @@ impl Queue {
         for (after, chunk) in self.chunks().rev().enumerate() {
             end -= chunk.len();
             if offset >= end {
-                return (self.rest.len() - after, offset - end);
+                return (self.rest().len() - after, offset - end);
             }
         }
         (0, 0)
@@ -142,12 +148,14 @@ impl From<VecDeque<Bytes>> for Queue {
     fn from(mut chunks: VecDeque<Bytes>) -> Self {
         chunks.retain(|chunk| !chunk.is_empty());
         let len = chunks.iter().map(Bytes::len).sum();
-        Self { first: chunks.pop_front().unwrap_or_default(), rest: chunks, len }
+        let first = chunks.pop_front().unwrap_or_default();
+        Self { first, rest: (!chunks.is_empty()).then(|| Box::new(chunks)), len }
     }
 }
 
 impl From<Queue> for VecDeque<Bytes> {
-    fn from(Queue { first, mut rest, .. }: Queue) -> Self {
+    fn from(Queue { first, rest, .. }: Queue) -> Self {
+        let mut rest = rest.map(|rest| *rest).unwrap_or_default();
         if !first.is_empty() {
             rest.push_front(first);
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The timeout before anything was measured (RFC 6298 section 2.1).
 const INITIAL_RTO: Duration = Duration::from_secs(1);
 /// The timeout of data if the SYN timed out (RFC 6298 section 5.7).
-pub(super) const FALLBACK_RTO: Duration = Duration::from_secs(3);
+const FALLBACK_RTO: Duration = Duration::from_secs(3);
 /// A longer round trip is not believed, so that arithmetic on it cannot overflow.
 pub(super) const MAX_SAMPLE: Duration = Duration::from_hours(1);
 /// G of RFC 6298: our clock is fine, so this only keeps the timeout above the smoothed time.
@@ -22,13 +22,13 @@ pub struct Rtt {
     pub min: Option<Duration>,
     /// How often the timer fired since the last measurement: the timeout doubles with each.
     pub backoff: u8,
-    /// The timeout before anything was measured.
-    pub initial: Duration,
+    /// Whether the SYN timed out: the first timeout is longer then.
+    pub fallback: bool,
 }
 
 impl Default for Rtt {
     fn default() -> Self {
-        Self { smoothed: None, variation: Duration::ZERO, min: None, backoff: 0, initial: INITIAL_RTO }
+        Self { smoothed: None, variation: Duration::ZERO, min: None, backoff: 0, fallback: false }
     }
 }
 
@@ -60,7 +60,8 @@ impl Rtt {
     /// As in Linux, the floor applies to the variation term, so that a long path keeps its margin.
     pub fn rto(&self, min: Duration, max: Duration) -> Duration {
         let base = match self.smoothed {
-            None => self.initial,
+            None if self.fallback => FALLBACK_RTO,
+            None => INITIAL_RTO,
             Some(smoothed) => smoothed + (self.variation * 4).max(GRANULARITY).max(min),
         };
         let doubled = base.checked_mul(1 << u32::from(self.backoff.min(16))).unwrap_or(max);

@@ -4,6 +4,7 @@ mod rebase;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,8 @@ pub struct Tcb<At = Instant> {
     pub flow: Flow,
     /// The IPv6 flow label of what we send (RFC 6437).
     pub flow_label: u32,
-    /// How it behaves.
-    pub config: Config,
+    /// How it behaves. Shared with the other connections of its listener.
+    pub config: Arc<Config>,
     /// Where in RFC 9293 figure 5 it is.
     pub state: State<At>,
     /// SND.*
@@ -50,7 +51,7 @@ pub struct Tcb<At = Instant> {
     /// How losses are being repaired.
     pub recovery: Recovery,
     /// What to go back to if nothing was lost after all.
-    pub undo: Option<Undo<At>>,
+    pub undo: Option<Box<Undo<At>>>,
     /// What loss detection remembers.
     pub rack: Rack<At>,
     /// When to act without being asked.
@@ -264,7 +265,7 @@ pub enum Doubt {
 }
 
 /// What a congestion response took away, until it is certain that it was right to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undo<At> {
     /// SND.UNA at the response.
     pub since: Seq,
@@ -359,6 +360,13 @@ pub struct Challenges<At> {
     pub since: At,
     /// Answers sent in it.
     pub sent: u8,
+}
+
+impl<At> Tcb<At> {
+    /// How it behaves, to be changed for this connection alone.
+    pub fn config_mut(&mut self) -> &mut Config {
+        Arc::make_mut(&mut self.config)
+    }
 }
 
 impl<At> SendSpace<At> {

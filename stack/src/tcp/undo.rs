@@ -2,6 +2,8 @@
 //! timestamp (Eifel, RFC 3522), by reports of duplicates (RFC 2883, 3708), or, after a timeout, by the arrival of
 //! what was sent only once (F-RTO, RFC 5682).
 
+use alloc::boxed::Box;
+
 use super::ack::Delivered;
 use super::segment::Segment;
 use super::tcb::{Doubt, Mark, Recovery, Tcb, Undo};
@@ -10,8 +12,9 @@ use crate::{Instant, Seq};
 impl Tcb {
     /// Remembers what a congestion response is about to change. Whatever an earlier one changed stays so.
     pub(super) fn prepare_undo(&mut self) {
-        let congestion = self.congestion;
-        self.undo = Some(Undo { since: self.snd.una, first: None, unreported: 0, congestion });
+        let congestion = self.congestion.clone();
+        let undo = Undo { since: self.snd.una, first: None, unreported: 0, congestion };
+        self.undo = Some(Box::new(undo));
     }
 
     /// Octets were sent again.
@@ -62,7 +65,7 @@ impl Tcb {
     /// RFC 3522 section 3.2, step 5: the acknowledgement of octets that were sent again echoes a timestamp that is
     /// older than the first copy, so it was the original that arrived.
     fn is_echo_of_original(&mut self, segment: &Segment, delivered: &Delivered) -> bool {
-        let Some(Undo { first: Some(first), .. }) = self.undo else { return false };
+        let Some(first) = self.undo.as_ref().and_then(|undo| undo.first) else { return false };
         let Some(theirs) = segment.options.timestamps else { return false };
         if !delivered.ambiguous || theirs.echo == 0 {
             return false;

@@ -159,7 +159,8 @@ impl World {
         let most = socket.map_or(self.settings.config.receive_buffer, |(_, socket)| most(socket));
         self.tcp.with(handle, |tcb| {
             let more = 2 * u32::from(tcb.config.mss);
-            tcb.config.receive_buffer = tcb.config.receive_buffer.saturating_add(more).min(most);
+            let config = tcb.config_mut();
+            config.receive_buffer = config.receive_buffer.saturating_add(more).min(most);
         });
     }
 
@@ -222,11 +223,13 @@ fn room_for_bursts(tcb: &Tcb) -> usize {
 
 /// Writes all of `octets`, for which there is room in the sense of [`room_for_bursts`].
 fn write(tcb: &mut Tcb, octets: Bytes) {
-    let Config { send_buffer, unsent_limit, .. } = tcb.config;
-    (tcb.config.send_buffer, tcb.config.unsent_limit) = (u32::MAX, u32::MAX);
+    let Config { send_buffer, unsent_limit, .. } = *tcb.config;
+    let config = tcb.config_mut();
+    (config.send_buffer, config.unsent_limit) = (u32::MAX, u32::MAX);
     let rest = tcb.write(octets);
     debug_assert!(rest.is_empty(), "there is room for what was taken");
-    (tcb.config.send_buffer, tcb.config.unsent_limit) = (send_buffer, unsent_limit);
+    let config = tcb.config_mut();
+    (config.send_buffer, config.unsent_limit) = (send_buffer, unsent_limit);
 }
 
 fn take(tcb: &mut Tcb, max: usize, peek: bool) -> Vec<u8> {

@@ -101,7 +101,7 @@ impl World {
         let Some(options) = listener.map(|(_, socket)| socket.options.clone()) else { return };
         let narrow = self.narrow.clone();
         self.tcp.with(handle, |tcb| {
-            tcb.config.receive_buffer = options.config.receive_buffer.min(FIRST_WINDOW);
+            tcb.config_mut().receive_buffer = options.config.receive_buffer.min(FIRST_WINDOW);
             if let Some(mtu) = narrow.get(tcb.flow.remote.ip()) {
                 tcb.snd.path_mtu = tcb.snd.path_mtu.min(*mtu);
             }
@@ -153,7 +153,7 @@ impl World {
         let receive_buffer = socket.options.config.receive_buffer.min(FIRST_WINDOW);
         let narrow = self.narrow.get(remote.ip()).copied().unwrap_or(u16::MAX);
         self.tcp.with(handle, |tcb| {
-            tcb.config.receive_buffer = receive_buffer;
+            tcb.config_mut().receive_buffer = receive_buffer;
             tcb.snd.path_mtu = tcb.snd.path_mtu.min(narrow);
         });
         socket.role = Role::Connecting(handle);

@@ -52,7 +52,7 @@ impl World {
         if let Role::Listening(port) = self.files.socket(fd)?.role {
             let config = self.opening_config(fd)?;
             if let Some(mut listener) = self.tcp.listener(port).cloned() {
-                listener.config = config;
+                listener.config = config.into();
                 self.tcp.listen(port, listener);
             }
         }
@@ -66,21 +66,23 @@ impl World {
         );
         self.tcp.with(handle, |tcb| {
             let ours = &options.config;
-            tcb.config.nodelay = ours.nodelay;
-            tcb.config.send_buffer = ours.send_buffer;
+            let before = std::sync::Arc::clone(&tcb.config);
+            let config = tcb.config_mut();
+            config.nodelay = ours.nodelay;
+            config.send_buffer = ours.send_buffer;
             if chosen {
-                tcb.config.receive_buffer = ours.receive_buffer;
+                config.receive_buffer = ours.receive_buffer;
             }
-            tcb.config.unsent_limit = ours.unsent_limit;
-            tcb.config.fin_wait_2 = ours.fin_wait_2;
-            tcb.config.syn_retries = ours.syn_retries;
-            if tcb.config.user_timeout != ours.user_timeout {
-                tcb.config.user_timeout = ours.user_timeout;
+            config.unsent_limit = ours.unsent_limit;
+            config.fin_wait_2 = ours.fin_wait_2;
+            config.syn_retries = ours.syn_retries;
+            config.user_timeout = ours.user_timeout;
+            config.keep_alive = ours.keep_alive;
+            if before.user_timeout != ours.user_timeout {
                 let since = tcb.snd.sent.front().map(|sent| sent.at);
                 tcb.timers.user = ours.user_timeout.and_then(|timeout| since.map(|since| since + timeout));
             }
-            if tcb.config.keep_alive != ours.keep_alive {
-                tcb.config.keep_alive = ours.keep_alive;
+            if before.keep_alive != ours.keep_alive {
                 tcb.probes = 0;
                 let synchronised = tcb.state.is_synchronised();
                 let idle = ours.keep_alive.filter(|_| synchronised).map(|keep_alive| keep_alive.idle);

@@ -39,7 +39,7 @@ pub(super) fn config(bits: u8) -> Config {
 
 /// What a new connection gets.
 pub(super) fn opening(config: Config, iss: Seq) -> Opening {
-    Opening { config, iss, first_timestamp: u32::MAX - 500, flow_label: 1, path_mtu: 1500 }
+    Opening { config: config.into(), iss, first_timestamp: u32::MAX - 500, flow_label: 1, path_mtu: 1500 }
 }
 
 struct Solo {

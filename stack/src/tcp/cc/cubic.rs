@@ -1,3 +1,4 @@
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,14 +15,14 @@ const ALPHA: (u64, u64) = (9, 17);
 const MAX_T_MS: u64 = 1 << 20;
 
 /// CUBIC (RFC 9438) in integers: octets and milliseconds, with C = 0.4 segments per second cubed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cubic<At> {
     /// The window before the last reduction, lowered by fast convergence; octets.
     pub w_max: u32,
     /// The window at the last reduction; octets.
     pub cwnd_prior: u32,
     /// The curve since the last reduction, from the first growth on.
-    pub epoch: Option<Epoch<At>>,
+    pub epoch: Option<Box<Epoch<At>>>,
 }
 
 /// One stretch of growth between two reductions.
@@ -72,13 +73,10 @@ impl<At> Cubic<At> {
     /// The same on another clock.
     pub fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Cubic<B> {
         let Self { w_max, cwnd_prior, epoch } = self;
-        let epoch = epoch.map(|Epoch { start, last, k_ms, plateau, w_est, rest }| Epoch {
-            start: clock.behind(start),
-            last: clock.behind(last),
-            k_ms,
-            plateau,
-            w_est,
-            rest,
+        let epoch = epoch.map(|epoch| {
+            let Epoch { start, last, k_ms, plateau, w_est, rest } = *epoch;
+            let (start, last) = (clock.behind(start), clock.behind(last));
+            Box::new(Epoch { start, last, k_ms, plateau, w_est, rest })
         });
         Cubic { w_max, cwnd_prior, epoch }
     }
@@ -98,7 +96,7 @@ impl Cubic<Instant> {
     /// The window after an acknowledgement in congestion avoidance (RFC 9438 sections 4.2 to 4.5).
     pub(super) fn grow(&mut self, cwnd: u32, acked: &Acked) -> u32 {
         let w_max = self.w_max;
-        let epoch = self.epoch.get_or_insert_with(|| Epoch::begin(w_max, cwnd, acked));
+        let epoch = self.epoch.get_or_insert_with(|| Box::new(Epoch::begin(w_max, cwnd, acked)));
         let t = millis(epoch.start.since(acked.now));
         let w_est = epoch.estimate_reno(cwnd, self.cwnd_prior, acked);
         if epoch.curve(t, acked.mss) < w_est {
@@ -202,7 +200,7 @@ mod tests {
         let acked = Acked { octets: MSS, mss: MSS, srtt, rtt: None, span: SPAN, limited: true, now };
         let epoch =
             Epoch { start: Instant::ZERO, last: Instant::ZERO, k_ms: 0, plateau: MSS, w_est: 0, rest: 0 };
-        let mut cubic = Cubic { w_max: MSS, cwnd_prior: MSS, epoch: Some(epoch) };
+        let mut cubic = Cubic { w_max: MSS, cwnd_prior: MSS, epoch: Some(Box::new(epoch)) };
         assert!(cubic.grow(MSS, &acked) <= MSS + MSS / 2);
     }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Seq;
 
-/// `MIN_RTT_THRESH` and `MAX_RTT_THRESH` (RFC 9406 section 4.3).
-const THRESHOLDS: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(16));
+/// `MIN_RTT_THRESH` and `MAX_RTT_THRESH` (RFC 9406 section 4.3), in microseconds.
+const THRESHOLDS: (u32, u32) = (4_000, 16_000);
 /// `MIN_RTT_DIVISOR`.
 const RTT_DIVISOR: u32 = 8;
 /// `N_RTT_SAMPLE`.
@@ -25,20 +25,30 @@ pub struct HyStart {
     /// Where this round ends (`windowEnd`).
     pub end: Option<Seq>,
     /// The least round-trip time in the last round.
-    pub last: Option<Duration>,
+    pub last: Option<Micros>,
     /// The least in this one.
-    pub current: Option<Duration>,
+    pub current: Option<Micros>,
     /// Measurements in this one, as far as it matters.
     pub samples: u8,
     /// Conservative slow start, once the round-trip time has grown.
     pub conservative: Option<Conservative>,
 }
 
+/// A round-trip time in microseconds: idle connections are many, and each remembers some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Micros(pub u32);
+
+impl From<Duration> for Micros {
+    fn from(duration: Duration) -> Self {
+        Self(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX))
+    }
+}
+
 /// Conservative slow start: slower growth, to see whether the round-trip time really did grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conservative {
     /// The least round-trip time of the round in which it began (`cssBaselineMinRtt`).
-    pub baseline: Duration,
+    pub baseline: Micros,
     /// Rounds that have passed, the one in which it began included.
     pub rounds: u8,
 }
@@ -50,7 +60,7 @@ impl HyStart {
         if self.end.is_none_or(|end| end.at_or_before(una)) {
             self.begin_round(nxt);
         }
-        if let Some(rtt) = rtt {
+        if let Some(rtt) = rtt.map(Micros::from) {
             self.current = Some(self.current.map_or(rtt, |current| current.min(rtt)));
             self.samples = self.samples.saturating_add(1);
         }
@@ -77,8 +87,8 @@ impl HyStart {
         match (self.conservative, self.last) {
             (Some(Conservative { baseline, .. }), _) if current < baseline => self.conservative = None,
             (None, Some(last)) => {
-                let threshold = (last / RTT_DIVISOR).clamp(THRESHOLDS.0, THRESHOLDS.1);
-                if current >= last + threshold {
+                let threshold = (last.0 / RTT_DIVISOR).clamp(THRESHOLDS.0, THRESHOLDS.1);
+                if current.0 >= last.0.saturating_add(threshold) {
                     self.conservative = Some(Conservative { baseline: current, rounds: 0 });
                 }
             }

@@ -9,7 +9,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use cubic::Cubic;
-pub use hystart::{Conservative, HyStart};
+pub use hystart::{Conservative, HyStart, Micros};
 
 use super::tcb::Rebase;
 use crate::{Instant, Seq};
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 /// An algorithm with what it remembers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Algorithm<At> {
     /// RFC 5681 and RFC 6582.
     NewReno {
@@ -39,7 +39,7 @@ pub enum Algorithm<At> {
 }
 
 /// The congestion window and what moves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Congestion<At> {
     /// Octets that may be in flight.
     pub cwnd: u32,

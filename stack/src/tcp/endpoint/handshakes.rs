@@ -1,6 +1,7 @@
 //! Handshakes without memory: SYN cookies given and taken (RFC 4987 section 3.6).
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use hashbrown::HashMap;
@@ -61,15 +62,16 @@ impl Endpoint {
     /// if nobody listens there, or does so without cookies, or has too many connections to accept already.
     pub fn answer_without_memory(&mut self, flow: &Flow, syn: &Segment, now: Instant) -> Option<Packet> {
         let listener = self.listeners.get(&flow.local.port())?;
-        let config = listener.config;
+        let config = Arc::clone(&listener.config);
         if config.syn_cookies == SynCookies::Never || listener.waiting.len() >= listener.max_waiting {
             return None;
         }
+        let timestamps = config.timestamps;
         let opening = self.opening(flow, config, now);
         let iss = cookie::bake(&self.secret, flow, syn, self.group_clock.at(now));
         let first_timestamp = cookie::note(syn, opening.first_timestamp);
         let mut told = syn.clone();
-        if syn.options.timestamps.is_none() || !config.timestamps {
+        if syn.options.timestamps.is_none() || !timestamps {
             (told.options.window_scale, told.options.sack_permitted) = (None, false);
             (told.ece, told.cwr) = (false, false);
         }
@@ -116,7 +118,7 @@ impl Endpoint {
             return Err(Refusal::QueueFull);
         }
         listener.half_open += 1;
-        let config = listener.config;
+        let config = Arc::clone(&listener.config);
         let mut opening = self.opening(&flow, config, now);
         opening.iss = segment.ack.unwrap_or_default() - 1;
         if let Some(theirs) = segment.options.timestamps {
@@ -137,7 +139,7 @@ impl Endpoint {
     }
 
     fn syn_remembered(&self, flow: &Flow, segment: &Segment, now: Instant) -> Result<Segment, Refusal> {
-        if segment.is_syn() || segment.is_rst() || self.flows.contains_key(flow) {
+        if segment.is_syn() || segment.is_rst() || self.find(flow).is_some() {
             return Err(Refusal::NoCookie);
         }
         let port = flow.local.port();

@@ -1,5 +1,6 @@
 //! Connections begin: listeners, and both ways to open.
 
+use alloc::sync::Arc;
 use core::net::{Ipv6Addr, SocketAddrV6};
 
 use super::{Endpoint, Handle, Refusal};
@@ -44,7 +45,7 @@ impl Endpoint {
         &mut self,
         local: Ipv6Addr,
         remote: SocketAddrV6,
-        config: Config,
+        config: impl Into<Arc<Config>>,
         now: Instant,
     ) -> Result<Handle, Refusal> {
         self.ports = self.ports.wrapping_add(1);
@@ -52,24 +53,29 @@ impl Endpoint {
         let flow = (first..=u16::MAX)
             .chain(FIRST_EPHEMERAL..first)
             .map(|port| Flow { local: SocketAddrV6::new(local, port, 0, 0), remote })
-            .find(|flow| !self.flows.contains_key(flow))
+            .find(|flow| self.find(flow).is_none())
             .ok_or(Refusal::NoPort)?;
         self.connect_from(flow, config, now)
     }
 
     /// Opens a connection whose local port is chosen.
-    pub fn connect_from(&mut self, flow: Flow, config: Config, now: Instant) -> Result<Handle, Refusal> {
-        if self.flows.contains_key(&flow) {
+    pub fn connect_from(
+        &mut self,
+        flow: Flow,
+        config: impl Into<Arc<Config>>,
+        now: Instant,
+    ) -> Result<Handle, Refusal> {
+        if self.find(&flow).is_some() {
             return Err(Refusal::Exists);
         }
-        let tcb = Tcb::connect(flow, &self.opening(&flow, config, now), now);
+        let tcb = Tcb::connect(flow, &self.opening(&flow, config.into(), now), now);
         Ok(self.insert(tcb, false))
     }
 
     /// Opens passively (RFC 9293 section 3.10.7.2): `syn` came for a flow that is not known here, and this host is to serve it. If the queue is
     /// full, [`Endpoint::answer_without_memory`] may still help the client.
     pub fn open(&mut self, flow: Flow, syn: &Segment, now: Instant) -> Result<Handle, Refusal> {
-        if self.flows.contains_key(&flow) {
+        if self.find(&flow).is_some() {
             return Err(Refusal::Exists);
         }
         let port = flow.local.port();
@@ -80,7 +86,7 @@ impl Endpoint {
             return Err(Refusal::QueueFull);
         }
         listener.half_open += 1;
-        let config = listener.config;
+        let config = Arc::clone(&listener.config);
         let mut opening = self.opening(&flow, config, now);
         if let Some((_, old)) = self.replaced.take().filter(|(replaced, _)| *replaced == flow) {
             // RFC 9293 section 3.6.1: larger than all that the old connection used. A fast one outruns the clock.
@@ -90,7 +96,7 @@ impl Endpoint {
         Ok(self.insert(tcb, true))
     }
 
-    pub(super) fn opening(&self, flow: &Flow, config: Config, now: Instant) -> Opening {
+    pub(super) fn opening(&self, flow: &Flow, config: Arc<Config>, now: Instant) -> Opening {
         let shared = self.group_clock.at(now);
         Opening {
             config,

@@ -82,7 +82,7 @@ impl<At> Tcb<At> {
             rtt,
             congestion: congestion.map_time(clock),
             recovery,
-            undo: undo.map(|undo| undo.map_time(clock)),
+            undo: undo.map(|undo| Box::new(undo.map_time(clock))),
             rack: rack.map_time(clock),
             timers: timers.map_time(clock),
             pending,

@@ -148,7 +148,7 @@ fn the_first_new_octets_say_that_the_window_was_reduced() {
 fn without_agreement_an_echo_means_nothing() {
     let mut solo = Solo::established(ecn(EcnPolicy::Accept));
     solo.write(5000);
-    let before = solo.tcb.congestion;
+    let before = solo.tcb.congestion.clone();
     assert!(solo.segments().iter().all(|segment| segment.codepoint == Codepoint::NotEct));
     solo.gets(echo(solo.ack(1, 1))).unwrap();
     assert_eq!(solo.tcb.congestion, before);

@@ -46,7 +46,7 @@ pub(super) fn reversed(flow: Flow) -> Flow {
 }
 
 pub(super) fn opening(config: Config, iss: Seq) -> Opening {
-    Opening { config, iss, first_timestamp: 7_000, flow_label: 0x12345, path_mtu: 1500 }
+    Opening { config: config.into(), iss, first_timestamp: 7_000, flow_label: 0x12345, path_mtu: 1500 }
 }
 
 /// How a connection begins.
@@ -98,7 +98,7 @@ impl Solo {
 
     /// The peer's SYN, with every option that the configuration would accept.
     pub(super) fn syn(&self, mss: u16) -> Segment {
-        let config = self.tcb.config;
+        let config = &self.tcb.config;
         let mut syn = Segment::bare(self.irs, None, Some(Control::Syn));
         syn.window = WINDOW;
         syn.options = Options {

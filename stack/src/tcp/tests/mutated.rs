@@ -160,7 +160,7 @@ fn contradictions_are_refused() {
             |tcb| tcb.rtt.smoothed = Some(Duration::from_hours(8760)),
             Broken::Parameter,
         ),
-        ("an endless timeout", |tcb| tcb.config.max_rto = Duration::MAX, Broken::Parameter),
+        ("an endless timeout", |tcb| tcb.config_mut().max_rto = Duration::MAX, Broken::Parameter),
         ("no window at all", |tcb| tcb.congestion.cwnd = 0, Broken::Congestion),
         (
             "a recovery that is over",

@@ -164,7 +164,7 @@ fn a_lost_probe_is_sent_again_in_small_segments_and_slows_nothing_down() {
         let mut solo = searching(Config { sack, ..large() });
         solo.write(30_000);
         assert_eq!(sizes(&mut solo)[..3], [1500, 1280, 1280]);
-        let before = solo.tcb.congestion;
+        let before = solo.tcb.congestion.clone();
         for nth in 1..=3 {
             solo.now += 10 * MS;
             assert_eq!(solo.sent().len(), 0);
@@ -265,7 +265,7 @@ fn what_a_router_said_is_forgotten_after_ten_minutes_and_found_out_again() {
     };
     let flight = |solo: &mut Solo| {
         // After a silence the window is small again, and there is no probe.
-        solo.tcb.config.nodelay = true;
+        solo.tcb.config_mut().nodelay = true;
         solo.write(10);
         assert!(sizes(solo)[0] < 100);
         delivered(solo);

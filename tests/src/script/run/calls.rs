@@ -93,11 +93,12 @@ impl Run<'_> {
 
 fn set_option(tcb: &mut Tcb, option: SetOpt) {
     match option {
-        SetOpt::NoDelay(on) => tcb.config.nodelay = on,
+        SetOpt::NoDelay(on) => tcb.config_mut().nodelay = on,
         SetOpt::QuickAck(on) => tcb.rcv.quick = if on { QUICK } else { 0 },
-        SetOpt::ReceiveBuffer(octets) => tcb.config.receive_buffer = octets,
+        SetOpt::ReceiveBuffer(octets) => tcb.config_mut().receive_buffer = octets,
         SetOpt::KeepAlive(all) => {
-            tcb.config.keep_alive = all.map(|(idle, interval, count)| KeepAlive { idle, interval, count });
+            tcb.config_mut().keep_alive =
+                all.map(|(idle, interval, count)| KeepAlive { idle, interval, count });
         }
     }
 }
