@@ -32,10 +32,17 @@ pub(super) enum Way {
     Out,
 }
 
-/// Opens a connection.
+/// Opens a connection. It is CUBIC's from the SYN on: a socket that was BBR's once, as is the default on some machines,
+/// goes on pacing.
 fn connect(to: SocketAddrV6) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::V6(to), STALL).doing(format!("connect to {to}"))?;
-    rustix::net::sockopt::set_tcp_congestion(&stream, "cubic").doing("choose CUBIC")?;
+    use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_congestion};
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .doing("open a socket")?;
+    set_tcp_congestion(&socket, "cubic").doing("choose CUBIC")?;
+    set_socket_timeout(&socket, Timeout::Send, Some(STALL)).doing("limit the wait")?;
+    rustix::net::connect(&socket, &to).doing(format!("connect to {to}"))?;
+    let stream = TcpStream::from(socket);
     stream.set_nodelay(true).doing("send at once")?;
     Ok(stream)
 }
