@@ -43,15 +43,14 @@ impl Sum {
 /// The sum of the big-endian 16-bit words of `data`, not yet folded; an odd last octet is the high half of a word.
 pub fn sum(data: &[u8]) -> u64 {
     // The order of octets does not matter to a ones'-complement sum (RFC 1071 section 2 (B)), and neither does the
-    // width of the words (section 2 (A)): words of the machine are added, carries go back in at the bottom, and the
-    // result is turned at the end. Four lanes, so that an addition need not wait for the carry of the one before.
-    let (blocks, rest) = data.as_chunks::<32>();
-    let mut lanes = [0_u64; 4];
+    // width of the words (section 2 (A)): words of 32 bits are added in lanes of 64, which no packet is long enough to
+    // overflow, and the result is turned at the end. Many lanes, so that a machine adds several at once.
+    let (blocks, rest) = data.as_chunks::<64>();
+    let mut lanes = [0_u64; 16];
     for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
-        for lane in 0..4 {
-            let (sum, carry) = lanes[lane].overflowing_add(u64::from_ne_bytes(words[lane]));
-            lanes[lane] = sum + u64::from(carry);
+        let (words, _) = block.as_chunks::<4>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane += u64::from(u32::from_ne_bytes(*word));
         }
     }
     let (pairs, last) = rest.as_chunks::<2>();

@@ -45,6 +45,17 @@ impl Offload {
         };
         Self { checksum, ..self }
     }
+
+    /// The same, for a packet from which `octets` of header were taken away; `None` if the checksum covers them.
+    pub fn unshifted(self, octets: u16) -> Option<Self> {
+        let checksum = match self.checksum {
+            Checksum::Partial { start, offset } => {
+                Checksum::Partial { start: start.checked_sub(octets)?, offset }
+            }
+            whole => whole,
+        };
+        Some(Self { checksum, ..self })
+    }
 }
 
 /// An Ethernet frame in two parts, so that a payload is sent without being copied.

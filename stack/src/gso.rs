@@ -1,10 +1,10 @@
 //! Cutting a TCP super-segment into the segments that it stands for, where no device below does it.
 
 use bytes::{Bytes, BytesMut};
-use smoltcp::wire::{Ipv6Packet, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{ETHERNET_HEADER_LEN, Ipv6Packet, TcpPacket, TcpSeqNumber};
 
 use crate::checksum;
-use crate::frame::{Checksum, Offload};
+use crate::frame::{Checksum, Frame, Offload};
 use crate::ip::{self, HEADER_LEN, Packet};
 use crate::seq::Seq;
 
@@ -19,6 +19,20 @@ pub fn segments(packet: &Packet, size: u16) -> impl Iterator<Item = Packet> + us
     whole
         .into_iter()
         .chain(plan.into_iter().flat_map(|plan| (0..plan.count()).map(move |nth| plan.segment(nth))))
+}
+
+/// The same for an Ethernet frame of IPv6; without a mark of a super-segment it gets its complete checksum.
+pub fn frames(frame: &Frame) -> impl Iterator<Item = Frame> + use<> {
+    let (ethernet, head) = frame.head.split_at(ETHERNET_HEADER_LEN.min(frame.head.len()));
+    let ethernet = Bytes::copy_from_slice(ethernet);
+    let offload = u16::try_from(ethernet.len()).ok().and_then(|len| frame.offload.unshifted(len));
+    let packet =
+        Packet { head: head.to_vec(), body: frame.body.clone(), offload: offload.unwrap_or_default() };
+    segments(&packet, packet.offload.gso.map_or(u16::MAX, |gso| gso.size)).map(move |mut packet| {
+        checksum::complete(&mut packet);
+        let head = [&ethernet[..], &packet.head].concat().into();
+        Frame { head, body: packet.body, offload: packet.offload }
+    })
 }
 
 /// How a super-segment is to be cut.
@@ -106,6 +120,7 @@ fn advanced(seq: TcpSeqNumber, octets: usize) -> TcpSeqNumber {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
     use alloc::vec::Vec;
 
     use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
@@ -178,6 +193,27 @@ mod tests {
         PacketBuilder::ipv6([1; 16], [2; 16], 9).udp(1, 2).write(&mut bytes, &[0; 3000]).unwrap();
         let packet = Packet { head: bytes, ..Packet::default() };
         assert_eq!(segments(&packet, 1000).collect::<Vec<_>>(), [packet]);
+    }
+
+    #[test]
+    fn frames_are_cut_behind_their_ethernet_header_and_need_no_offload() {
+        for payload in [900, 2500] {
+            let packet = super_segment(&vec![7; payload], 0, PSH | ACK, 5, 12);
+            let offload = packet.offload.shifted(14);
+            let head = [&[2; 12][..], &[0x86, 0xdd], &packet.head].concat().into();
+            let frame = Frame { head, body: packet.body.clone(), offload };
+            let cut: Vec<_> = frames(&frame).collect();
+            assert_eq!(cut.len(), payload.div_ceil(1000));
+            for frame in &cut {
+                assert_eq!(frame.head[..14], [&[2; 12][..], &[0x86, 0xdd]].concat());
+                assert_eq!(frame.offload, Offload::default());
+                tcp_of(&Packet {
+                    head: frame.head[14..].to_vec(),
+                    body: frame.body.clone(),
+                    ..packet.clone()
+                });
+            }
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use smoltcp::wire::{ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame, Etherne
 
 use self::discovery::Announcement;
 use crate::checksum;
-use crate::frame::{Checksum, Frame, Offload};
+use crate::frame::{Frame, Offload};
 use crate::icmp::{self, Bucket};
 use crate::ip::{self, Datagram, For, Fragments, Packet, Problem, Shape};
 use crate::neighbour::{Action, Cache};
@@ -160,7 +160,7 @@ impl Interface {
         if ethernet.ethertype() != EthernetProtocol::Ipv6 || from == self.mac || !self.listens_to(to) {
             return drop_as(&mut self.counters.not_ours);
         }
-        let Some(offload) = unshifted(offload) else { return drop_as(&mut self.counters.malformed) };
+        let Some(offload) = offload.unshifted(ETHERNET) else { return drop_as(&mut self.counters.malformed) };
         bytes.advance(ETHERNET_HEADER_LEN);
         let Some(destination) = ip::address(&bytes, 24) else { return drop_as(&mut self.counters.malformed) };
         // A packet for one that was sent to many (RFC 1122 section 3.3.6 has it for IPv4) is nobody's.
@@ -459,17 +459,6 @@ fn link_local(mac: EthernetAddress) -> Option<Address> {
     let identifier = u64::from_be_bytes(mac.as_eui_64()?);
     let address = Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(identifier));
     Some(Address { address, prefix_len: 64 })
-}
-
-/// The offload of a packet whose Ethernet header is taken away; `None` if it says that the checksum covers that.
-fn unshifted(offload: Offload) -> Option<Offload> {
-    match offload.checksum {
-        Checksum::Partial { start, offset } => {
-            let start = start.checked_sub(ETHERNET)?;
-            Some(Offload { checksum: Checksum::Partial { start, offset }, ..offload })
-        }
-        Checksum::Complete | Checksum::Verified => Some(offload),
-    }
 }
 
 fn drop_as(counter: &mut u64) -> Option<Datagram> {

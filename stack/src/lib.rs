@@ -20,6 +20,7 @@ extern crate alloc;
 mod alarms;
 pub mod checksum;
 pub mod frame;
+pub mod gro;
 pub mod gso;
 pub mod host;
 pub mod icmp;

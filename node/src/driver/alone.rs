@@ -28,7 +28,8 @@ impl Alone {
     /// frames without sleeping until so long after the last one. The thread inherits the caller's cores.
     pub fn start(setup: Setup, device: &str, busy_poll: Duration) -> Result<Self, StartError> {
         let tap = Tap::open(device, setup.offload)?;
-        let node = Node::new(setup, clock::now())?;
+        // Where the device has no offloads, the driver does what they stand for.
+        let node = Node::new(Setup { offload: true, ..setup }, clock::now())?;
         let (mailbox, inbox) = mailbox()?;
         // Nobody commands it, so that there is nothing to answer.
         let (replies, _) = mpsc::channel(1);

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use ferry_handoff::NodeId;
-use ferry_stack::{Frame, Instant};
+use ferry_stack::{Frame, Instant, Offload, gso};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
@@ -22,6 +22,7 @@ use tracing::warn;
 use super::ask::Replies;
 use super::clock::now;
 use super::mailbox::{Inbox, Letter};
+use super::patience::Patience;
 use super::peers::PeerQueue;
 use super::tap::{Sent, Tap};
 use super::trace::Tracer;
@@ -86,6 +87,7 @@ struct Loop {
     wants_room: bool,
     /// The last input.
     active: Instant,
+    patience: Patience,
     /// What was lost and not yet told.
     lost: Lost,
     /// Frames that the TAP did not want.
@@ -119,6 +121,7 @@ impl Loop {
             backlog: VecDeque::new(),
             wants_room: false,
             active: now(),
+            patience: Patience::default(),
             lost: Lost::default(),
             refused: 0,
             unusable: 0,
@@ -139,8 +142,10 @@ impl Loop {
             deadline = self.carry_out()?;
             if matches!(input, Taken::Something) {
                 self.active = now();
-            } else if self.active + self.plane.busy_poll <= now() {
+            } else if self.active + self.plane.busy_poll.max(self.patience.span()) <= now() {
+                let fell_asleep = now();
                 self.sleep(deadline)?;
+                self.patience.slept(fell_asleep.since(now()));
             }
         }
     }
@@ -210,6 +215,13 @@ impl Loop {
 
     /// In the order of the core: nothing overtakes what waits already.
     fn send(&mut self, frame: Frame) -> io::Result<()> {
+        if self.plane.tap.takes_offload() || frame.offload == Offload::default() {
+            return self.send_whole(frame);
+        }
+        gso::frames(&frame).try_for_each(|frame| self.send_whole(frame))
+    }
+
+    fn send_whole(&mut self, frame: Frame) -> io::Result<()> {
         if self.backlog.is_empty() && self.put(&frame)? {
             return Ok(());
         }

@@ -13,6 +13,7 @@ mod clock;
 mod control;
 mod dataplane;
 mod mailbox;
+mod patience;
 mod peers;
 mod start;
 mod tap;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Checksum;
 
 /// Frames that are right, to be spoilt.
 fn seeds() -> Vec<Vec<u8>> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Checksum;
 use crate::frame::Gso;
 
 fn echo(destination: Ipv6Addr, to_mac: EthernetAddress) -> Icmp {
