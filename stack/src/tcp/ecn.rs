@@ -35,14 +35,18 @@ impl Tcb {
     }
 
     /// RFC 3168 section 6.1.2: an echo of a mark is a congestion event, at most one in each window of data, and none
-    /// where a loss has been one already. Returns whether it is.
+    /// where a loss has been one already. Returns whether there is an echo: the window does not grow by what it
+    /// acknowledges, event or not.
     pub(super) fn heed_echo(&mut self, segment: &Segment, delivered: &Delivered) -> bool {
         let una = self.snd.una;
         let Some(ecn) = &mut self.ecn else { return false };
         ecn.until = ecn.until.filter(|until| una.at_or_before(*until));
         let open = matches!(self.recovery, Recovery::Open { .. });
-        if !segment.ece || segment.is_syn() || ecn.until.is_some() || !open {
+        if !segment.ece || segment.is_syn() {
             return false;
+        }
+        if ecn.until.is_some() || !open {
+            return true;
         }
         let flight = self.snd.outstanding().saturating_add(delivered.advanced).min(self.congestion.cwnd);
         let mss = self.mss();
