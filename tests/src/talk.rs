@@ -58,6 +58,25 @@ pub struct Script {
     pub abort_after: Option<u64>,
 }
 
+impl Script {
+    /// A client that reads so many octets as fast as they come.
+    pub fn download(start: Instant, server: SocketAddrV6, octets: u64) -> Self {
+        Self {
+            start,
+            server,
+            task: Task::Exchange { up: 0, down: octets, order: Order::ServerFirst },
+            key: 1,
+            write_size: 1 << 20,
+            read_size: 1 << 20,
+            write_pause: Duration::ZERO,
+            read_pause: Duration::ZERO,
+            deaf: Duration::ZERO,
+            idle: Duration::ZERO,
+            abort_after: None,
+        }
+    }
+}
+
 /// How a connection ended for the client's application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -9,10 +9,10 @@ use ferry_stack::tcp::{Config, cc};
 use ferry_tests::channel::Manner;
 use ferry_tests::link::Quality;
 use ferry_tests::machine::Machine;
-use ferry_tests::serve::{EXCHANGE, Order};
+use ferry_tests::serve::EXCHANGE;
 use ferry_tests::silence::percentile;
 use ferry_tests::stack::Plain;
-use ferry_tests::talk::{Script, Talk, Task};
+use ferry_tests::talk::{Script, Talk};
 use ferry_tests::watch::Sender;
 use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, World};
 
@@ -48,19 +48,8 @@ fn client(world: &mut World, path: Path, server: Ipv6Addr, octets: u64) {
     let config = Config { receive_buffer: 8 << 20, ..Config::default() };
     let stack = Plain::new(world.next_interface(1500), config, [1; 32], false);
     let mut machine = Machine::new(Box::new(stack));
-    machine.talks.push(Talk::new(Script {
-        start: START,
-        server: SocketAddrV6::new(server, EXCHANGE, 0, 0),
-        task: Task::Exchange { up: 0, down: octets, order: Order::ServerFirst },
-        key: 1,
-        write_size: 1 << 20,
-        read_size: 1 << 20,
-        write_pause: Duration::ZERO,
-        read_pause: Duration::ZERO,
-        deaf: Duration::ZERO,
-        idle: Duration::ZERO,
-        abort_after: None,
-    }));
+    let server = SocketAddrV6::new(server, EXCHANGE, 0, 0);
+    machine.talks.push(Talk::new(Script::download(START, server, octets)));
     world.attach(machine, Sender::Ours, attachment("client", path));
 }
 

@@ -11,9 +11,9 @@ use ferry_stack::tcp::{Config, EcnPolicy, cc};
 use ferry_tests::channel::Manner;
 use ferry_tests::link::{Passed, Quality};
 use ferry_tests::machine::Machine;
-use ferry_tests::serve::{EXCHANGE, Order};
+use ferry_tests::serve::EXCHANGE;
 use ferry_tests::stack::Plain;
-use ferry_tests::talk::{Script, Talk, Task};
+use ferry_tests::talk::{Script, Talk};
 use ferry_tests::watch::Sender;
 use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, World};
 
@@ -117,19 +117,8 @@ impl Download {
         let server = self.serve(&mut world, moves);
         let stack = Plain::new(world.next_interface(1500), self.config(), [1; 32], false);
         let mut machine = Machine::new(Box::new(stack));
-        machine.talks.push(Talk::new(Script {
-            start: START,
-            server: SocketAddrV6::new(server, EXCHANGE, 0, 0),
-            task: Task::Exchange { up: 0, down: self.octets, order: Order::ServerFirst },
-            key: 1,
-            write_size: 1 << 20,
-            read_size: 1 << 20,
-            write_pause: Duration::ZERO,
-            read_pause: Duration::ZERO,
-            deaf: Duration::ZERO,
-            idle: Duration::ZERO,
-            abort_after: None,
-        }));
+        let server = SocketAddrV6::new(server, EXCHANGE, 0, 0);
+        machine.talks.push(Talk::new(Script::download(START, server, self.octets)));
         world.attach(machine, Sender::Ours, self.attachment());
         world.run(Duration::from_hours(1));
         let outcome = Outcome {

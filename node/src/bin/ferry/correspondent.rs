@@ -1,13 +1,12 @@
 //! `ferry correspondent`: the client's half of Mobile IPv6, and a look at it.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use ferry_node::correspondent::{Bound, Counters, Daemon, Mode, Options, Status, ask};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tracing_subscriber::EnvFilter;
 
 use crate::Outcome;
 use crate::args::{CorrespondentArgs, CorrespondentTask, Way};
@@ -21,13 +20,7 @@ pub(crate) fn run(args: &CorrespondentArgs) -> Outcome {
 }
 
 fn serve(args: &CorrespondentArgs) -> Outcome {
-    let filter = EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    crate::log_to_stderr();
     // Registered first: whoever ends the daemon must find that it cleans up.
     let (end, told) = UnixStream::pair()?;
     for signal in [SIGINT, SIGTERM] {

@@ -11,9 +11,11 @@ mod show;
 mod socket;
 
 use std::error::Error;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
 
 use args::{Args, Task};
 
@@ -35,4 +37,15 @@ fn main() -> ExitCode {
         eprintln!("ferry: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// What a daemon has to say goes to standard error, as much of it as `FERRY_LOG` asks for.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }

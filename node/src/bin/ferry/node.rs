@@ -1,7 +1,7 @@
 //! `ferry node`: runs a node until it is told to end, and then until it is empty.
 
 use core::time::Duration;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use ferry_node::config::Config;
@@ -9,7 +9,6 @@ use ferry_node::driver::{Asker, Options, Running, start};
 use ferry_node::{Command, Moved, Reply, Status};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{interval, sleep};
-use tracing_subscriber::EnvFilter;
 
 use crate::Outcome;
 use crate::args::NodeArgs;
@@ -30,13 +29,7 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
         println!("ok");
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    crate::log_to_stderr();
     // One thread is enough for the control plane, and leaves the other cores to data planes.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let options = Options { tap_fd: args.tap_fd, trace: args.trace.clone() };
