@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::ack::Delivered;
 use super::loss::DUPLICATES;
+use super::rtt::MAX_SAMPLE;
 use super::tcb::{Mark, Recovery, Tcb};
 use crate::Instant;
 
@@ -82,7 +83,7 @@ impl Tcb {
 
     /// Forgets the least round-trip time in the long run: the path may have become longer (RFC 8985 section 6.1).
     pub(super) fn age_least_rtt(&mut self, sample: Duration, now: Instant) {
-        let floor = &mut self.rack.floor;
+        let (sample, floor) = (sample.min(MAX_SAMPLE), &mut self.rack.floor);
         floor.next = Some(floor.next.map_or(sample, |next| next.min(sample)));
         if floor.since.since(now) >= FLOOR_AGE {
             self.rtt.min = floor.next.take();
@@ -97,7 +98,7 @@ impl Tcb {
         let reneged = self.snd.sent.front().is_some_and(|first| first.mark == Mark::Sacked);
         let newest = self.rack.newest.filter(|_| self.sack && !reneged);
         let patience = newest.map(|newest| newest.rtt + self.reordering_window());
-        self.split_sent(0, self.snd.una + self.mss());
+        self.cut_sent(0, self.snd.una + self.mss());
         for (index, sent) in self.snd.sent.iter_mut().enumerate() {
             let hope = index > 0 && patience.is_some_and(|patience| sent.at + patience > now);
             match sent.mark {
@@ -131,7 +132,7 @@ impl Tcb {
         {
             return;
         }
-        let single = self.snd.outstanding() <= self.mss();
+        let single = self.snd.outstanding() - self.fin_sent() <= self.mss();
         let delay = if single { MAX_ACK_DELAY } else { Duration::ZERO };
         let at = now + self.rtt.smoothed.map_or(FIRST_PROBE, |smoothed| smoothed * 2 + delay);
         // A probe takes the place of a timeout that would come before it.

@@ -1,6 +1,7 @@
 //! Time-based loss detection: how patient it is, and what a hostile peer can make of it.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::harness::{MS, Make, Solo, plain};
 use crate::Seq;
@@ -166,4 +167,17 @@ fn a_report_of_the_copy_that_a_move_sent_makes_it_no_more_patient() {
     let ack = solo.ack(1, 5001).sacks(&[block(&solo, 0, 1)]);
     solo.gets(ack).unwrap();
     assert_eq!(solo.tcb.rack.quarters, 1);
+}
+
+#[test]
+fn an_answer_after_hours_is_measured_as_what_is_believed() {
+    let mut solo = Solo::established(sacking());
+    for seq in [1, 1001] {
+        solo.write(1000);
+        solo.segments();
+        // Nothing fired meanwhile: the host slept.
+        solo.now += Duration::from_hours(3);
+        solo.gets(solo.ack(1, seq + 1000)).unwrap();
+        assert_eq!(solo.tcb.check(), Ok(()), "it can still move");
+    }
 }
