@@ -108,7 +108,7 @@ impl Tcb {
     /// Only the first segment's worth of the first record is known to be missing.
     fn mark_first_lost(&mut self) -> bool {
         let end = self.snd.una + self.mss();
-        self.split_sent(0, end);
+        self.cut_sent(0, end);
         match self.snd.sent.front_mut() {
             Some(first) if first.mark == Mark::InFlight => {
                 first.mark = Mark::Lost;

@@ -130,7 +130,7 @@ impl Tcb {
         if self.snd.probe().is_some_and(|probe| probe.end().at_or_before(una + limit)) {
             self.forget_probe(una);
         }
-        self.split_sent(0, una + limit);
+        self.cut_sent(0, una + limit);
         let first = self.snd.sent.front_mut()?;
         if first.mark == Mark::Lost {
             return self.resend(0, limit, path, now);
@@ -157,12 +157,25 @@ impl Tcb {
         self.resend(index, room, path, now)
     }
 
+    /// One if our FIN is in flight.
+    pub(super) fn fin_sent(&self) -> u32 {
+        u32::from(self.snd.fin.is_some_and(|fin| fin.before(self.snd.nxt)) && self.snd.una != self.snd.nxt)
+    }
+
+    /// Cuts the record at `index` in two at `at`, but not between octets and the FIN that rides on them.
+    pub(super) fn cut_sent(&mut self, index: usize, at: Seq) {
+        let only_fin = |sent: &Sent<Instant>| self.snd.fin == Some(at) && sent.end() == at + 1_u32;
+        if !self.snd.sent.get(index).is_some_and(only_fin) {
+            self.split_sent(index, at);
+        }
+    }
+
     /// Sends the record at `index` again, at most `room` octets of it.
     fn resend(&mut self, index: usize, room: u32, path: Path, now: Instant) -> Option<Segment> {
         let first = self.snd.sent.get(index)?.seq;
         self.forget_probe(first);
         let limit = self.super_limit(room, path);
-        self.split_sent(index, first + limit);
+        self.cut_sent(index, first + limit);
         let sent = self.snd.sent.get_mut(index)?;
         if sent.mark == Mark::Lost {
             self.snd.in_flight += sent.len;
@@ -217,7 +230,8 @@ impl Tcb {
             }
             return None;
         }
-        let fin = fin_due && last && (len < limit || unsent == 0);
+        // It makes no segment too long: RFC 9293 section 3.7.1 counts data. But the window has to take it.
+        let fin = fin_due && last && len < window;
         Some(self.send_fresh(len + u32::from(fin), path, now))
     }
 
@@ -285,7 +299,7 @@ impl Tcb {
             self.send_fresh(new, path, now)
         } else {
             let last = self.snd.sent.len() - 1;
-            self.split_sent(last, self.snd.nxt - mss);
+            self.split_sent(last, self.snd.nxt - (mss + self.fin_sent()));
             self.resend(self.snd.sent.len() - 1, mss, path, now)?
         };
         self.rack.probe = Some((self.snd.nxt, new == 0));

@@ -228,12 +228,28 @@ fn a_repeated_fin_restarts_time_wait() {
 }
 
 #[test]
-fn a_full_segment_does_not_swallow_the_fin_behind_it() {
+fn a_full_segment_takes_the_fin_behind_it_along_however_often_it_is_sent() {
     let mut solo = Solo::established(plain());
     solo.write(MSS);
     solo.tcb.finish();
-    assert_eq!(solo.sent(), ["1+1000 ack 1", "FIN 1001 ack 1"]);
+    assert_eq!(solo.sent(), ["FIN 1+1000 ack 1"]);
+    solo.tcb.kick();
+    assert_eq!(solo.sent(), ["FIN 1+1000 ack 1"], "by a move");
+    assert_eq!(solo.wait(300 * MS), ["FIN 1+1000 ack 1"], "by the timer");
     solo.gets(solo.ack(1, 1002)).unwrap();
+    assert!(matches!(solo.tcb.state, State::FinWait2 { .. }));
+}
+
+#[test]
+fn a_super_segment_takes_the_fin_behind_it_along() {
+    let mut solo = Solo::established(plain());
+    solo.path.segmentation = true;
+    solo.write(4 * MSS);
+    solo.tcb.finish();
+    assert_eq!(solo.sent(), ["FIN 1+4000 ack 1"]);
+    solo.gets(solo.ack(1, 4001)).unwrap();
+    assert!(matches!(solo.tcb.state, State::FinWait1));
+    solo.gets(solo.ack(1, 4002)).unwrap();
     assert!(matches!(solo.tcb.state, State::FinWait2 { .. }));
 }
 
