@@ -1,6 +1,7 @@
 //! Connections begin: listeners, and both ways to open.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::net::{Ipv6Addr, SocketAddrV6};
 
 use super::{Endpoint, Handle, Refusal};
@@ -25,9 +26,19 @@ impl Endpoint {
         self.listeners.insert(port, listener);
     }
 
-    /// Accepts no more at a port. Connections that are open stay.
+    /// Accepts no more at a port. Connections that were accepted stay; those that nobody will accept any more, and
+    /// handshakes under way, are reset (RFC 9293 section 3.10.5), as Linux does.
     pub fn unlisten(&mut self, port: u16) {
-        self.listeners.remove(&port);
+        let Some(listener) = self.listeners.remove(&port) else { return };
+        let half_open =
+            self.connections.iter().filter(|(_, it)| it.half_open && it.tcb.flow.local.port() == port);
+        let abandoned: Vec<Handle> = half_open.map(|(handle, _)| handle).chain(listener.waiting).collect();
+        for handle in abandoned {
+            if let Some(connection) = self.connections.get_mut(handle) {
+                connection.half_open = false;
+            }
+            self.with(handle, Tcb::abort);
+        }
     }
 
     /// The listener at a port.
