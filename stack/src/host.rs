@@ -45,10 +45,11 @@ impl Host {
             Arrival::Delivered(_, Err(Reason::AckOfNothing(_))) => true,
             Arrival::Delivered(..) => false,
             Arrival::Unknown if segment.is_syn() && segment.ack.is_none() => self.open(flow, &segment, now),
-            Arrival::Unknown => matches!(
-                self.tcp.open_by_cookie(flow, &segment, now),
-                Err(Refusal::NoListener(_) | Refusal::NoCookie | Refusal::CookieSpent)
-            ),
+            Arrival::Unknown => match self.tcp.open_by_cookie(flow, &segment, now) {
+                Err(Refusal::NoCookie) => !self.tcp.may_follow_own_cookie(&flow, &segment, now),
+                Err(Refusal::NoListener(_) | Refusal::CookieSpent) => true,
+                _ => false,
+            },
         };
         if refused && let Some(reset) = self.tcp.refuse(&flow, &segment) {
             self.interface.send(reset, now);

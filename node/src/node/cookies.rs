@@ -51,13 +51,15 @@ impl Node {
         }
     }
 
-    /// Nobody owns the connection of a segment: it opens one by a cookie, or is refused. While cookies are out, one
-    /// that brings none back may have overtaken the one that does; the client will repeat that.
+    /// Nobody owns the connection of a segment: it opens one by a cookie, or is refused, unless it may have overtaken
+    /// the one that brings the cookie back.
     pub(super) fn open_or_refuse(&mut self, flow: &Flow, segment: &Segment, now: Instant) {
         if !self.draining && self.open_by_cookie(*flow, segment, now) {
             return;
         }
-        if self.tcp.cookies_are_out(now) && !self.tcp.returns_spent_cookie(flow, segment, now) {
+        if self.tcp.may_follow_own_cookie(flow, segment, now)
+            && !self.tcp.returns_spent_cookie(flow, segment, now)
+        {
             self.counters.dropped += 1;
         } else {
             self.reset(flow, segment, now);

@@ -167,6 +167,8 @@ impl Node {
             return;
         }
         match from {
+            // It was placed here, most likely, and has overtaken the segment that brings a cookie back.
+            Some(_) if self.tcp.may_follow_cookie(&flow, segment, now) => self.counters.dropped += 1,
             // Whoever sent it here believes that we own it.
             Some(from) => self.tell(from, &Message::NotMine { flow }),
             // It came straight to our care-of address: all connections of a client do, wherever they are.

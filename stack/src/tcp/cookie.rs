@@ -42,13 +42,10 @@ pub(super) fn bake(secret: &Secret, flow: &Flow, syn: &Segment, now: Instant) ->
 /// The SYN that a client must have sent whose segment returns a cookie; `None` if it is none, or too old.
 pub(super) fn syn_of(secret: &Secret, flow: &Flow, segment: &Segment, now: Instant) -> Option<Segment> {
     let (cookie, irs) = (segment.ack? - 1, segment.seq - 1);
-    let latest = ticks(now) >> BITS;
-    // One ahead: the clocks of two hosts differ a little.
-    let slots = latest.saturating_sub(OLDEST)..=latest + 1;
-    let size = slots.into_iter().find_map(|slot| {
-        let low = cookie.0.wrapping_sub(secret.sequence_at(flow, slot << BITS).0);
+    let size = slots(now).find_map(|slot| {
+        let low = low_bits(secret, flow, cookie, slot)?;
         let index = low.wrapping_sub(word(secret.vouch(flow, irs, slot))) & mask();
-        (low <= mask()).then(|| SIZES.get(index as usize).copied()).flatten()
+        SIZES.get(index as usize).copied()
     })?;
     let mut syn = Segment::bare(irs, None, Some(Control::Syn));
     // RFC 3168 section 6.1.1: both bits ask for it.
@@ -56,6 +53,25 @@ pub(super) fn syn_of(secret: &Secret, flow: &Flow, segment: &Segment, now: Insta
     (syn.ece, syn.cwr) = (ecn, ecn);
     syn.options = Options { mss: Some(size), ..segment.options.timestamps.map(recall).unwrap_or_default() };
     Some(syn)
+}
+
+/// Whether the number may be that of a cookie that is still taken, for all that can be seen without the client's own
+/// number. Of numbers drawn at random one in 128 is.
+pub(super) fn may_be(secret: &Secret, flow: &Flow, cookie: Seq, now: Instant) -> bool {
+    slots(now).any(|slot| low_bits(secret, flow, cookie, slot).is_some())
+}
+
+/// When a cookie may have been made that is taken now.
+fn slots(now: Instant) -> impl Iterator<Item = u64> {
+    let latest = ticks(now) >> BITS;
+    // One ahead: the clocks of two hosts differ a little.
+    latest.saturating_sub(OLDEST)..=latest + 1
+}
+
+/// What a cookie of that slot says; `None` if it is of another.
+fn low_bits(secret: &Secret, flow: &Flow, cookie: Seq, slot: u64) -> Option<u32> {
+    let low = cookie.0.wrapping_sub(secret.sequence_at(flow, slot << BITS).0);
+    (low <= mask()).then_some(low)
 }
 
 /// The timestamp that tells what `syn` offers: at most 64 ms older than `value`, never newer.

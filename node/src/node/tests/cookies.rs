@@ -138,6 +138,70 @@ fn a_contact_node_that_forgot_asks_before_a_cookie_opens_what_lives_elsewhere() 
     assert_eq!(lan.resets(), 0);
 }
 
+/// A frame of the client that nobody but the contact node gets, and what comes of it is lost.
+fn lost_behind_the_contact_node(lan: &mut Lan, flow: &Flow, segment: &Segment) {
+    let mut frame = vec![2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 50, 0x86, 0xdd];
+    frame.extend_from_slice(&segment.emit(flow, 0, false).to_bytes());
+    let contact = lan.nodes.get_mut("a").unwrap();
+    contact.handle(Input::Frame(Frame { head: Bytes::from(frame), ..Frame::default() }), lan.now);
+    while !matches!(contact.poll(lan.now), Output::WaitUntil(_)) {}
+}
+
+#[test]
+fn what_overtakes_a_cookie_that_is_lost_behind_the_contact_node_draws_no_reset() {
+    let mut lan = lan(SynCookies::Always);
+    lan.pass(OLD);
+    // The nodes come to know each other's link-layer addresses.
+    let client = lan.connect();
+    for next in ["b", "c"] {
+        let at = lan.owner()[0];
+        if at != next {
+            lan.hand_off(at, next);
+        }
+        assert_eq!(lan.echo(client, b"hello"), b"hello");
+    }
+    lan.client.tcp.with(client, Tcb::abort);
+    lan.pass(50);
+    let remote = SocketAddrV6::new(service_address(), 7, 0, 0);
+    for port in 4000..4003 {
+        let flow = Flow { local: SocketAddrV6::new(address(50).address, port, 0, 0), remote };
+        let syn = Segment::bare(Seq(500), None, Some(Control::Syn));
+        lan.client.interface.send(syn.emit(&flow, 0, false), lan.now);
+        lan.run();
+        let ack = Some(lan.seen.last().filter(|answer| answer.is_syn()).unwrap().seq + 1_u32);
+        let says = |seq, octets: &'static [u8]| Segment {
+            window: 500,
+            payload: Bytes::from_static(octets),
+            ..Segment::bare(Seq(seq), ack, None)
+        };
+        lost_behind_the_contact_node(&mut lan, &flow, &says(501, b"first"));
+        for (seq, octets) in [(506, b"later"), (501, b"first")] {
+            lan.client.interface.send(says(seq, octets).emit(&flow, 0, false), lan.now);
+            lan.run();
+            lan.pass(50);
+        }
+    }
+    assert_eq!(lan.resets(), 0);
+    let accepted = ["a", "b", "c"].map(|name| counters(&lan, name).cookies_accepted);
+    assert_eq!(accepted.iter().sum::<u64>(), 1 + 3, "{accepted:?}");
+}
+
+#[test]
+fn a_number_far_from_every_cookie_is_refused_while_cookies_are_out() {
+    let mut lan = lan(SynCookies::Always);
+    lan.pass(OLD);
+    for _ in 0..3 {
+        lan.connect();
+    }
+    let local = SocketAddrV6::new(address(50).address, 4000, 0, 0);
+    let remote = SocketAddrV6::new(service_address(), 7, 0, 0);
+    let guess = Segment::bare(Seq(1), Some(Seq(2)), None);
+    lan.client.interface.send(guess.emit(&Flow { local, remote }, 0, false), lan.now);
+    lan.run();
+    lan.pass(50);
+    assert_eq!(lan.resets(), 1);
+}
+
 #[test]
 fn a_number_that_no_node_gave_is_refused() {
     let mut lan = lan(SynCookies::Always);

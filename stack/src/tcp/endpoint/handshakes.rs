@@ -10,7 +10,7 @@ use super::{Endpoint, Handle, Refusal};
 use crate::ip::Packet;
 use crate::tcp::cookie::{self, LIFETIME};
 use crate::tcp::isn::MapKey;
-use crate::tcp::listener::SynCookies;
+use crate::tcp::listener::{Listener, SynCookies};
 use crate::tcp::open::Opening;
 use crate::tcp::segment::{Flow, Segment};
 use crate::tcp::tcb::Tcb;
@@ -81,10 +81,19 @@ impl Endpoint {
         Some(tcb.send_syn(now).emit(flow, opening.flow_label, self.offload))
     }
 
-    /// Whether handshakes may be under way that only cookies know of. Their segments come in any order, and only the
-    /// first octets show which cookie they belong to: what is not understood now is no reason for a RST.
-    pub fn cookies_are_out(&self, now: Instant) -> bool {
-        self.baked.is_some_and(|baked| baked.since(now) < LIFETIME)
+    /// Whether a segment of an unknown flow may belong to a handshake that only a cookie of some host of the group knows
+    /// of, and have overtaken the one that brings that back. The client will repeat the other one.
+    pub fn may_follow_cookie(&self, flow: &Flow, segment: &Segment, now: Instant) -> bool {
+        let bakes =
+            |listener: &Listener| listener.config.syn_cookies != SynCookies::Never && !segment.is_syn();
+        let may_be = |ack| cookie::may_be(&self.secret, flow, ack - 1, self.group_clock.at(now));
+        self.listeners.get(&flow.local.port()).is_some_and(bakes) && segment.ack.is_some_and(may_be)
+    }
+
+    /// Whether such a segment is no reason for a RST: cookies were given here.
+    pub fn may_follow_own_cookie(&self, flow: &Flow, segment: &Segment, now: Instant) -> bool {
+        let out = self.baked.is_some_and(|baked| baked.since(now) < LIFETIME);
+        out && self.may_follow_cookie(flow, segment, now)
     }
 
     /// Whether a segment of an unknown flow brings back a cookie that is still good.
