@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use ferry_stack::Instant;
 use ferry_stack::interface;
-use ferry_stack::tcp::{Config, KeepAlive, MtuProbing, cc};
+use ferry_stack::tcp::{Config, EcnPolicy, KeepAlive, MtuProbing, cc};
 
 use crate::aware::Aware;
 use crate::channel::Manner;
@@ -26,6 +26,10 @@ pub struct Wants {
     pub faults: bool,
     /// Somewhere inside of the network packets must be smaller than on the links.
     pub narrow: bool,
+    /// Some links swallow packets that are larger than some size. Both ends must find that out for themselves.
+    pub swallows: bool,
+    /// Some links mark packets when many wait (RFC 3168).
+    pub marks: bool,
     /// Some clients read and write slowly, or fall silent.
     pub slow: bool,
     /// Some clients give up.
@@ -49,6 +53,8 @@ impl Default for Wants {
         Self {
             faults: false,
             narrow: false,
+            swallows: false,
+            marks: true,
             slow: false,
             aborts: false,
             octets: 1 << 20,
@@ -83,6 +89,7 @@ pub fn config(rng: &mut Rng, mtu: u16) -> Config {
     let send_buffer = small(rng.scaled(2_000..=1 << 20));
     // Not drawn by itself, so that every seed stays the world that it was.
     let search = send_buffer.is_multiple_of(3);
+    let marks = send_buffer.is_multiple_of(2);
     Config {
         mss: mtu - 60,
         send_buffer,
@@ -94,6 +101,7 @@ pub fn config(rng: &mut Rng, mtu: u16) -> Config {
         delayed_ack: rng.millis(1..=200),
         congestion: rng.pick(&[cc::Kind::NewReno, cc::Kind::Cubic]),
         keep_alive: rng.chance(200).then_some(keep_alive),
+        ecn: if marks { EcnPolicy::On } else { EcnPolicy::Accept },
         mtu_probing: if search { MtuProbing::Always } else { MtuProbing::OnBlackHole },
         ..Config::default()
     }
@@ -156,11 +164,15 @@ pub fn every_order(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instan
 pub fn quality(rng: &mut Rng, wants: &Wants) -> Quality {
     let most = u64::try_from(wants.delay.as_micros()).unwrap_or(u64::MAX);
     let (delay, lateness) = (rng.scaled(10..=most), rng.scaled(100..=most.max(100)));
+    let octets_per_second = rng.chance(700).then(|| rng.scaled(50_000..=100_000_000));
+    let queue = rng.scaled(20_000..=1 << 20);
     Quality {
         delay: Duration::from_micros(delay),
-        octets_per_second: rng.chance(700).then(|| rng.scaled(50_000..=100_000_000)),
-        queue: rng.scaled(20_000..=1 << 20),
-        marking: None,
+        octets_per_second,
+        queue,
+        // Not drawn by itself either.
+        marking: (wants.marks && queue.is_multiple_of(2)).then_some(queue / 8),
+        limit: None,
         loss: often(rng, wants.faults, 150),
         duplication: often(rng, wants.faults, 100),
         reordering: often(rng, wants.faults, 200),
@@ -193,10 +205,16 @@ fn often(rng: &mut Rng, faults: bool, most: u64) -> PerMille {
 /// A machine's link.
 pub fn attachment(rng: &mut Rng, name: &str, wants: &Wants, mtu: u16, tap: bool) -> Attachment {
     let narrow = u16::try_from(rng.within(1280..=u64::from(mtu))).unwrap_or(mtu);
+    let mut direction = || {
+        let quality = quality(rng, wants);
+        // A packet as every link of IPv6 must carry it, in a tunnel to another node.
+        let limit = (wants.swallows && rng.chance(700)).then(|| rng.within(1320..=u64::from(mtu.max(1320))));
+        Quality { limit: limit.and_then(|limit| u16::try_from(limit).ok()), ..quality }
+    };
     Attachment {
         name: name.to_owned(),
-        up: quality(rng, wants),
-        down: quality(rng, wants),
+        up: direction(),
+        down: direction(),
         mtu,
         path_mtu: if wants.narrow { narrow } else { 9000 },
         tap,

@@ -22,6 +22,8 @@ pub struct Quality {
     pub queue: u64,
     /// Octets that wait before packets are marked (RFC 3168 section 5). What cannot be marked waits.
     pub marking: Option<u64>,
+    /// The largest packet that passes; longer ones vanish without a word. Octets, as are seen on the wire.
+    pub limit: Option<u16>,
     /// Frames that vanish.
     pub loss: PerMille,
     /// Frames that arrive twice.
@@ -44,6 +46,7 @@ impl Default for Quality {
             octets_per_second: None,
             queue: 1 << 20,
             marking: None,
+            limit: None,
             loss: 0,
             duplication: 0,
             reordering: 0,
@@ -55,7 +58,7 @@ impl Default for Quality {
 }
 
 impl Quality {
-    /// The same link without faults. It stays as long and as slow as it is.
+    /// The same link without faults. It stays as long, as slow and as narrow as it is.
     pub fn mended(&self) -> Self {
         Self { loss: 0, duplication: 0, reordering: 0, corruption: 0, mobility_loss: 0, ..self.clone() }
     }
@@ -76,6 +79,8 @@ pub struct Passed {
     pub longest: u64,
     /// Frames that were marked because many waited.
     pub marked: u64,
+    /// Frames that vanished because they were too long.
+    pub swallowed: u64,
     /// Frames that arrived twice.
     pub duplicated: u64,
     /// Frames that arrived late.
@@ -92,6 +97,7 @@ impl core::ops::AddAssign for Passed {
         self.overflowed += other.overflowed;
         self.longest = self.longest.max(other.longest);
         self.marked += other.marked;
+        self.swallowed += other.swallowed;
         self.duplicated += other.duplicated;
         self.late += other.late;
         self.corrupted += other.corrupted;
@@ -134,6 +140,10 @@ impl Pipe {
 
     /// Takes a frame; gives back what arrives at the other end, and when.
     pub fn carry(&mut self, frame: &Frame, now: Instant) -> Vec<(Instant, Frame)> {
+        if self.quality.limit.is_some_and(|limit| frame.len() > usize::from(limit + ETHERNET)) {
+            self.passed.swallowed += 1;
+            return Vec::new();
+        }
         let Some((passed, waiting)) = self.queue(frame, now) else {
             self.passed.overflowed += 1;
             return Vec::new();

@@ -29,6 +29,10 @@ pub struct Tally {
     pub repeated: u64,
     /// Packets that a router said were too big.
     pub too_big: u64,
+    /// Packets that vanished because they were too big.
+    pub swallowed: u64,
+    /// Packets that were marked because many waited.
+    pub marked: u64,
     /// Messages between nodes that were lost, doubled or late.
     pub faults: u64,
     /// Virtual time that passed, in milliseconds.
@@ -48,6 +52,8 @@ impl core::ops::AddAssign for Tally {
         self.corrupted += other.corrupted;
         self.repeated += other.repeated;
         self.too_big += other.too_big;
+        self.swallowed += other.swallowed;
+        self.marked += other.marked;
         self.faults += other.faults;
         self.virtual_ms += other.virtual_ms;
     }
@@ -58,7 +64,7 @@ impl core::fmt::Display for Tally {
         write!(
             f,
             "{:5} seeds {:6} connections {:6} handoffs {:7.1} MiB {:7} repeated {:6} lost {:5} corrupted \
-             {:4} too big {:8} events {:8.1} virtual s",
+             {:4} too big {:5} swallowed {:5} marked {:8} events {:8.1} virtual s",
             self.seeds,
             self.connections,
             self.handoffs,
@@ -67,6 +73,8 @@ impl core::fmt::Display for Tally {
             self.lost,
             self.corrupted,
             self.too_big,
+            self.swallowed,
+            self.marked,
             self.events,
             seconds(self.virtual_ms),
         )
@@ -98,6 +106,8 @@ static SUM: Mutex<(u32, Tally)> = Mutex::new((
         corrupted: 0,
         repeated: 0,
         too_big: 0,
+        swallowed: 0,
+        marked: 0,
         faults: 0,
         virtual_ms: 0,
     },

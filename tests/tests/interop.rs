@@ -32,6 +32,8 @@ struct Plan {
 const BULK: Wants = Wants {
     faults: false,
     narrow: false,
+    swallows: false,
+    marks: true,
     slow: false,
     aborts: false,
     octets: 1 << 20,

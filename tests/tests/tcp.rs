@@ -59,6 +59,8 @@ fn scenario(name: &str, seeds: u64, plan: Plan) -> Tally {
     assert!(tally.connections > 0 && tally.octets > 0);
     let faulty = tally.lost > 0 && tally.repeated > 0 && tally.corrupted > 0;
     assert!(seeds::replaying() || !plan.wants.faults || faulty, "{tally:?}");
+    let swallowed = tally.swallowed > seeds;
+    assert!(seeds::replaying() || !plan.wants.swallows || swallowed, "{tally:?}");
     tally
 }
 
@@ -78,6 +80,18 @@ fn octets_arrive_over_a_narrow_path() {
     let wants = Wants { faults: true, narrow: true, octets: 300_000, ..Wants::default() };
     let tally = scenario("octets_arrive_over_a_narrow_path", 100, plan(wants));
     assert!(seeds::replaying() || tally.too_big > 0);
+}
+
+#[test]
+fn octets_arrive_where_long_packets_vanish() {
+    let wants = Wants { swallows: true, octets: 300_000, ..Wants::default() };
+    scenario("octets_arrive_where_long_packets_vanish", 100, plan(wants));
+}
+
+#[test]
+fn octets_arrive_over_a_bad_path_where_long_packets_vanish() {
+    let wants = Wants { swallows: true, faults: true, slow: true, octets: 200_000, ..Wants::default() };
+    scenario("octets_arrive_over_a_bad_path_where_long_packets_vanish", 100, plan(wants));
 }
 
 #[test]

@@ -193,6 +193,7 @@ fn scenario(name: &str, seeds: u64, plan: &Plan) -> Tally {
         let faulty = tally.lost > 0 && tally.repeated > 0 && tally.corrupted > 0;
         assert!(!plan.wants.faults || faulty, "{tally:?}");
         assert!(!plan.peer_faults || tally.faults > 0, "{tally:?}");
+        assert!(!plan.wants.swallows || tally.swallowed > seeds, "{tally:?}");
         assert!(tally.handoffs > seeds / 10, "{tally:?}");
     }
     tally
@@ -207,7 +208,8 @@ fn connections_cross_over_a_clean_path() {
 #[test]
 fn connections_cross_over_a_bad_path() {
     let wants = Wants { faults: true, octets: 200_000, ..Wants::default() };
-    scenario("connections_cross_over_a_bad_path", 150, &plan(wants));
+    let tally = scenario("connections_cross_over_a_bad_path", 150, &plan(wants));
+    assert!(seeds::replaying() || tally.marked > 0, "{tally:?}");
 }
 
 #[test]
@@ -215,6 +217,20 @@ fn connections_cross_over_a_narrow_path() {
     let wants = Wants { narrow: true, octets: 200_000, ..Wants::default() };
     let tally = scenario("connections_cross_over_a_narrow_path", 100, &plan(wants));
     assert!(seeds::replaying() || tally.too_big > 0);
+}
+
+#[test]
+fn connections_cross_where_long_packets_vanish() {
+    let wants = Wants { swallows: true, octets: 200_000, ..Wants::default() };
+    scenario("connections_cross_where_long_packets_vanish", 100, &Plan { foreign: 0, ..plan(wants) });
+}
+
+#[test]
+fn connections_cross_after_every_event_where_long_packets_vanish() {
+    let wants = Wants { swallows: true, faults: true, slow: true, octets: 50_000, ..Wants::default() };
+    let operation = Operation { after_every_event: true, ..Operation::default() };
+    let plan = Plan { operation, foreign: 0, aware: 300, ..plan(wants) };
+    scenario("connections_cross_after_every_event_where_long_packets_vanish", 100, &plan);
 }
 
 #[test]
@@ -227,7 +243,8 @@ fn connections_of_slow_readers_cross() {
 fn connections_that_cookies_opened_in_a_flood_cross() {
     let wants = Wants { faults: true, octets: 50_000, ..Wants::default() };
     let plan = Plan { flood: true, ..plan(wants) };
-    scenario("connections_that_cookies_opened_in_a_flood_cross", 50, &plan);
+    // Seed 56: the segment that brings a cookie back is lost between two nodes, and others overtake its copy.
+    scenario("connections_that_cookies_opened_in_a_flood_cross", 60, &plan);
 }
 
 #[test]

@@ -50,6 +50,12 @@ struct Place {
 }
 
 impl Place {
+    /// Whether super-segments and partial checksums pass that way as they are: a link that swallows long packets has to
+    /// see them one by one.
+    fn passes_whole(&self, pipe: &Pipe) -> bool {
+        self.tap && pipe.quality.limit.is_none()
+    }
+
     /// What comes of a frame that the machine sends.
     fn up(&mut self, frame: Frame, now: Instant) -> Vec<(Instant, Frame)> {
         if self.is_next_door(&frame) { vec![(now, frame)] } else { self.up.carry(&frame, now) }
@@ -274,7 +280,8 @@ impl World {
                 panic!("{sentence}\n  sent by {} at {}", place.name, self.now);
             }
         }
-        let frames = if self.places[nth].tap { vec![frame] } else { wired };
+        let place = &self.places[nth];
+        let frames = if place.passes_whole(&place.up) { vec![frame] } else { wired };
         for frame in frames {
             for (at, frame) in self.places[nth].up(frame, self.now) {
                 self.schedule(at, Event::ToRouter(nth, frame));
@@ -284,7 +291,8 @@ impl World {
 
     fn settle_router(&mut self) {
         while let Some((nth, frame)) = self.router.poll_transmit() {
-            let frames = if self.places[nth].tap { vec![frame] } else { link::finished(frame) };
+            let place = &self.places[nth];
+            let frames = if place.passes_whole(&place.down) { vec![frame] } else { link::finished(frame) };
             for frame in frames {
                 for (at, frame) in self.places[nth].down(frame, self.now) {
                     self.schedule(at, Event::ToMachine(nth, frame));

@@ -72,6 +72,8 @@ impl World {
             corrupted: passed.corrupted,
             repeated: self.watch.repeated,
             too_big: self.router.too_big,
+            swallowed: passed.swallowed,
+            marked: passed.marked,
             faults: self.group.faults(),
             virtual_ms: self.now.millis(),
         }
