@@ -42,6 +42,9 @@ pub enum Fault {
     /// Nothing: the checksum is wrong.
     #[error("the checksum is wrong")]
     Checksum,
+    /// Nothing: it comes from, or is for, what is no host's address, so that no answer could be.
+    #[error("an address is no host's")]
+    Address,
     /// Nothing: an option contradicts itself.
     #[error("an option is malformed")]
     Option,
@@ -60,6 +63,10 @@ pub fn open(datagram: &Datagram) -> Result<Received, Fault> {
     let header = upper.get(..UNIT + usize::from(units) * UNIT).ok_or_else(|| problem(1))?;
     let (home_address, routed_home) = (datagram.home_address(), datagram.routed_home());
     let (from, to) = (home_address.unwrap_or(datagram.source), routed_home.unwrap_or(datagram.destination));
+    let named = [from, to, datagram.source, datagram.destination];
+    if named.iter().any(|address| address.is_multicast() || address.is_unspecified()) {
+        return Err(Fault::Address);
+    }
     if datagram.offload.checksum != Checksum::Verified && !is_sound(header, from, to) {
         return Err(Fault::Checksum);
     }

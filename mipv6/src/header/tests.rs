@@ -125,6 +125,13 @@ fn what_is_wrong_draws_what_the_rfc_says() {
 }
 
 #[test]
+fn nobody_answers_what_was_sent_to_many() {
+    let mut packet = octets(HOME_TEST_INIT);
+    packet[24] = 0xff;
+    assert_eq!(open(&datagram(&packet)), Err(Fault::Address));
+}
+
+#[test]
 fn a_signature_that_is_not_the_last_option_is_none() {
     // The nonce indices become an option that nobody knows, which is skipped; the signature's length goes wrong.
     let Ok(Received { message: Message::BindingUpdate(update), .. }) = changed(UPDATE, 12, 200) else {

@@ -215,7 +215,7 @@ impl Node {
                 let unspecified = Ipv6Addr::UNSPECIFIED;
                 self.binding_error(&datagram, BindingErrorStatus::UNKNOWN_TYPE, unspecified, now);
             }
-            Err(Fault::Checksum | Fault::Option) => self.counters.dropped += 1,
+            Err(Fault::Address | Fault::Checksum | Fault::Option) => self.counters.dropped += 1,
         }
     }
 
