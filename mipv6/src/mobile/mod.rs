@@ -8,6 +8,7 @@
 mod client;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use core::net::Ipv6Addr;
@@ -16,7 +17,8 @@ use core::time::Duration;
 use ferry_stack::{Alarms, Instant};
 
 pub use self::client::{Ability, Asked, Bound, Client, Held, Tested, Update};
-use crate::correspondent::{Outgoing, is_later};
+use self::told::{acknowledged, forget_tokens, give_up, may_believe};
+use crate::correspondent::Outgoing;
 use crate::header::{BindingErrorStatus, BindingUpdate, Lifetime, Message, Options, Received, Status};
 use crate::keys::{Cookie, Cookies, Key};
 
@@ -28,8 +30,9 @@ const MAX_AWARE_PROBES: u8 = 8;
 /// silent to those of its former life (RFC 6275 section 9.5.1).
 const MAX_WITH_TOKENS: u8 = 2;
 /// Binding Updates that stay unacknowledged before the path counts as one that does not carry them.
-const MAX_UPDATES: u8 = 6;
-/// How long a client counts as plain before it is asked again.
+/// A client that has accepted one meanwhile sends into the void, so they are few.
+const MAX_UPDATES: u8 = 4;
+/// How long a client counts as plain before it is asked again, if nothing else is said.
 const PLAIN_FOR: Duration = Duration::from_mins(10);
 /// A binding is renewed so early.
 const RENEW_BEFORE: Duration = Duration::from_mins(1);
@@ -54,6 +57,8 @@ enum Role {
     Standby,
     /// Owns its connections: has it believe that the service address is here.
     Owner,
+    /// Owns none of its connections any more, and has it believe that the service address is at home.
+    Leaving,
 }
 
 #[derive(Debug)]
@@ -69,6 +74,7 @@ pub struct Mobile {
     /// Our care-of address; the home address itself while this node is at home.
     here: Ipv6Addr,
     persistent: bool,
+    plain_for: Duration,
     cookies: Cookies,
     clients: BTreeMap<Ipv6Addr, Entry>,
     timers: Alarms<Ipv6Addr>,
@@ -82,6 +88,7 @@ impl Mobile {
             home,
             here,
             persistent: false,
+            plain_for: PLAIN_FOR,
             cookies: Cookies::new(secret),
             clients: BTreeMap::new(),
             timers: Alarms::default(),
@@ -92,6 +99,13 @@ impl Mobile {
     /// Never takes a client for a plain one, for networks in which all clients are known to understand.
     pub const fn persist(mut self) -> Self {
         self.persistent = true;
+        self
+    }
+
+    /// Asks a client that counts as plain again after so long, instead of ten minutes.
+    #[must_use]
+    pub const fn asking_again(mut self, after: Duration) -> Self {
+        self.plain_for = after;
         self
     }
 
@@ -126,6 +140,18 @@ impl Mobile {
         }
     }
 
+    /// The client still sends here, and this node owns none of its connections any more: it is told to send home.
+    pub fn leave(&mut self, client: Ipv6Addr, now: Instant) {
+        let here = self.here;
+        let bound = |client: &Client<Instant>| client.binding(now).is_some_and(|bound| bound.care_of == here);
+        if let Some(entry) = self.clients.get_mut(&client).filter(|entry| entry.role == Role::Idle)
+            && bound(&entry.client)
+        {
+            entry.role = Role::Leaving;
+            self.advance(client, now);
+        }
+    }
+
     fn play(&mut self, client: Ipv6Addr, role: Role, now: Instant) {
         self.make_room();
         self.clients.entry(client).or_insert_with(|| Entry { client: Client::default(), role }).role = role;
@@ -150,10 +176,13 @@ impl Mobile {
     /// care-of address are later than those that travelled.
     pub fn import(&mut self, address: Ipv6Addr, client: Client<Duration>, now: Instant) {
         let mut client = client.thaw(now);
-        if let Some(ours) = self.clients.remove(&address)
-            && let Some(tested) = ours.client.care_of.get(&self.here)
-        {
-            client.care_of.insert(self.here, *tested);
+        if let Some(ours) = self.clients.remove(&address) {
+            if let Some(tested) = ours.client.care_of.get(&self.here) {
+                client.care_of.insert(self.here, *tested);
+            }
+            if client.home.fresh(now).is_none() {
+                client.home = ours.client.home;
+            }
         }
         client.update = None;
         client.unsure = client.ability == Ability::Aware;
@@ -186,17 +215,23 @@ impl Mobile {
             return;
         }
         if let Some(entry) = self.clients.get_mut(&client) {
-            let told = entry.client.binding(now).is_some() || entry.client.update.is_some();
-            give_up(&mut entry.client, now);
+            let told = may_believe(&entry.client, now);
+            give_up(&mut entry.client, now + self.plain_for);
             entry.client.unsure = told;
             self.advance(client, now);
         }
     }
 
+    /// Whether the client may believe that the service address is somewhere else than at home: it has acknowledged so,
+    /// or may have without our hearing of it.
+    pub fn may_be_bound(&self, client: Ipv6Addr, now: Instant) -> bool {
+        self.client(client).is_some_and(|client| may_believe(client, now))
+    }
+
     /// Takes a message of a client. `false` if it is of no use here; another node may have asked for it.
     pub fn receive(&mut self, received: &Received, now: Instant) -> bool {
         let address = received.source;
-        let (home, here) = (self.home, self.here);
+        let (home, here, plain_until) = (self.home, self.here, now + self.plain_for);
         let Some(Entry { client, .. }) = self.clients.get_mut(&address) else { return false };
         let taken = match &received.message {
             Message::HomeTest(test) => received.destination == home && client.home.answer(test, now),
@@ -207,7 +242,7 @@ impl Mobile {
                 }
                 answers
             }
-            Message::BindingAcknowledgement(_) => acknowledged(client, received, home, now),
+            Message::BindingAcknowledgement(_) => acknowledged(client, received, home, plain_until, now),
             Message::BindingRefreshRequest => client.bound.as_mut().is_some_and(|bound| {
                 bound.renew = now;
                 true
@@ -216,7 +251,7 @@ impl Mobile {
                 // It has lost the binding: it is made anew (section 11.3.6).
                 BindingErrorStatus::NO_BINDING if *home_address == home => client.bound.take().is_some(),
                 BindingErrorStatus::UNKNOWN_TYPE => {
-                    give_up(client, now);
+                    give_up(client, plain_until);
                     true
                 }
                 _ => false,
@@ -249,13 +284,33 @@ impl Mobile {
         let Some(mut entry) = self.clients.remove(&address) else { return };
         let deadline = match entry.role {
             Role::Idle => None,
-            Role::Standby => self.keep_ready(address, &mut entry.client, now),
+            Role::Standby => self.stand_ready(address, &mut entry.client, now),
             Role::Owner => self.keep_bound(address, &mut entry.client, now),
+            Role::Leaving if entry.client.binding(now).is_some() || entry.client.unsure => {
+                self.send_home(address, &mut entry.client, now)
+            }
+            Role::Leaving => {
+                entry.role = Role::Idle;
+                None
+            }
         };
         // What is due at this moment was done; the same moment again would be a circle.
         let deadline = deadline.map(|at| if at > now { at } else { now + Duration::from_millis(1) });
         self.clients.insert(address, entry);
         self.timers.set(address, deadline);
+    }
+
+    /// Has a care-of token at hand; and a home token, if nobody is known who would bring one along.
+    fn stand_ready(
+        &mut self,
+        address: Ipv6Addr,
+        client: &mut Client<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let unknown = client.ability == Ability::Unknown;
+        let ready = self.keep_ready(address, client, now);
+        let home = (unknown && self.here != self.home).then(|| self.keep_home_token(address, client, now));
+        [ready, home.flatten()].into_iter().flatten().min()
     }
 
     /// Has a care-of token at hand.
@@ -270,7 +325,11 @@ impl Mobile {
         }
         match client.ability {
             Ability::Plain { until } if now < until => return Some(until),
-            Ability::Plain { .. } => client.ability = Ability::Unknown,
+            Ability::Plain { .. } => {
+                client.ability = Ability::Unknown;
+                // What went unanswered before is not held against it.
+                (client.home.asked, client.test_of(self.here).asked) = (None, None);
+            }
             Ability::Unknown | Ability::Aware => {}
         }
         let here = self.here;
@@ -279,7 +338,7 @@ impl Mobile {
         if tested.is_due(now) {
             if !self.persistent && tested.asked.is_some_and(|asked| asked.tries >= most) {
                 tested.asked = None;
-                return Some(give_up(client, now));
+                return Some(give_up(client, now + self.plain_for));
             }
             let cookie = ask(tested, &mut self.cookies, now);
             self.outgoing.push_back(Outgoing::plain(here, address, Message::CareOfTestInit(cookie)));
@@ -304,12 +363,25 @@ impl Mobile {
             self.keep_home_token(address, client, now)
         } else {
             let ready = self.keep_ready(address, client, now);
-            if client.ability != Ability::Aware {
+            // Both tests at once (RFC 6275 section 11.6.1), also of a client of which nobody knows whether it answers.
+            if matches!(client.ability, Ability::Plain { .. }) {
                 return ready;
             }
             [ready, self.keep_home_token(address, client, now)].into_iter().flatten().min()
         };
         let update = self.keep_update(address, client, target, now);
+        [tests, update].into_iter().flatten().min()
+    }
+
+    /// Has the client believe that the service address is at home, from wherever this node is.
+    fn send_home(
+        &mut self,
+        address: Ipv6Addr,
+        client: &mut Client<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let tests = self.keep_home_token(address, client, now);
+        let update = self.keep_update(address, client, self.home, now);
         [tests, update].into_iter().flatten().min()
     }
 
@@ -355,8 +427,11 @@ impl Mobile {
         }
         let tries = pending.map_or(0, |update| update.tries);
         if tries >= MAX_UPDATES && !self.persistent {
-            // The path does not carry them, or the client does not believe us.
-            return Some(give_up(client, now));
+            // The path does not carry them, or the client does not believe us. It may have believed one whose
+            // acknowledgement is lost, as all that it sends with a routing header is: it is told to forget it.
+            let until = give_up(client, now + self.plain_for);
+            client.unsure = target != self.home;
+            return Some(if client.unsure { now } else { until });
         }
         if tries == MAX_WITH_TOKENS && pending.is_some_and(|update| !update.renewed) {
             forget_tokens(client, target, Status::NONCES);
@@ -412,70 +487,4 @@ fn ask(tested: &mut Tested<Instant>, cookies: &mut Cookies, now: Instant) -> Coo
     };
     tested.asked = Some(Asked { cookie, again: now + client::patience(tries), tries });
     cookie
-}
-
-/// Takes a Binding Acknowledgement (RFC 6275 section 11.7.3).
-fn acknowledged(client: &mut Client<Instant>, received: &Received, home: Ipv6Addr, now: Instant) -> bool {
-    let Message::BindingAcknowledgement(acknowledgement) = &received.message else { return false };
-    let Some(Update { care_of: here, .. }) = client.update else { return false };
-    // Status 136 to 138 cannot be signed: what they cost is a test (section 9.5.4).
-    if matches!(acknowledgement.status, Status::HOME_NONCE | Status::CARE_OF_NONCE | Status::NONCES) {
-        return acknowledgement.sequence == client.sequence
-            && forget_tokens(client, here, acknowledgement.status);
-    }
-    let Some(key) = signing_key(client, here, home) else { return false };
-    if !received.is_authorized(&key, here, received.source) {
-        return false;
-    }
-    match acknowledgement.status {
-        Status::SEQUENCE
-            if is_later(acknowledgement.sequence, client.sequence)
-                || acknowledgement.sequence == client.sequence =>
-        {
-            // Another node has sent later ones: the client's number is the one to go on from.
-            client.sequence = acknowledgement.sequence;
-            client.update = None;
-        }
-        status if acknowledgement.sequence != client.sequence && status != Status::SEQUENCE => return false,
-        status if status.is_accepted() => bind(client, here, home, acknowledgement.lifetime, now),
-        _ => {
-            give_up(client, now);
-        }
-    }
-    true
-}
-
-/// From now on the client counts as plain, until the moment that is given back.
-fn give_up(client: &mut Client<Instant>, now: Instant) -> Instant {
-    let until = now + PLAIN_FOR;
-    client.ability = Ability::Plain { until };
-    (client.update, client.bound, client.unsure) = (None, None, false);
-    until
-}
-
-fn bind(client: &mut Client<Instant>, here: Ipv6Addr, home: Ipv6Addr, lifetime: Lifetime, now: Instant) {
-    (client.update, client.unsure) = (None, false);
-    let holds = lifetime.duration();
-    let renew = now + holds.saturating_sub(RENEW_BEFORE).max(holds / 2);
-    client.bound = (here != home).then_some(Bound { care_of: here, until: now + holds, renew });
-}
-
-fn forget_tokens(client: &mut Client<Instant>, here: Ipv6Addr, status: Status) -> bool {
-    if status != Status::CARE_OF_NONCE {
-        client.home = Tested::default();
-    }
-    if status != Status::HOME_NONCE {
-        client.care_of.remove(&here);
-    }
-    client.update = None;
-    true
-}
-
-/// The key of the last Binding Update. Its tokens may have become stale since; they still sign.
-fn signing_key(client: &Client<Instant>, here: Ipv6Addr, home: Ipv6Addr) -> Option<Key> {
-    let home_token = client.home.token?.token;
-    if here == home {
-        return Some(Key::new(&home_token, None));
-    }
-    Some(Key::new(&home_token, Some(&client.care_of.get(&here)?.token?.token)))
 }

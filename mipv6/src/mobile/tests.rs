@@ -14,16 +14,16 @@ const fn seconds(seconds: u64) -> Duration {
 }
 
 #[test]
-fn a_client_is_bound_after_one_round_trip_each_for_care_of_test_home_test_and_update() {
+fn a_client_is_bound_after_one_round_trip_for_both_tests_and_one_for_the_update() {
     let mut pair = Pair::new(1, 0);
     pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
-    pair.pass(Duration::from_millis(130));
+    pair.pass(Duration::from_millis(90));
     assert_eq!(
         pair.seen,
         [
             "Care-of Test Init",
-            "Care-of Test",
             "Home Test Init",
+            "Care-of Test",
             "Home Test",
             "Binding Update",
             "Binding Acknowledgement"
@@ -81,9 +81,10 @@ fn a_client_that_does_not_answer_is_plain_and_asked_again_after_ten_minutes() {
     pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
     pair.pass(seconds(8));
     assert!(matches!(pair.client(A).ability, Ability::Plain { .. }), "{:?}", pair.client(A));
-    assert_eq!(pair.tried, 3);
+    // A test of each address, three times.
+    assert_eq!(pair.tried, 6);
     pair.pass(seconds(598));
-    assert_eq!(pair.tried, 3);
+    assert_eq!(pair.tried, 6);
     pair.loss = 0;
     pair.pass(seconds(10));
     assert_eq!(pair.mode(A), Mode::Optimised);
@@ -98,6 +99,19 @@ fn a_node_that_stood_by_needs_one_message_to_take_a_client_over() {
     pair.seen.clear();
     pair.hand_over(A, B);
     assert_eq!(pair.mode(B), Mode::Relayed);
+    pair.pass(Duration::from_millis(45));
+    assert_eq!(pair.seen, ["Binding Update", "Binding Acknowledgement"]);
+    assert_eq!((pair.mode(B), pair.believed()), (Mode::Optimised, Some(B)));
+}
+
+#[test]
+fn a_node_that_stood_by_for_a_client_that_nobody_knows_has_both_tokens() {
+    let mut pair = Pair::new(1, 0);
+    pair.owner = B;
+    pair.nodes.get_mut(&B).unwrap().stand_by(CLIENT, pair.now);
+    pair.pass(Duration::from_millis(45));
+    pair.seen.clear();
+    pair.nodes.get_mut(&B).unwrap().own(CLIENT, pair.now);
     pair.pass(Duration::from_millis(45));
     assert_eq!(pair.seen, ["Binding Update", "Binding Acknowledgement"]);
     assert_eq!((pair.mode(B), pair.believed()), (Mode::Optimised, Some(B)));
@@ -158,6 +172,27 @@ fn coming_home_deletes_the_binding() {
 }
 
 #[test]
+fn a_client_whose_connections_have_ended_is_sent_home_when_it_comes_again() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    let now = pair.now;
+    pair.nodes.get_mut(&A).unwrap().leave(CLIENT, now);
+    pair.pass(seconds(1));
+    assert_eq!(pair.believed(), Some(A), "it has connections here");
+    pair.nodes.get_mut(&A).unwrap().release(CLIENT);
+    pair.pass(seconds(1));
+    assert_eq!(pair.believed(), Some(A), "nothing is said as long as it does not come again");
+    let now = pair.now;
+    pair.nodes.get_mut(&A).unwrap().leave(CLIENT, now);
+    pair.pass(seconds(1));
+    assert_eq!(pair.believed(), None);
+    pair.seen.clear();
+    pair.pass(seconds(3600));
+    assert_eq!(pair.seen, [""; 0], "nothing more to say");
+}
+
+#[test]
 fn a_client_that_lost_its_binding_is_told_again() {
     let mut pair = Pair::new(1, 0);
     pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
@@ -188,6 +223,54 @@ fn a_path_that_fails_is_not_used_for_a_while() {
     assert_eq!(pair.believed(), None);
     pair.pass(seconds(589));
     assert_eq!(pair.mode(A), Mode::Relayed);
+    pair.pass(seconds(20));
+    assert_eq!(pair.mode(A), Mode::Optimised);
+}
+
+#[test]
+fn a_client_whose_acknowledgements_do_not_arrive_is_told_to_send_home() {
+    let mut pair = Pair::new(1, 0);
+    pair.no_routing_headers = true;
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    // What it sends now is lost.
+    assert_eq!((pair.mode(A), pair.believed()), (Mode::Relayed, Some(A)));
+    pair.pass(seconds(16));
+    assert_eq!((pair.mode(A), pair.believed()), (Mode::Relayed, None));
+    pair.no_routing_headers = false;
+    pair.pass(seconds(601));
+    assert_eq!((pair.mode(A), pair.believed()), (Mode::Optimised, Some(A)));
+}
+
+#[test]
+fn a_path_is_tried_again_as_soon_as_is_wanted() {
+    let mut pair = Pair::new(1, 0);
+    let node = pair.nodes.remove(&A).unwrap().asking_again(seconds(5));
+    pair.nodes.insert(A, node);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    let now = pair.now;
+    assert!(pair.nodes[&A].may_be_bound(CLIENT, now));
+    pair.nodes.get_mut(&A).unwrap().failed(CLIENT, now);
+    pair.pass(seconds(4));
+    assert_eq!((pair.mode(A), pair.nodes[&A].may_be_bound(CLIENT, pair.now)), (Mode::Relayed, false));
+    pair.pass(seconds(2));
+    assert_eq!(pair.mode(A), Mode::Optimised);
+}
+
+#[test]
+fn tests_that_went_unanswered_long_ago_do_not_make_a_client_plain_again() {
+    let mut pair = Pair::new(1, 0);
+    pair.nodes.get_mut(&A).unwrap().own(CLIENT, pair.now);
+    pair.pass(seconds(1));
+    // More tests than make a client plain of whom nobody knows that it is aware.
+    pair.loss = 100;
+    pair.pass(seconds(200 + 10));
+    let now = pair.now;
+    assert!(pair.client(A).care_of[&A].asked.is_some_and(|asked| asked.tries >= MAX_PROBES));
+    pair.nodes.get_mut(&A).unwrap().failed(CLIENT, now);
+    pair.pass(seconds(590));
+    pair.loss = 0;
     pair.pass(seconds(20));
     assert_eq!(pair.mode(A), Mode::Optimised);
 }

@@ -19,6 +19,8 @@ use crate::{Optimise, Placement, PlainSource};
 const MTU: RangeInclusive<i64> = 1280..=65_521;
 const DEFAULT_MTU: i64 = 1500;
 const BUSY_POLL_US: RangeInclusive<i64> = 0..=1_000_000;
+const ASK_AGAIN_S: RangeInclusive<i64> = 1..=86_400;
+const DEFAULT_ASK_AGAIN_S: i64 = 600;
 const PORT: RangeInclusive<i64> = 1..=65_535;
 /// RFC 1035 section 2.3.4: the names become labels in certificates.
 const MAX_LABEL: usize = 63;
@@ -152,12 +154,13 @@ impl Checker<'_> {
     }
 
     fn group(&mut self, raw: raw::Group) -> Option<Group> {
-        let raw::Group { name, service_address, contact, secret_file, placement, optimise, plain_source } =
-            raw;
+        let raw::Group { name, service_address, contact, secret_file, placement, .. } = raw;
+        let raw::Group { optimise, plain_source, ask_again_s, .. } = raw;
         self.label(&name, "group");
         let placement = placement.map_or(Some(Placement::Local), |at| self.placement(&at));
         let optimise = optimise.map_or(Some(Optimise::Auto), |at| self.optimise(&at));
         let plain_source = plain_source.map_or(Some(PlainSource::Auto), |at| self.plain_source(&at));
+        let ask_again_s = self.number(ask_again_s, "ask-again-s", &ASK_AGAIN_S, DEFAULT_ASK_AGAIN_S);
         let service_address = self.unicast(&service_address, "service-address");
         Some(Group {
             name: name.into_inner(),
@@ -167,6 +170,7 @@ impl Checker<'_> {
             placement: placement?,
             optimise: optimise?,
             plain_source: plain_source?,
+            ask_again: Duration::from_secs(ask_again_s?.unsigned_abs()),
         })
     }
 

@@ -58,6 +58,8 @@ pub struct Group {
     pub optimise: Optimise,
     /// Whether owners that are not at home answer plain clients straight from the service address.
     pub plain_source: PlainSource,
+    /// How long a client that does not understand Mobile IPv6, or whose path does not carry it, is left alone.
+    pub ask_again: Duration,
 }
 
 /// The network device of a node.

@@ -31,6 +31,7 @@ pub(super) struct Group {
     pub(super) placement: Option<At<String>>,
     pub(super) optimise: Option<At<String>>,
     pub(super) plain_source: Option<At<String>>,
+    pub(super) ask_again_s: Option<At<i64>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -81,9 +81,18 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.control, Path::new("/run/ferry/a.sock"));
     assert_eq!(config.group.placement, Placement::Local);
     assert_eq!((config.tap.mtu, config.tap.busy_poll), (1500, Duration::ZERO));
+    assert_eq!(config.group.ask_again, Duration::from_mins(10));
 
     let config = Config::parse(&text, Path::new("node.toml"), Some(Path::new("/run/user/7"))).unwrap();
     assert_eq!(config.control, Path::new("/run/user/7/ferry/a.sock"));
+}
+
+#[test]
+fn a_client_is_left_alone_for_as_long_as_is_written() {
+    let with = |value: &str| GOOD.replace("[tap]", &format!("ask-again-s = {value}\n[tap]"));
+    assert_eq!(parse(&with("60")).unwrap().group.ask_again, Duration::from_mins(1));
+    let said = parse(&with("0")).unwrap_err();
+    assert!(said.contains("`ask-again-s` is 0; it must lie between 1 and 86400"), "{said}");
 }
 
 #[test]

@@ -183,6 +183,7 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         placement: config.group.placement,
         optimise: config.group.optimise,
         plain_source: config.group.plain_source,
+        ask_again: config.group.ask_again,
         tcp: connections(),
         peers,
         services,

@@ -20,9 +20,10 @@ use super::setup::Setup;
 
 /// Retransmission timeouts in a row after which the optimised path counts as broken.
 const MAX_TIMEOUTS: u8 = 2;
-/// Old segments of a client in a row after which the optimised path counts as broken: a client that hears our answers
-/// does not repeat itself so often.
-const MAX_REPEATS: u8 = 4;
+/// Old segments of a client in a row after which the optimised path counts as broken, if they took so long: a client
+/// that hears our answers does not repeat itself so often. A burst of them is what a handoff has made late.
+const MAX_REPEATS: u8 = 3;
+const REPEATING_FOR: Duration = Duration::from_secs(1);
 /// Clients whose tests the contact node remembers, to send the answers on.
 const MAX_SEEKERS: usize = 1 << 16;
 /// At most one Binding Error in that time (RFC 6275 section 9.3.3: they are limited).
@@ -62,15 +63,33 @@ pub(super) struct Mobility {
     /// At the contact node: who has asked a client for a home test last.
     seekers: BTreeMap<Ipv6Addr, NodeId>,
     /// Old segments that a client has sent in a row: it does not hear that they have arrived.
-    repeats: BTreeMap<Ipv6Addr, u8>,
+    repeats: BTreeMap<Ipv6Addr, Repeats>,
     last_error: Option<Instant>,
+}
+
+/// Old segments in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Repeats {
+    count: u8,
+    since: Instant,
+}
+
+impl Repeats {
+    /// One more. Whether that is one too many.
+    fn again(&mut self, now: Instant) -> bool {
+        self.count = self.count.saturating_add(1);
+        self.count >= MAX_REPEATS && self.since.since(now) >= REPEATING_FOR
+    }
 }
 
 impl Mobility {
     pub(super) fn new(setup: &Setup) -> Self {
         let here = if setup.contact == setup.name { setup.service_address } else { setup.care_of.address };
         let life = [setup.name.as_bytes(), &setup.incarnation.0.to_be_bytes()].concat();
-        let mobile = || Mobile::new(setup.service_address, here, keys::derive(&setup.secret, &life));
+        let mobile = || {
+            Mobile::new(setup.service_address, here, keys::derive(&setup.secret, &life))
+                .asking_again(setup.ask_again)
+        };
         Self {
             mobile: match setup.optimise {
                 Optimise::Auto => Some(mobile()),
@@ -173,10 +192,26 @@ impl Mobility {
             self.repeats.remove(&client);
             return;
         }
-        let repeats = self.repeats.entry(client).or_default();
-        *repeats += 1;
-        if *repeats >= MAX_REPEATS {
+        if self.repeats.entry(client).or_insert(Repeats { count: 0, since: now }).again(now) {
             self.repeats.remove(&client);
+            self.failed(client, now);
+        }
+    }
+
+    /// The client has opened a new connection by way of this node, because others of it lived here. If none does any
+    /// more, it is to send home.
+    pub(super) fn outlived(&mut self, client: Ipv6Addr, now: Instant) {
+        if let Some(mobile) = &mut self.mobile
+            && !self.owned.contains_key(&client)
+        {
+            mobile.leave(client, now);
+        }
+    }
+
+    /// The client does not acknowledge anything. If it may be sending to the care-of address, the path may not carry
+    /// that.
+    fn suspect(&mut self, client: Ipv6Addr, now: Instant) {
+        if self.mobile.as_ref().is_some_and(|mobile| mobile.may_be_bound(client, now)) {
             self.failed(client, now);
         }
     }
@@ -295,8 +330,8 @@ impl Node {
     pub(super) fn send_segment(&mut self, handle: Handle, packet: Packet, now: Instant) {
         let Some(client) = packet.destination() else { return };
         let timeouts = self.tcp.get(handle).map_or(0, |tcb| tcb.snd.timeouts);
-        if timeouts >= MAX_TIMEOUTS && self.mobility.mode(client, now) == Mode::Optimised {
-            self.mobility.failed(client, now);
+        if timeouts >= MAX_TIMEOUTS {
+            self.mobility.suspect(client, now);
         }
         let path = self.mobility.path(client, self.care_of, self.peers.care_of(self.contact), now);
         self.counters.optimised += u64::from(matches!(path, Path::Optimised { .. }));
@@ -337,5 +372,23 @@ impl Node {
         if ours && matches!(received.error, icmp::Error::ParameterProblem { .. }) {
             self.mobility.failed(received.quote.destination, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_repeated_segments_is_no_broken_path() {
+        let start = Instant::from_millis(1000);
+        let mut repeats = Repeats { count: 0, since: start };
+        for ms in 0..900 {
+            assert!(!repeats.again(start + Duration::from_millis(ms)), "after {ms} ms");
+        }
+        // As a client repeats itself that hears nothing.
+        let mut repeats = Repeats { count: 0, since: start };
+        let told = [0, 400, 1200].map(|ms| repeats.again(start + Duration::from_millis(ms)));
+        assert_eq!(told, [false, false, true]);
     }
 }

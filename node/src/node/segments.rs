@@ -152,6 +152,7 @@ impl Node {
         // It came straight to our care-of address, because other connections of the client live here. Who serves a new
         // one is for the contact node to say: two nodes that choose would answer the same client.
         if from.is_none() && !self.is_contact() && (opens || self.tcp.returns_cookie(&flow, segment, now)) {
+            self.mobility.outlived(*flow.remote.ip(), now);
             return self.forward(datagram.clone(), self.contact, now);
         }
         if opens {

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use ferry_handoff::{Incarnation, NodeId};
 use ferry_stack::interface::Address;
@@ -45,6 +46,8 @@ pub struct Setup {
     pub optimise: Optimise,
     /// Whether owners that are not at home answer plain clients straight from the service address.
     pub plain_source: PlainSource,
+    /// How long a client that does not understand Mobile IPv6, or whose path does not carry it, is left alone.
+    pub ask_again: Duration,
     /// How connections behave. Their segment size is limited further, so that what clients send fits a tunnel.
     pub tcp: Config,
     /// The other nodes.

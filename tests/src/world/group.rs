@@ -194,6 +194,7 @@ impl World {
             placement: plan.placement,
             optimise: plan.optimise,
             plain_source: plan.plain_source,
+            ask_again: Duration::from_mins(10),
             tcp: plan.tcp,
             peers,
             services,

@@ -30,6 +30,8 @@ pub(super) struct Pair {
     under_way: Vec<(Instant, Outgoing)>,
     /// In percent.
     pub(super) loss: u64,
+    /// Whether a router drops what has a type 2 routing header.
+    pub(super) no_routing_headers: bool,
     random: u64,
     /// The names of the messages that arrived.
     pub(super) seen: Vec<&'static str>,
@@ -54,6 +56,7 @@ impl Pair {
             owner: A,
             under_way: Vec::new(),
             loss,
+            no_routing_headers: false,
             random: seed,
             seen: Vec::new(),
             tried: 0,
@@ -132,7 +135,8 @@ impl Pair {
         // A linear congruential generator is random enough to lose messages by.
         self.random =
             self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        if (self.random >> 33) % 100 >= self.loss {
+        let filtered = self.no_routing_headers && message.routed_home.is_some();
+        if (self.random >> 33) % 100 >= self.loss && !filtered {
             self.under_way.push((self.now + DELAY, message));
         }
     }

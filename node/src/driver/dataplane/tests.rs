@@ -25,6 +25,7 @@ fn node() -> Node {
         placement: Placement::Local,
         optimise: crate::Optimise::Auto,
         plain_source: crate::PlainSource::Auto,
+        ask_again: std::time::Duration::from_mins(10),
         tcp: tcp::Config::default(),
         peers: Vec::new(),
         services: Vec::new(),

@@ -65,6 +65,7 @@ impl Lab {
                 placement: Placement::Local,
                 optimise: crate::Optimise::Auto,
                 plain_source: crate::PlainSource::Auto,
+                ask_again: std::time::Duration::from_mins(10),
             },
             tap: Tap {
                 device: String::new(),

@@ -54,6 +54,7 @@ pub(super) fn setup(name: &str) -> Setup {
         placement: Placement::Local,
         optimise: crate::Optimise::Auto,
         plain_source: crate::PlainSource::Auto,
+        ask_again: std::time::Duration::from_mins(10),
         tcp: tcp::Config::default(),
         peers: NAMES.iter().filter(|known| **known != name).map(peer).collect(),
         services: vec![Service::new::<Echo>("echo", 7, ())],

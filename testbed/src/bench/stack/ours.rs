@@ -71,6 +71,7 @@ pub(super) fn setup(tap: &Tap) -> Setup {
         placement: Placement::Local,
         optimise: Optimise::Auto,
         plain_source: PlainSource::Auto,
+        ask_again: Duration::from_mins(10),
         tcp: connections(),
         peers: Vec::new(),
         services: vec![
