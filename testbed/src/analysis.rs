@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TcpSlice, TransportSlice};
 
+use crate::straight;
 use crate::sys::packet::Frame;
 use crate::world::CLIENT;
 
@@ -55,7 +56,9 @@ impl ClientView {
             return;
         };
         let header = ip.header();
-        let from = header.source_addr();
+        // The upper layers see home addresses (RFC 6275 section 9.3.1).
+        let home = straight::read(frame.octets).and_then(|seen| seen.home);
+        let from = home.unwrap_or(header.source_addr());
         let flow = if from == CLIENT {
             Flow { client_port: tcp.source_port(), service_port: tcp.destination_port() }
         } else {

@@ -51,7 +51,7 @@ pub fn run(profile: Profile) -> Result<Calibration> {
     std::thread::spawn(move || serve_echo(&echo));
     let folder = Path::new(FILES).join("captures");
     fs::create_dir(&folder).doing("make a folder")?;
-    let capture = Capture::start(&world, Some(&folder))?;
+    let capture = Capture::start(&world, Some(&folder), false)?;
     let file = Path::new(FILES).join("download");
     let download = Download::start(&world.client, host.link_address, HTTP, "file", &file)?.finish()?;
     let echo = SocketAddrV6::new(host.link_address, ECHO, 0, 0);

@@ -14,7 +14,8 @@ use crate::clock::{pause, wall_to_monotonic_ns};
 use crate::error::Doing;
 use crate::namespace::Namespace;
 use crate::pcapng::{Packet, Writer};
-use crate::sys::packet::Ring;
+use crate::straight::{Log, Straight};
+use crate::sys::packet::{Frame, Ring};
 use crate::world::{CLIENT_INTERFACE, TAP, World};
 use crate::{Error, Result};
 
@@ -23,6 +24,8 @@ const SNAP: u32 = 160;
 /// Room for what comes while the thread has no core, some seconds of the emulated link.
 const RING: usize = 32 << 20;
 const BEAT: Duration = Duration::from_millis(10);
+/// The router's interfaces: to the client, to the contact node's host, and to the others.
+const ROUTER: [&str; 4] = ["client0", "a0", "b0", "c0"];
 
 /// A running capture.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Capture {
 pub struct Captured {
     /// What the client saw.
     pub client: ClientView,
+    /// By which way the client's packets went, where the router was watched.
+    pub straight: Straight,
     /// Frames that passed but found no room in a ring. Where there are any, the rest proves nothing.
     pub dropped: u64,
     /// Frames captured on all hosts.
@@ -46,18 +51,38 @@ pub struct Captured {
 struct Watch {
     rings: Vec<Ring>,
     file: Option<Writer<BufWriter<File>>>,
-    is_client: bool,
+    host: Host,
+}
+
+/// Whose frames somebody looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    Client,
+    Router,
+    Other,
+}
+
+/// What was looked at so far.
+#[derive(Default)]
+struct Looked {
+    client: ClientView,
+    router: Log,
+    dropped: u64,
+    frames: u64,
 }
 
 impl Capture {
-    /// Watches the client. With a folder, every other host as well, and writes `HOST.pcapng` there for each.
-    pub fn start(world: &World, folder: Option<&Path>) -> Result<Self> {
-        let mut watches = vec![Watch::new(&world.client, &[CLIENT_INTERFACE], folder, true)?];
+    /// Watches the client, and the router if `ways` matter. With a folder, every host, and writes `HOST.pcapng` there
+    /// for each.
+    pub fn start(world: &World, folder: Option<&Path>, ways: bool) -> Result<Self> {
+        let mut watches = vec![Watch::new(&world.client, &[CLIENT_INTERFACE], folder, Host::Client)?];
+        if folder.is_some() || ways {
+            let host = if ways { Host::Router } else { Host::Other };
+            watches.push(Watch::new(&world.router, &ROUTER, folder, host)?);
+        }
         if folder.is_some() {
-            let router = ["client0", "a0", "b0", "c0"];
-            watches.push(Watch::new(&world.router, &router, folder, false)?);
             for host in &world.hosts {
-                watches.push(Watch::new(&host.namespace, &[TAP], folder, false)?);
+                watches.push(Watch::new(&host.namespace, &[TAP], folder, Host::Other)?);
             }
         }
         let stop = Arc::<AtomicBool>::default();
@@ -80,12 +105,7 @@ impl Capture {
 }
 
 impl Watch {
-    fn new(
-        namespace: &Namespace,
-        interfaces: &[&str],
-        folder: Option<&Path>,
-        is_client: bool,
-    ) -> Result<Self> {
+    fn new(namespace: &Namespace, interfaces: &[&str], folder: Option<&Path>, host: Host) -> Result<Self> {
         let name = namespace.name();
         let open = |interface: &&str| {
             let index = namespace.interface(interface)?;
@@ -99,19 +119,16 @@ impl Watch {
             let file = File::create(&path).doing(&doing)?;
             Writer::new(BufWriter::with_capacity(1 << 18, file), interfaces, SNAP).doing(doing)
         };
-        Ok(Self { rings, file: folder.map(create).transpose()?, is_client })
+        Ok(Self { rings, file: folder.map(create).transpose()?, host })
     }
 
-    fn drain(&mut self, captured: &mut Captured) -> Result<()> {
+    fn drain(&mut self, looked: &mut Looked) -> Result<()> {
         let to_monotonic = wall_to_monotonic_ns();
         let mut written = Ok(());
         for (interface, ring) in (0..).zip(&mut self.rings) {
             ring.drain(|frame| {
-                captured.frames += 1;
-                if self.is_client {
-                    let at = i128::from(frame.wall_ns) + to_monotonic;
-                    captured.client.see(u64::try_from(at).unwrap_or(0), &frame);
-                }
+                let at_ns = i128::from(frame.wall_ns) + to_monotonic;
+                looked.see(self.host, u64::try_from(at_ns).unwrap_or(0), interface, &frame);
                 let packet = Packet {
                     interface,
                     at_ns: frame.wall_ns,
@@ -124,20 +141,31 @@ impl Watch {
                 }
             });
             let dropped = ring.dropped().doing("ask a capture for its drops")?;
-            captured.dropped += u64::from(dropped);
+            looked.dropped += u64::from(dropped);
         }
         written.doing("write a capture")
     }
 }
 
+impl Looked {
+    fn see(&mut self, host: Host, at_ns: u64, interface: u32, frame: &Frame<'_>) {
+        self.frames += 1;
+        match host {
+            Host::Client => self.client.see(at_ns, frame),
+            Host::Router => self.router.see(at_ns, interface as usize, frame.outgoing, frame.octets),
+            Host::Other => {}
+        }
+    }
+}
+
 fn run(mut watches: Vec<Watch>, stop: &AtomicBool) -> Result<Captured> {
-    let mut captured = Captured { client: ClientView::default(), dropped: 0, frames: 0 };
+    let mut looked = Looked::default();
     loop {
         let last = stop.load(Ordering::Acquire);
         // The kernel hands a block over some milliseconds after its first frame at the latest.
         pause(if last { 3 * BEAT } else { BEAT });
         for watch in &mut watches {
-            watch.drain(&mut captured)?;
+            watch.drain(&mut looked)?;
         }
         if last {
             break;
@@ -146,8 +174,9 @@ fn run(mut watches: Vec<Watch>, stop: &AtomicBool) -> Result<Captured> {
     for file in watches.into_iter().filter_map(|watch| watch.file) {
         file.finish().doing("write a capture")?;
     }
-    match captured.frames {
+    let Looked { client, router, dropped, frames } = looked;
+    match frames {
         0 => Err(Error::Machine("the capture saw no frame at all".to_owned())),
-        _ => Ok(captured),
+        _ => Ok(Captured { client, straight: router.judge(), dropped, frames }),
     }
 }

@@ -25,6 +25,7 @@ pub mod privileges;
 pub mod progress;
 pub mod report;
 pub mod simulated;
+pub mod straight;
 pub mod sys;
 pub mod timeline;
 pub mod trace;

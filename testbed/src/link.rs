@@ -4,7 +4,7 @@
 //! is off on these TAPs, so that captures show frames as a wire would carry them.
 
 use core::num::NonZero;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -82,6 +82,32 @@ impl core::fmt::Display for Profile {
     }
 }
 
+/// What a router on the path does not let through, as some of the Internet's do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Filter {
+    /// Everything passes.
+    #[default]
+    None,
+    /// Packets that begin with a routing header do not.
+    Routing,
+    /// Nor do those that begin with destination options.
+    Extensions,
+}
+
+impl Filter {
+    /// Whether a filter, as a number, stops an Ethernet frame.
+    fn stops(filter: u8, frame: &[u8]) -> bool {
+        const ROUTING: u8 = 43;
+        const DESTINATION_OPTIONS: u8 = 60;
+        match (frame.get(12..14), frame.get(20)) {
+            (Some([0x86, 0xdd]), Some(&ROUTING)) => filter >= Self::Routing as u8,
+            (Some([0x86, 0xdd]), Some(&DESTINATION_OPTIONS)) => filter >= Self::Extensions as u8,
+            _ => false,
+        }
+    }
+}
+
 /// What happened to frames, both directions together.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -91,12 +117,15 @@ pub struct Counters {
     pub overflowed: AtomicU64,
     /// Lost because the profile says so.
     pub lost: AtomicU64,
+    /// Stopped by the filter.
+    pub filtered: AtomicU64,
 }
 
 /// A running link. Dropping it stops the thread and takes both TAPs away.
 #[derive(Debug)]
 pub struct Link {
     counters: Arc<Counters>,
+    filter: Arc<AtomicU8>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -105,6 +134,7 @@ impl Link {
     /// Joins two TAPs, which must be attached with plain headers.
     pub fn start(one: File, other: File, profile: Profile) -> Result<Self> {
         let (counters, stop) = (Arc::<Counters>::default(), Arc::<AtomicBool>::default());
+        let filter = Arc::<AtomicU8>::default();
         for tap in [&one, &other] {
             rustix::io::ioctl_fionbio(tap, true).doing("make a TAP non-blocking")?;
         }
@@ -115,18 +145,24 @@ impl Link {
             spare: Vec::new(),
             profile,
             counters: Arc::clone(&counters),
+            filter: Arc::clone(&filter),
         };
         let told = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("link".to_owned())
             .spawn(move || wires.run(&told))
             .doing("start the link's thread")?;
-        Ok(Self { counters, stop, thread: Some(thread) })
+        Ok(Self { counters, filter, stop, thread: Some(thread) })
     }
 
     /// What happened to frames so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What does not pass from now on.
+    pub fn set_filter(&self, filter: Filter) {
+        self.filter.store(filter as u8, Ordering::Relaxed);
     }
 }
 
@@ -158,6 +194,7 @@ struct Wires {
     /// Buffers to use again.
     spare: Vec<Vec<u8>>,
     counters: Arc<Counters>,
+    filter: Arc<AtomicU8>,
 }
 
 impl Wires {
@@ -200,6 +237,10 @@ impl Wires {
     }
 
     fn admit(&mut self, from: usize, frame: Vec<u8>, now: u64) {
+        if Filter::stops(self.filter.load(Ordering::Relaxed), &frame) {
+            self.counters.filtered.fetch_add(1, Ordering::Relaxed);
+            return self.spare.push(frame);
+        }
         let Self { lanes, profile, .. } = self;
         let lane = &mut lanes[from];
         let free_at = lane.free_at.max(now);
@@ -249,6 +290,25 @@ mod tests {
             spare: Vec::new(),
             profile,
             counters: Arc::default(),
+            filter: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_filter_stops_what_it_names_and_nothing_else() {
+        let frame = |next| [&[0; 12], [0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, next].as_slice(), &[0; 40]].concat();
+        for (filter, passing) in [
+            (Filter::None, vec![6, 43, 60, 135]),
+            (Filter::Routing, vec![6, 60, 135]),
+            (Filter::Extensions, vec![6, 135]),
+        ] {
+            let mut wires = wires(Profile::default());
+            wires.filter.store(filter as u8, Ordering::Relaxed);
+            for next in [6, 43, 60, 135] {
+                wires.admit(0, frame(next), 0);
+            }
+            let passed: Vec<_> = wires.lanes[0].frames.iter().map(|(_, frame)| frame[20]).collect();
+            assert_eq!(passed, passing, "{filter:?}");
         }
     }
 

@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use ferry_testbed::demo::{self, Options};
 use ferry_testbed::link::Profile;
 use ferry_testbed::report::{self, DemoReport};
 use ferry_testbed::world::World;
-use ferry_testbed::{Error, Result, bench, calibrate, enter, ferry, privileges, simulated, trial};
+use ferry_testbed::{Error, Result, bench, calibrate, enter, ferry, nodes, privileges, simulated, trial};
 
 /// Network namespaces, real kernels and an emulated link: the demos, experiments and benchmarks of ferry.
 #[derive(Debug, Parser)]
@@ -80,13 +81,13 @@ struct BenchArguments {
     /// Write the results here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Put a picture here (`stack`).
+    /// Put a picture here (`stack`, `mobility`).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Only these rows (`stack`).
-    #[arg(long = "row", value_name = "NAME", num_args = 1.., value_parser = bench::stack_rows())]
+    /// Only these rows (`stack`, `mobility`).
+    #[arg(long = "row", value_name = "NAME", num_args = 1.., value_parser = PossibleValuesParser::new(bench::row_names()))]
     rows: Vec<String>,
-    /// Only see whether each row can be measured: short runs, no bars (`stack`).
+    /// Only see whether each row can be measured: short runs, no bars (`stack`, `mobility`).
     #[arg(long)]
     quick: bool,
     /// The node's binary; by default the one beside this one, which is built if it must be.
@@ -253,6 +254,8 @@ fn options(arguments: &DemoArguments) -> Result<Options> {
         out: arguments.out.clone(),
         ferry: required(arguments.ferry.clone())?,
         link: arguments.link.profile(arguments.seed),
+        group: nodes::Options::default(),
+        aware: false,
     })
 }
 

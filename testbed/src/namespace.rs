@@ -99,6 +99,15 @@ impl Namespace {
     }
 }
 
+impl Drop for Namespace {
+    /// Another of its name can be made. What is left of it goes with the last process in it.
+    fn drop(&mut self) {
+        let command = Command::new("ip").args(["netns", "del", &self.name]).stderr(Stdio::null()).status();
+        // The name goes with the world's files at the latest.
+        drop(command);
+    }
+}
+
 /// Runs `ip` and takes nothing but success.
 pub fn ip(arguments: &[&str]) -> Result<()> {
     let output = Command::new("ip")

@@ -31,16 +31,26 @@ const START: Duration = Duration::from_secs(20);
 pub struct Options {
     /// As in a node's configuration.
     pub placement: &'static str,
+    /// As in a node's configuration.
+    pub plain_source: &'static str,
+    /// As in a node's configuration.
+    pub ask_again_s: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { placement: "local" }
+        Self { placement: "local", plain_source: "auto", ask_again_s: 600 }
     }
 }
 
 /// Makes the folders, the keys and one configuration for each node; starts nothing.
 pub fn prepare(world: &World, ferry: &Path, options: Options) -> Result<()> {
+    // Of an earlier world in this process.
+    for old in fs::read_dir(FILES).into_iter().flatten().flatten() {
+        if old.file_type().is_ok_and(|kind| kind.is_dir()) {
+            fs::remove_dir_all(old.path()).doing(format!("remove {}", old.path().display()))?;
+        }
+    }
     let bin = Path::new(FILES).join("bin");
     let www = Path::new(FILES).join("www");
     for folder in [&bin, &www] {
@@ -102,6 +112,8 @@ service-address = "{SERVICE}"
 contact = "{contact}"
 secret-file = "group.secret"
 placement = "{}"
+plain-source = "{}"
+ask-again-s = {}
 
 [tap]
 device = "{TAP}"
@@ -116,6 +128,8 @@ key = "{node}.key"
 "#,
         control_socket(node).display(),
         options.placement,
+        options.plain_source,
+        options.ask_again_s,
     );
     for peer in world.hosts.iter().filter(|peer| peer.node != *node) {
         let Host { node, care_of, link_address, .. } = peer;

@@ -51,6 +51,23 @@ pub struct Demo {
     pub digest_match: bool,
     /// Connections that changed their node.
     pub handoffs: usize,
+    /// Packets that passed the contact node while their client was bound to another node's care-of address, by the
+    /// router's capture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets_via_contact_after_binding: Option<u64>,
+    /// Packets that the client sent straight to whoever served it, with a type 2 routing header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets_straight_to_node: Option<u64>,
+    /// Packets that the client was sent straight, with a Home Address option.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets_straight_from_node: Option<u64>,
+    /// Packets that a node sent as to an ordinary client behind some that it had sent straight, without having become
+    /// its owner anew: the path did not seem to carry the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets_fallen_back: Option<u64>,
+    /// Bindings that the client acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bindings: Option<usize>,
     /// RST segments in the client's capture, of either side.
     pub resets: usize,
     /// The addresses that the client's connections came from, by the capture.
@@ -98,6 +115,11 @@ impl Demo {
             bytes: 0,
             digest_match: false,
             handoffs: 0,
+            packets_via_contact_after_binding: None,
+            packets_straight_to_node: None,
+            packets_straight_from_node: None,
+            packets_fallen_back: None,
+            bindings: None,
             resets: 0,
             peers: Vec::new(),
             node_capabilities: "unknown".to_owned(),
@@ -328,6 +350,7 @@ impl fmt::Display for Demo {
             ("octets", self.bytes.to_string()),
             ("digests", if self.digest_match { "match" } else { "not shown to match" }.to_owned()),
             ("handoffs", format!("{}, {} ms apart on average", self.handoffs, self.interval_ms)),
+            ("way", self.way()),
             ("resets", self.resets.to_string()),
             ("peers the client saw", self.peers.join(", ")),
             ("gap at a handoff, ms", spread(self.gap_ms)),
@@ -345,6 +368,21 @@ impl fmt::Display for Demo {
         }
         writeln!(f, "{} {}", self.name, if self.ok { "ok" } else { "FAILED" })?;
         rows.iter().try_for_each(|(name, value)| writeln!(f, "  {name:<26}{value}"))
+    }
+}
+
+impl Demo {
+    fn way(&self) -> String {
+        let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
+        match self.packets_via_contact_after_binding {
+            None => self.mode.to_owned(),
+            Some(via_contact) => format!(
+                "{}: {} packets straight to nodes, {} from nodes, {via_contact} by the contact node once bound",
+                self.mode,
+                count(self.packets_straight_to_node),
+                count(self.packets_straight_from_node),
+            ),
+        }
     }
 }
 

@@ -7,18 +7,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ferry_node::{Optimise, Placement, PlainSource};
 use ferry_stack::Instant;
 use ferry_stack::tcp::Config;
+use ferry_tests::aware::Aware;
 use ferry_tests::channel::Manner;
 use ferry_tests::link::Quality;
 use ferry_tests::machine::Machine;
 use ferry_tests::seeds::Tally;
 use ferry_tests::serve::{ECHO, EXCHANGE, Order};
-use ferry_tests::stack::Plain;
+use ferry_tests::stack::{Plain, Stack};
 use ferry_tests::talk::{Script, Talk, Task};
 use ferry_tests::watch::Sender;
 use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, World};
 
 use crate::analysis::Spread;
-use crate::demo::NAMES;
+use crate::demo::{NAMES, OPTIMISED};
 use crate::link::Profile;
 use crate::report::{Demo, median};
 
@@ -41,11 +42,19 @@ fn demo(name: &'static str, handoffs: usize, seed: u64) -> Demo {
     let mut demo = Demo::unfinished(name, "a client with our own TCP".to_owned());
     (demo.world, demo.interval_ms, demo.seed, demo.link) = ("simulated", INTERVAL, seed, Some(LINK));
     let (mut worlds, mut gaps, mut rates, mut plain) = (seed.., Vec::new(), Vec::new(), Vec::new());
+    let aware = name == OPTIMISED;
+    if aware {
+        demo.client += " and Mobile IPv6";
+        demo.mode = name;
+        demo.packets_straight_from_node = Some(0);
+    }
     let mut problems = Vec::new();
     while demo.handoffs < handoffs.max(1) && problems.is_empty() {
         let seed = worlds.next().unwrap_or(seed);
         let some = (handoffs - demo.handoffs.min(handoffs)).clamp(1, AT_ONCE);
-        match catch_unwind(AssertUnwindSafe(|| (play(seed, some, false), play(seed, some, true)))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            (play(seed, some, false, aware), play(seed, some, true, aware))
+        })) {
             Ok((without, with)) => {
                 demo.handoffs += usize::try_from(with.tally.handoffs).unwrap_or(usize::MAX);
                 demo.bytes += with.tally.octets;
@@ -53,6 +62,12 @@ fn demo(name: &'static str, handoffs: usize, seed: u64) -> Demo {
                 gaps.extend(with.gaps_ms);
                 rates.push(with.mbit);
                 plain.push(without.mbit);
+                if let Some(straight) = &mut demo.packets_straight_from_node {
+                    *straight += with.straight;
+                    if with.straight == 0 {
+                        problems.push(format!("with seed {seed} nothing went straight"));
+                    }
+                }
                 if with.tally.handoffs == 0 {
                     problems.push(format!("with seed {seed} no connection moved"));
                 }
@@ -72,19 +87,21 @@ struct Played {
     gaps_ms: Vec<f64>,
     resets: usize,
     mbit: f64,
+    /// Segments that nodes sent with a Home Address option.
+    straight: u64,
 }
 
 /// A download and an upload, with about so many handoffs or with none. Panics if the world finds anything wrong:
 /// an octet, a RST, a second owner.
 #[allow(clippy::cast_precision_loss)] // Octets of a transfer.
-fn play(seed: u64, handoffs: usize, moving: bool) -> Played {
+fn play(seed: u64, handoffs: usize, moving: bool, aware: bool) -> Played {
     let mut world = World::new(seed, false);
     world.silences.on = true;
     let every = moving.then_some(INTERVAL / 2..=INTERVAL * 3 / 2);
     world.attach_group(&group(), Operation { every, in_turn: true, ..Operation::default() });
     let download = handoffs as u64 * INTERVAL * LINK.rate_mbit * 125;
     let exchange = Task::Exchange { up: 0, down: download, order: Order::ServerFirst };
-    let mut machine = client(&mut world);
+    let mut machine = client(&mut world, aware);
     machine.talks = vec![talk(seed, EXCHANGE, exchange), talk(seed + 1, ECHO, Task::Echo(UPLOAD))];
     world.attach(machine, Sender::Ours, attachment("client", quality()));
     world.run(Duration::from_hours(1));
@@ -93,6 +110,7 @@ fn play(seed: u64, handoffs: usize, moving: bool) -> Played {
         tally: world.tally(),
         gaps_ms: world.silences.gaps(way).iter().map(|gap| gap.as_secs_f64() * 1e3).collect(),
         resets: world.watch.resets.len(),
+        straight: world.statuses().iter().map(|status| status.counters.optimised).sum(),
         mbit: (download + UPLOAD) as f64 * 8e-3 / world.now.millis().max(1) as f64,
     }
 }
@@ -112,9 +130,15 @@ fn group() -> GroupPlan {
     }
 }
 
-fn client(world: &mut World) -> Machine {
+fn client(world: &mut World, aware: bool) -> Machine {
     let secret = world.rng.secret();
-    Machine::new(Box::new(Plain::new(world.next_interface(MTU), Config::default(), secret, false)))
+    let (interface, config) = (world.next_interface(MTU), Config::default());
+    let stack: Box<dyn Stack> = if aware {
+        Box::new(Aware::new(interface, config, secret, false))
+    } else {
+        Box::new(Plain::new(interface, config, secret, false))
+    };
+    Machine::new(stack)
 }
 
 fn talk(key: u64, port: u16, task: Task) -> Talk {

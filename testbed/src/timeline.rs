@@ -1,12 +1,14 @@
-//! A picture of a demo: what the client received over time, which node served it, and every handoff.
+//! A picture of a demo: what the client received over time, which node served it, where it sent to, and every handoff.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::path::Path;
 
 use crate::Result;
 use crate::analysis::ClientView;
+use crate::capture::Captured;
 use crate::error::Doing;
 use crate::trace::{Event, Handoff, What};
 use crate::world::NODES;
@@ -15,6 +17,8 @@ const WIDTH: f64 = 1200.0;
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 70.0;
 const TOP: f64 = 60.0;
+/// From one band to the next.
+const BAND: f64 = 18.0;
 /// How much time a point of the curve stands for.
 const BIN_NS: u64 = 20_000_000;
 /// One colour a node; told apart by people who see no red or green as well.
@@ -27,24 +31,26 @@ struct Frame {
 }
 
 /// Draws the picture as SVG.
-pub fn write(client: &ClientView, moves: &[Handoff], events: &[Event], path: &Path) -> Result<()> {
-    fs::write(path, draw(client, moves, events)).doing(format!("write {}", path.display()))
+pub fn write(captured: &Captured, moves: &[Handoff], events: &[Event], path: &Path) -> Result<()> {
+    fs::write(path, draw(captured, moves, events)).doing(format!("write {}", path.display()))
 }
 
-fn draw(client: &ClientView, moves: &[Handoff], events: &[Event]) -> String {
+fn draw(captured: &Captured, moves: &[Handoff], events: &[Event]) -> String {
+    let Captured { client, straight, .. } = captured;
     let seen = || client.flows().values().flatten().filter(|seen| seen.payload > 0);
     let first = seen().map(|seen| seen.at_ns).min().unwrap_or(0);
     let last = seen().map(|seen| seen.at_ns).max().unwrap_or(1).max(first + 1);
     let curve = curve(client, &(first..last));
     let top_mbit = curve.iter().copied().fold(1.0, f64::max) * 1.1;
     let frame = Frame { time: first..last, top_mbit };
-    let mut svg = head(&frame, moves.len());
+    let mut svg = head(&frame, moves.len(), !straight.bindings.is_empty());
     for (flow, seen) in client.flows() {
         let data = || seen.iter().filter(|seen| seen.payload > 0).map(|seen| seen.at_ns);
         let Some((begin, end)) = data().min().zip(data().max()) else { continue };
         let own = moves.iter().filter(|one| one.flow == *flow).collect::<Vec<_>>();
         owners(&mut svg, &frame, begin..end, &own);
     }
+    sent_to(&mut svg, &frame, &straight.bindings);
     area(&mut svg, &frame, &curve);
     for one in moves {
         let x = frame.x(one.frozen_ns);
@@ -98,8 +104,9 @@ fn curve(client: &ClientView, time: &Range<u64>) -> Vec<f64> {
 }
 
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A picture.
-fn head(frame: &Frame, handoffs: usize) -> String {
-    let (width, height) = (LEFT + WIDTH + 30.0, TOP + HEIGHT + 60.0);
+fn head(frame: &Frame, handoffs: usize, bound: bool) -> String {
+    let more = if bound { BAND } else { 0.0 };
+    let (width, height) = (LEFT + WIDTH + 30.0, TOP + HEIGHT + 60.0 + more);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -125,7 +132,11 @@ fn head(frame: &Frame, handoffs: usize) -> String {
     for mark in 0..=(seconds / step) as u32 {
         let at = f64::from(mark) * step;
         let x = LEFT + at / seconds * WIDTH;
-        text(&mut svg, x, TOP + HEIGHT + 38.0, "middle", &format!("{at} s"));
+        text(&mut svg, x, TOP + HEIGHT + 38.0 + more, "middle", &format!("{at} s"));
+    }
+    if bound {
+        text(&mut svg, LEFT - 8.0, TOP + HEIGHT + 17.0, "end", "served by");
+        text(&mut svg, LEFT - 8.0, TOP + HEIGHT + 17.0 + BAND, "end", "sends to");
     }
     svg
 }
@@ -151,6 +162,34 @@ fn owners(svg: &mut String, frame: &Frame, life: Range<u64>, moves: &[&Handoff])
         );
         (begin, owner) = (end, next);
     }
+}
+
+/// A second band: the node whose care-of address the client sends to; the contact node's while it knows of none.
+fn sent_to(svg: &mut String, frame: &Frame, bindings: &[(u64, Option<Ipv6Addr>)]) {
+    if bindings.is_empty() {
+        return;
+    }
+    let end = frame.time.end;
+    let starts = [(frame.time.start, None)].into_iter().chain(bindings.iter().copied());
+    let ends = bindings.iter().map(|(at, _)| *at).chain([end]);
+    for ((begin, care_of), until) in starts.zip(ends) {
+        let (index, what) = place(care_of);
+        let (x, y) = (frame.x(begin), TOP + HEIGHT + 6.0 + BAND);
+        let width = (frame.x(until) - x).max(0.0);
+        let colour = COLOURS[index];
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x:.2}\" y=\"{y}\" width=\"{width:.2}\" height=\"14\" fill=\"{colour}\"><title>{what}</title></rect>"
+        );
+    }
+}
+
+/// The node at a care-of address, and how to say so.
+fn place(care_of: Option<Ipv6Addr>) -> (usize, String) {
+    let index =
+        care_of.map_or(0, |at| usize::from(at.segments()[2].saturating_sub(0xa)).min(NODES.len() - 1));
+    let what = care_of.map_or("the service address".to_owned(), |at| at.to_string());
+    (index, format!("node {}, at {what}", NODES[index]))
 }
 
 #[allow(clippy::cast_precision_loss)] // Points of a picture.

@@ -17,14 +17,17 @@ use crate::world::{Host, TAP, UserMap, World};
 use crate::{Error, Result};
 
 /// All trials.
-pub const NAMES: [&str; 4] = ["wrong-certificate", "taken-name", "foreign-tap", "correspondent"];
+pub const NAMES: [&str; 5] =
+    ["wrong-certificate", "taken-name", "foreign-tap", "correspondent", "filtered-path"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Carries out the trial called `name`, one of [`NAMES`]; tells how the bad node was refused, or what
 /// was seen. It is an error if it was not.
 pub fn run(name: &str, ferry: &Path) -> Result<String> {
-    if name == "correspondent" {
-        return crate::correspondent::run(ferry);
+    match name {
+        "correspondent" => return crate::correspondent::run(ferry),
+        "filtered-path" => return crate::correspondent::filtered(ferry),
+        _ => {}
     }
     let world = World::build(Profile::default())?;
     nodes::prepare(&world, ferry, nodes::Options::default())?;

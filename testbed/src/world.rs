@@ -23,6 +23,8 @@ use crate::{Error, Result};
 pub const SERVICE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 1);
 /// The client's own.
 pub const CLIENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
+/// Its link's prefix.
+pub const CLIENT_PREFIX: [u16; 4] = [0x2001, 0xdb8, 1, 0];
 /// The names of the nodes. The first is the contact node.
 pub const NODES: [&str; 3] = ["a", "b", "c"];
 /// The client's interface on the emulated link.

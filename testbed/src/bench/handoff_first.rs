@@ -6,6 +6,7 @@ use std::path::Path;
 use super::host_time;
 use crate::demo::{Options, Stage};
 use crate::link::Profile;
+use crate::nodes;
 use crate::report::{Bar, Row};
 use crate::{Error, Result};
 
@@ -29,6 +30,8 @@ fn goodput(runs: usize, ferry: &Path, link: Profile) -> Result<Option<Row>> {
         out: None,
         ferry: ferry.to_owned(),
         link,
+        group: nodes::Options::default(),
+        aware: false,
     };
     let mut stage = Stage::set(NAME, &options, None)?;
     let (mut with, mut without) = (Vec::new(), Vec::new());

@@ -2,18 +2,17 @@
 
 mod handoff_first;
 mod host_time;
+mod mobility;
 mod stack;
 
 use std::path::{Path, PathBuf};
 
-pub use stack::row_names as stack_rows;
-
-use crate::Result;
 use crate::link::Profile;
 use crate::report::BenchReport;
+use crate::{Error, Result};
 
 /// All benchmarks.
-pub const NAMES: [&str; 2] = [handoff_first::NAME, stack::NAME];
+pub const NAMES: [&str; 3] = [handoff_first::NAME, stack::NAME, mobility::NAME];
 
 /// How to measure.
 #[derive(Clone, Debug, Default)]
@@ -22,23 +21,41 @@ pub struct Options {
     pub runs: usize,
     /// Where to put a picture.
     pub out: Option<PathBuf>,
-    /// Only these rows; all if there are none. Of `stack` only.
+    /// Only these rows; all if there are none. Not of `handoff-first`.
     pub rows: Vec<String>,
-    /// Only shows that each row works: short runs, no bars. Of `stack` only.
+    /// Only shows that each row works: short runs, no bars. Not of `handoff-first`.
     pub quick: bool,
-    /// The emulated link of `handoff-first`.
+    /// The emulated link of `handoff-first`, and of the transfers of `mobility`.
     pub link: Profile,
 }
 
 /// Whether a benchmark runs nodes as processes of their own.
 pub fn needs_ferry(name: &str) -> bool {
-    name == handoff_first::NAME
+    name != stack::NAME
+}
+
+/// The rows of all benchmarks that can be measured one by one.
+pub fn row_names() -> Vec<&'static str> {
+    [&stack::row_names()[..], &mobility::row_names()[..]].concat()
+}
+
+/// Fails if a benchmark has no such row.
+fn check_rows(options: &Options, name: &str, known: &[&str]) -> Result<()> {
+    match options.rows.iter().find(|row| !known.contains(&row.as_str())) {
+        None => Ok(()),
+        Some(row) => Err(Error::Usage(format!("{name} has no row {row}; it has {}", known.join(", ")))),
+    }
 }
 
 /// Runs the benchmark called `name`, which must be one of [`NAMES`]. `ferry` is the node's binary, for those that need
 /// it.
 pub fn run(name: &str, options: &Options, ferry: &Path) -> Result<BenchReport> {
+    if name == mobility::NAME {
+        check_rows(options, name, &mobility::row_names())?;
+        return Ok(BenchReport::new(mobility::NAME, mobility::rows(options, ferry)?));
+    }
     if name == stack::NAME {
+        check_rows(options, name, &stack::row_names())?;
         return Ok(BenchReport::new(stack::NAME, stack::rows(options)?));
     }
     debug_assert_eq!(name, handoff_first::NAME);

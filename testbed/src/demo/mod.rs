@@ -1,18 +1,20 @@
 //! The demos.
 
-mod simple_handoff;
+mod crossing;
 mod stage;
 
 use core::time::Duration;
 use std::path::PathBuf;
 
 use crate::link::Profile;
+use crate::nodes;
 use crate::report::Demo;
 
+pub use crossing::OPTIMISED;
 pub use stage::Stage;
 
 /// All demos, in the order in which they run.
-pub const NAMES: [&str; 1] = [simple_handoff::NAME];
+pub const NAMES: [&str; 2] = [crossing::RELAYED, crossing::OPTIMISED];
 
 /// What can be chosen about a demo.
 #[derive(Clone, Debug)]
@@ -33,10 +35,15 @@ pub struct Options {
     pub ferry: PathBuf,
     /// The client's link.
     pub link: Profile,
+    /// What is set about the group.
+    pub group: nodes::Options,
+    /// Whether `ferry correspondent` runs on the client's host, so that it understands Mobile IPv6.
+    pub aware: bool,
 }
 
 /// Runs the demo called `name`, which must be one of [`NAMES`]. Whatever goes wrong is told in the result.
 pub fn run(name: &str, options: &Options) -> Demo {
-    debug_assert_eq!(name, simple_handoff::NAME);
-    simple_handoff::run(options)
+    let aware = name == crossing::OPTIMISED;
+    debug_assert!(aware || name == crossing::RELAYED);
+    crossing::run(&Options { aware, ..options.clone() })
 }

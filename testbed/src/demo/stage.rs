@@ -9,6 +9,7 @@ use super::Options;
 use crate::capture::{Capture, Captured};
 use crate::clients::{Download, Downloaded, Upload, Uploaded, digest, first_difference, make_file};
 use crate::clock::pause;
+use crate::correspondent::Daemon;
 use crate::drive::Driver;
 use crate::error::Doing;
 use crate::nodes::{self, FILES, Node};
@@ -38,6 +39,8 @@ pub struct Stage {
     pub progress: Progress,
     /// Our own remarks for the trace.
     pub marks: Vec<Event>,
+    /// The client's half of Mobile IPv6.
+    pub correspondent: Option<Daemon>,
     capture: Capture,
     digest: String,
     file: PathBuf,
@@ -61,19 +64,31 @@ impl Stage {
         let mut progress = Progress::new(name);
         progress.step("making the world");
         let world = World::build(options.link)?;
-        nodes::prepare(&world, &options.ferry, nodes::Options::default())?;
+        nodes::prepare(&world, &options.ferry, options.group)?;
         let file = Path::new(FILES).join(FILE);
         progress.step("making the file");
         let digest = make_file(&file, options.file_bytes, options.seed)?;
         nodes::publish(&world, &file, FILE)?;
-        let capture = Capture::start(&world, folder)?;
+        let capture = Capture::start(&world, folder, options.aware)?;
         progress.step("starting the nodes");
         let nodes = world.hosts.iter().map(Node::start).collect::<Result<Vec<_>>>()?;
         let driver = Driver::new(options.interval, options.seed);
-        let file_bytes = options.file_bytes;
-        let mut stage =
-            Self { world, nodes, driver, progress, marks: Vec::new(), capture, digest, file, file_bytes };
+        let mut stage = Self {
+            world,
+            nodes,
+            driver,
+            progress,
+            marks: Vec::new(),
+            correspondent: None,
+            capture,
+            digest,
+            file,
+            file_bytes: options.file_bytes,
+        };
         stage.await_links()?;
+        if options.aware {
+            stage.correspondent = Some(Daemon::start(&stage.world)?);
+        }
         Ok(stage)
     }
 
@@ -105,6 +120,29 @@ impl Stage {
         self.marks.push(Event::mark(format!("{what} ends")));
         self.check_file(&to)?;
         Ok(downloaded)
+    }
+
+    /// Downloads the file from another node than the contact node, to which the connection goes as soon as there is one.
+    pub fn download_from(&mut self, node: &str) -> Result<Downloaded> {
+        let (what, to) = ("download from another node", Path::new(FILES).join("downloaded"));
+        self.marks.push(Event::mark(format!("{what} begins")));
+        self.progress.step(what);
+        let mut download = Download::start(&self.world.client, SERVICE, HTTP, FILE, &to)?;
+        let mut moved = 0;
+        while !download.ended()? {
+            if moved == 0 {
+                moved = self.nodes[0].control.handoff_all(node)?.moved;
+            }
+            let so_far = download.progress();
+            self.beat(what, false, so_far, self.file_bytes)?;
+        }
+        let downloaded = download.finish()?;
+        self.marks.push(Event::mark(format!("{what} ends")));
+        self.check_file(&to)?;
+        match moved {
+            1 => Ok(downloaded),
+            _ => Err(Error::Node { node: node.to_owned(), why: format!("took {moved} connections of one") }),
+        }
     }
 
     /// Sends a stream through `echo` with handoffs, and fails if it does not come back as it is.
@@ -167,6 +205,9 @@ impl Stage {
                 Ok(status) => over.problems.push(format!("node {} left with {status}", node.name)),
                 Err(error) => over.problems.push(error.to_string()),
             }
+        }
+        if let Some(Err(error)) = self.correspondent.take().map(Daemon::stop) {
+            over.problems.push(error.to_string());
         }
         match self.capture.finish() {
             Ok(captured) => over.captured = Some(captured),

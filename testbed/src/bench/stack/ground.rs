@@ -23,7 +23,7 @@ use crate::{Error, Result};
 /// The core of clients, and of whatever is not measured.
 pub(super) const CLIENT_CORE: usize = 0;
 /// The core of servers: ours, the kernel's and smoltcp's.
-pub(super) const SERVER_CORE: usize = 1;
+pub(in crate::bench) const SERVER_CORE: usize = 1;
 
 /// The TAP with virtio headers.
 pub(super) const TAP: Tap = Tap { device: "ferry0", prefix: 0x20, service: 5, offload: true };
@@ -148,7 +148,7 @@ fn plug(tap: &Tap) -> String {
 }
 
 /// Keeps this thread, and those that it starts, on one core; on a machine with fewer, on the last.
-pub(super) fn pin(core: usize) -> Result<()> {
+pub(in crate::bench) fn pin(core: usize) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
     let mut set = CpuSet::new();
     set.set(core.min(cores - 1));

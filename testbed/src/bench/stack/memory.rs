@@ -33,7 +33,7 @@ pub(super) fn idle(scale: Scale) -> Result<Figures> {
 }
 
 /// Octets of this process that are in memory.
-fn resident() -> Result<u64> {
+pub(in crate::bench) fn resident() -> Result<u64> {
     let path = "/proc/self/statm";
     let text = std::fs::read_to_string(path).doing(format!("read {path}"))?;
     let pages: Option<u64> = text.split_whitespace().nth(1).and_then(|pages| pages.parse().ok());

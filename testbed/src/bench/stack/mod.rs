@@ -22,6 +22,8 @@ use std::fs;
 
 use self::client::Way;
 use self::ground::Ground;
+pub(super) use self::ground::{SERVER_CORE, pin};
+pub(super) use self::memory::resident;
 use super::Options;
 use crate::error::Doing;
 use crate::report::{Bar, Row};
@@ -32,11 +34,11 @@ pub(super) const NAME: &str = "stack";
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
-struct Scale {
+pub(super) struct Scale {
     /// How often each side runs.
-    runs: usize,
+    pub(super) runs: usize,
     /// Only to see that each row works.
-    quick: bool,
+    pub(super) quick: bool,
 }
 
 impl Scale {
@@ -44,14 +46,14 @@ impl Scale {
         Duration::from_millis(if self.quick { millis.div_ceil(20) } else { millis })
     }
 
-    fn count(self, count: usize) -> usize {
+    pub(super) fn count(self, count: usize) -> usize {
         if self.quick { count.div_ceil(50) } else { count }
     }
 }
 
 /// What a row measured.
 #[derive(Debug)]
-struct Figures {
+pub(super) struct Figures {
     ours: Vec<f64>,
     /// Empty if there is nobody to compare with.
     peer: Vec<f64>,
@@ -60,8 +62,13 @@ struct Figures {
 }
 
 impl Figures {
+    /// Of ours, with nobody to compare with.
+    pub(super) fn alone(ours: Vec<f64>) -> Self {
+        Self { ours, peer: Vec::new(), note: None }
+    }
+
     /// Lets both sides measure in turn.
-    fn alternate(
+    pub(super) fn alternate(
         runs: usize,
         mut ours: impl FnMut() -> Result<f64>,
         mut peer: impl FnMut() -> Result<f64>,
@@ -121,7 +128,7 @@ const PLANS: [Plan; 15] = [
 const _: () = assert!(flood::CLIENTS == 100, "the bar of `syn-flood` is: all");
 
 /// The names of all rows.
-pub fn row_names() -> [&'static str; 15] {
+pub(super) fn row_names() -> [&'static str; 15] {
     PLANS.map(|plan| plan.name)
 }
 
@@ -135,20 +142,36 @@ pub(super) fn rows(options: &Options) -> Result<Vec<Row>> {
         eprintln!("bench stack: {}", plan.name);
         rows.push(measure(plan, &ground, scale));
     }
-    if let Some(folder) = &options.out {
-        let path = folder.join("stack.svg");
-        fs::create_dir_all(folder).doing(format!("make {}", folder.display()))?;
-        fs::write(&path, chart::draw(&rows)).doing(format!("write {}", path.display()))?;
-    }
+    picture(options, NAME, &rows)?;
     Ok(rows)
+}
+
+/// Puts a picture of the rows where one is wanted.
+pub(super) fn picture(options: &Options, name: &str, rows: &[Row]) -> Result<()> {
+    let Some(folder) = &options.out else { return Ok(()) };
+    let path = folder.join(format!("{name}.svg"));
+    fs::create_dir_all(folder).doing(format!("make {}", folder.display()))?;
+    fs::write(&path, chart::draw(rows)).doing(format!("write {}", path.display()))
 }
 
 fn measure(plan: &Plan, ground: &Ground, scale: Scale) -> Row {
     let Plan { name, unit, peer, bar, measure } = plan;
+    measured(name, unit, peer, Some(*bar), scale, measure(ground, scale))
+}
+
+/// The row of what was measured, or of why it was not.
+pub(super) fn measured(
+    name: &'static str,
+    unit: &'static str,
+    peer: &str,
+    bar: Option<Bar>,
+    scale: Scale,
+    figures: Result<Figures>,
+) -> Row {
     // Figures of a run that only shows that the row works are worth nothing.
-    let bar = (!scale.quick).then_some(*bar);
-    let row = measure(ground, scale).and_then(|figures| {
-        let compared = (!figures.peer.is_empty()).then_some((*peer, figures.peer.as_slice()));
+    let bar = bar.filter(|_| !scale.quick);
+    let row = figures.and_then(|figures| {
+        let compared = (!figures.peer.is_empty()).then_some((peer, figures.peer.as_slice()));
         let row = Row::new(name, unit, &figures.ours, compared, bar);
         let mut row = row.ok_or_else(|| ground::broken("there are no figures"))?;
         row.peer_is = row.peer_is.or(figures.note);

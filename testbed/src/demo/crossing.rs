@@ -1,4 +1,5 @@
-//! The first demo: an ordinary client's download and upload cross between three nodes at random moments.
+//! A client's downloads and uploads cross between three nodes at random moments: an ordinary client's, which never
+//! learns of it, and one's with Mobile IPv6, which talks straight to whoever serves it.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -12,16 +13,20 @@ use crate::analysis::{ClientView, Flow, Spread};
 use crate::capture::Captured;
 use crate::clients::{Download, Downloaded, Uploaded};
 use crate::clock::{nanos, now_ns};
+use crate::correspondent;
 use crate::error::Doing;
 use crate::nodes;
 use crate::report::{Demo, median};
+use crate::straight::Straight;
 use crate::timeline;
 use crate::trace::{Event, Handoff, handoffs};
 use crate::world::{NODES, SERVICE, UserMap};
 use crate::{Error, Result};
 
-/// Its name.
-pub(super) const NAME: &str = "simple-handoff";
+/// With an ordinary client.
+pub(super) const RELAYED: &str = "simple-handoff";
+/// With a client that understands Mobile IPv6.
+pub const OPTIMISED: &str = "route-optimised";
 /// How long after a handoff a silence is still laid to it, unless the next handoff comes before.
 const AFTERMATH_NS: u64 = 500_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -36,17 +41,23 @@ struct Played {
 
 /// Runs it.
 pub(super) fn run(options: &Options) -> Demo {
-    let mut demo = Demo::unfinished(NAME, Download::command_line(SERVICE, 80, FILE));
+    let mut client = Download::command_line(SERVICE, 80, FILE);
+    let (name, mode) = if options.aware { (OPTIMISED, OPTIMISED) } else { (RELAYED, "relayed") };
+    if options.aware {
+        client += ", on a host with ferry correspondent";
+    }
+    let mut demo = Demo::unfinished(name, client);
+    demo.mode = mode;
     demo.interval_ms = nanos(options.interval) / 1_000_000;
     demo.seed = options.seed;
     demo.link = Some(options.link);
-    let folder = options.out.as_ref().map(|out| out.join(NAME));
+    let folder = options.out.as_ref().map(|out| out.join(name));
     let mut problems = match folder.as_deref().map(make_folder).transpose() {
         Ok(_) => play(options, folder.as_deref(), &mut demo).unwrap_or_else(|error| vec![error.to_string()]),
         Err(error) => vec![error.to_string()],
     };
     if !problems.is_empty() {
-        problems.push(keep_logs(folder.as_deref()));
+        problems.push(keep_logs(name, folder.as_deref()));
     }
     demo.conclude(&problems);
     demo
@@ -54,7 +65,8 @@ pub(super) fn run(options: &Options) -> Demo {
 
 /// Plays, judges, and gives everything that did not hold.
 fn play(options: &Options, folder: Option<&Path>, demo: &mut Demo) -> Result<Vec<String>> {
-    let mut stage = Stage::set(NAME, options, folder)?;
+    let mut stage = Stage::set(demo.name, options, folder)?;
+    demo.client += &how(&stage);
     let mut problems = check_privileges(&stage, demo)?;
     let mut played = Played::default();
     let failed = transfer(&mut stage, options, &mut played).err();
@@ -71,9 +83,12 @@ fn play(options: &Options, folder: Option<&Path>, demo: &mut Demo) -> Result<Vec
     }
     if let Some(captured) = &over.captured {
         judge_wire(captured, demo, &mut problems);
+        if options.aware {
+            judge_way(captured, moves.len(), demo, &mut problems);
+        }
         figures(&captured.client, &played, &moves, options, demo);
         if let Some(folder) = folder {
-            timeline::write(&captured.client, &moves, &over.events, &folder.join("timeline.svg"))?;
+            timeline::write(captured, &moves, &over.events, &folder.join("timeline.svg"))?;
         }
     }
     if let Some(folder) = folder {
@@ -139,6 +154,40 @@ fn judge_wire(captured: &Captured, demo: &mut Demo, problems: &mut Vec<String>) 
     }
     if demo.capture_drops > 0 {
         problems.push(format!("the capture missed {} frames, so that it proves nothing", demo.capture_drops));
+    }
+}
+
+/// How the client's host puts bindings into effect.
+fn how(stage: &Stage) -> String {
+    stage.correspondent.as_ref().map_or(String::new(), |daemon| format!(" (mode {})", daemon.mode))
+}
+
+/// Whether whatever could go straight went straight, by the router's capture.
+fn judge_way(captured: &Captured, moves: usize, demo: &mut Demo, problems: &mut Vec<String>) {
+    let Straight { bindings, to_node, from_node, unbound_from_node, fallen_back, via_contact, .. } =
+        &captured.straight;
+    demo.packets_via_contact_after_binding = Some(*via_contact);
+    demo.packets_straight_to_node = Some(*to_node);
+    demo.packets_straight_from_node = Some(*from_node);
+    demo.bindings = Some(bindings.iter().filter(|(_, care_of)| care_of.is_some()).count());
+    if *via_contact > 0 {
+        let examples = &captured.straight.contact_examples;
+        problems.push(format!(
+            "{via_contact} packets of a bound client passed the contact node, the first: {examples:?}"
+        ));
+    }
+    if *unbound_from_node > 0 {
+        problems
+            .push(format!("{unbound_from_node} packets with a Home Address option came without a binding"));
+    }
+    demo.packets_fallen_back = Some(*fallen_back);
+    // Of three handoffs one goes to the contact node, which needs no binding; the next may come before one is made.
+    let straight = demo.bindings.is_some_and(|bindings| bindings > moves / 4);
+    if !straight || *to_node == 0 || *from_node == 0 {
+        problems.push(format!(
+            "little went straight: {} bindings for {moves} handoffs, {to_node} packets there, {from_node} back",
+            demo.bindings.unwrap_or(0)
+        ));
     }
 }
 
@@ -215,12 +264,16 @@ fn copy_logs(folder: &Path) -> Result<()> {
                 .doing(format!("keep the log of node {node}"))?;
         }
     }
+    let log = correspondent::log();
+    if log.exists() {
+        fs::copy(log, folder.join("correspondent.log")).doing("keep the correspondent's log")?;
+    }
     Ok(())
 }
 
 /// After a failure the nodes' own words are worth keeping, even if nobody asked for a folder.
-fn keep_logs(folder: Option<&Path>) -> String {
-    let to = folder.map_or_else(|| PathBuf::from("out").join(NAME), Path::to_owned);
+fn keep_logs(name: &str, folder: Option<&Path>) -> String {
+    let to = folder.map_or_else(|| PathBuf::from("out").join(name), Path::to_owned);
     let kept = make_folder(&to).and_then(|()| {
         for node in NODES {
             let trace = nodes::folder(node).join("trace.jsonl");
