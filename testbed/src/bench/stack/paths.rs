@@ -27,15 +27,21 @@ pub(super) const REORDER: Profile = Profile {
 pub(super) const SHALLOW: Profile =
     Profile { delay_us: 10_000, rate_mbit: 200, queue_bytes: 100 << 10, ..Profile::GOOD };
 
+/// Transfers for a figure of `shallow`: where slow start ends is chance, and it takes CUBIC longer than one lasts to get
+/// over that.
+pub(super) const TURNS: u32 = 3;
+
 /// As many at a time: the mean of chance over more losses in the same time.
 pub(super) const CONNECTIONS: usize = 8;
 
-/// Goodput in Mbit/s, of us and of Linux CUBIC, through links that are alike. Each pair of runs has its own seed.
+/// Goodput in Mbit/s, of us and of Linux CUBIC, through links that are alike: each figure is the mean of `turns`
+/// transfers, one after the other, with seeds of their own.
 pub(super) fn goodput(
     ground: &Ground,
     scale: Scale,
     profile: Profile,
     connections: usize,
+    turns: u32,
 ) -> Result<Figures> {
     let (ours, kernel) = (Ours::start(ground, TAP, Duration::ZERO)?, Kernel::start(ground)?);
     let (to_ours, to_kernel) = (*ours.at(SOURCE).ip(), *Kernel::at(SOURCE).ip());
@@ -49,12 +55,13 @@ pub(super) fn goodput(
         drop(link);
         figure.map(|gbit| gbit * 1e3)
     };
+    let mean = |server, seeds: &mut dyn Iterator<Item = u64>| {
+        let figures = seeds.take(usize::try_from(turns).unwrap_or(1)).map(|seed| measure(server, seed));
+        Ok(figures.sum::<Result<f64>>()? / f64::from(turns))
+    };
     let (mut mine, mut theirs) = (1.., 1..);
-    let figures = Figures::alternate(
-        scale.runs,
-        || measure(to_ours, mine.next().unwrap_or(0)),
-        || measure(to_kernel, theirs.next().unwrap_or(0)),
-    )?;
+    let figures =
+        Figures::alternate(scale.runs, || mean(to_ours, &mut mine), || mean(to_kernel, &mut theirs))?;
     ours.stop()?;
     kernel.stop()?;
     Ok(figures)
