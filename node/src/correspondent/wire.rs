@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use ferry_stack::ip::{self, Datagram, Packet};
 use ferry_stack::{Checksum, Offload};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 use rustix::net::{
     AddressFamily, Protocol, RawProtocol, SendFlags, SocketFlags, SocketType, sendto, socket_with,
 };
@@ -15,6 +16,8 @@ use rustix::net::{
 use super::sys::{self, Instruction};
 use crate::driver::Tap;
 
+/// Octets of packets that wait, with what the kernel needs to hold them: some milliseconds at 10 Gbit/s.
+const BUFFER: usize = 8 << 20;
 /// Octets of an Ethernet header.
 const ETHERNET: usize = 14;
 const DESTINATION_OPTIONS: u32 = 60;
@@ -53,6 +56,10 @@ impl Wire {
         sys::attach_filter(&recipient, &[Instruction(RETURN, 0, 0, 0)])?;
         let packets = raw(AddressFamily::PACKET, SocketFlags::NONBLOCK, u32::from(0x86dd_u16.to_be()))?;
         sys::set_vnet_header(&packets)?;
+        // What arrives while the daemon has no core waits: a sender takes what is lost here for a congested path.
+        // In a user namespace only as much as the system lets anybody have.
+        sockopt::set_socket_recv_buffer_size_force(&packets, BUFFER)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&packets, BUFFER))?;
         sys::attach_filter(&packets, &program(wanted))?;
         Ok(Self { packets: Tap::over(packets), sender, _recipient: recipient })
     }
