@@ -340,7 +340,7 @@ pub const fn is_later(sequence: u16, than: u16) -> bool {
 }
 
 /// Whether an address can be a node's, and be routed (RFC 6275 section 9.5.1: a unicast routable address).
-fn is_unicast(address: Ipv6Addr) -> bool {
+pub(crate) fn is_unicast(address: Ipv6Addr) -> bool {
     !address.is_multicast()
         && !address.is_unspecified()
         && !address.is_loopback()

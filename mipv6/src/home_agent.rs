@@ -8,7 +8,7 @@ mod registrant;
 #[cfg(test)]
 mod tests;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 use core::time::Duration;
@@ -16,15 +16,13 @@ use core::time::Duration;
 use ferry_stack::{Alarms, Instant};
 
 pub use self::registrant::{Registrant, Registration};
-use crate::correspondent::{Outgoing, is_later};
+use crate::correspondent::{Outgoing, is_later, is_unicast};
 use crate::header::{
     Authentication, BindingAcknowledgement, BindingUpdate, Lifetime, Message, Options, Received, Status,
 };
 
 /// How far the clocks of a node and its home agent may be apart (RFC 4285 section 6: 7 seconds by default).
 const TIMESTAMP_WINDOW: Duration = Duration::from_secs(7);
-/// Home addresses that can be registered at the same time.
-const MAX_REGISTRATIONS: usize = 4096;
 
 /// A moment on the wall clock as NTP writes it: seconds since 1900 in the high half (RFC 5905 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +35,16 @@ impl Timestamp {
         let fraction = (u64::from(time.subsec_nanos()) << 32) / 1_000_000_000;
         // Eras of 2³² seconds wrap, as the format has it.
         Self((time.as_secs() + FROM_1900_TO_1970) << 32 | fraction)
+    }
+
+    /// How much has to be added to `self` to get `other`, on the circle of the format's eras.
+    pub(super) const fn behind(self, other: Self) -> u64 {
+        other.0.wrapping_sub(self.0)
+    }
+
+    /// So much later.
+    pub(super) const fn plus(self, more: u64) -> Self {
+        Self(self.0.wrapping_add(more))
     }
 
     fn is_near(self, other: Self) -> bool {
@@ -61,19 +69,34 @@ pub struct Setup {
     pub address: Ipv6Addr,
     /// The home link: an address in it, and the length of its prefix in bits.
     pub home_link: (Ipv6Addr, u8),
-    /// The keys that it shares with nodes, by the SPI that names them.
-    pub keys: BTreeMap<u32, Vec<u8>>,
+    /// What it shares with groups of nodes, by the SPI that names it. Nothing else can be registered, so that what is
+    /// remembered is bounded by what is configured.
+    pub groups: BTreeMap<u32, Group>,
     /// No registration holds longer.
     pub max_lifetime: Lifetime,
 }
 
+/// Nodes that hold the same key.
+#[derive(Clone)]
+pub struct Group {
+    /// What proves that a message is of one of them.
+    pub key: Vec<u8>,
+    /// The home addresses that they may register.
+    pub homes: BTreeSet<Ipv6Addr>,
+}
+
+impl core::fmt::Debug for Group {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Group").field("homes", &self.homes).finish_non_exhaustive()
+    }
+}
+
 impl core::fmt::Debug for Setup {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let spis: Vec<_> = self.keys.keys().collect();
         f.debug_struct("Setup")
             .field("address", &self.address)
             .field("home_link", &self.home_link)
-            .field("spis", &spis)
+            .field("groups", &self.groups)
             .finish_non_exhaustive()
     }
 }
@@ -132,11 +155,12 @@ impl HomeAgent {
         let care_of = update.options.alternate_care_of.unwrap_or(received.source);
         // RFC 4285 section 5.1: who does not prove to hold the key is not answered with anything of use.
         let spi = update.options.authentication?.spi;
-        let key = self.setup.keys.get(&spi)?.clone();
+        let group = self.setup.groups.get(&spi)?;
+        let key = group.key.clone();
         if !received.is_authentic(&key, care_of, home) {
             return None;
         }
-        let status = self.judge(home, care_of, update, now);
+        let status = self.judge(group, home, care_of, update, now);
         let mut sequence = update.sequence;
         if status == Status::SEQUENCE {
             sequence = self.last(home).map_or(sequence, |(last, _)| last);
@@ -166,15 +190,24 @@ impl HomeAgent {
     }
 
     /// RFC 6275 section 10.3.1, RFC 4285 section 6.
-    fn judge(&self, home: Ipv6Addr, care_of: Ipv6Addr, update: &BindingUpdate, now: Now) -> Status {
+    fn judge(
+        &self,
+        group: &Group,
+        home: Ipv6Addr,
+        care_of: Ipv6Addr,
+        update: &BindingUpdate,
+        now: Now,
+    ) -> Status {
         let timestamp = update.options.timestamp.map(Timestamp);
         let (last, last_timestamp) = self.last(home).unzip();
-        let new = !self.homes.contains_key(&home);
         if !update.home_registration {
             return Status::TYPE_CHANGE;
         }
         if !in_prefix(home, self.setup.home_link) {
             return Status::NOT_HOME;
+        }
+        if !group.homes.contains(&home) {
+            return Status::NOT_YOURS;
         }
         if last.is_some_and(|last| !is_later(update.sequence, last)) {
             return Status::SEQUENCE;
@@ -186,11 +219,10 @@ impl HomeAgent {
         if last_timestamp.flatten().is_some_and(|last| timestamp <= last) {
             return Status::IDENTIFICATION;
         }
-        if care_of == self.setup.address || care_of.is_multicast() || care_of.is_unspecified() {
+        // A tunnel to another home address would lead back here.
+        let ours = care_of == self.setup.address || (care_of != home && self.is_home(care_of));
+        if ours || !is_unicast(care_of) {
             return Status::CARE_OF_ADDRESS;
-        }
-        if new && self.homes.len() >= MAX_REGISTRATIONS {
-            return Status::RESOURCES;
         }
         Status::ACCEPTED
     }
@@ -219,13 +251,15 @@ impl HomeAgent {
 
     fn let_go(&mut self, home: Ipv6Addr, last: (u16, Option<Timestamp>)) {
         self.timers.set(home, None);
-        if self.gone.len() >= MAX_REGISTRATIONS {
-            self.gone.pop_first();
-        }
         self.gone.insert(home, last);
         if self.homes.remove(&home).is_some() {
             self.changes.push(Change::Gone(home));
         }
+    }
+
+    /// Whether somebody may register this address.
+    pub fn is_home(&self, address: Ipv6Addr) -> bool {
+        self.setup.groups.values().any(|group| group.homes.contains(&address))
     }
 
     /// Where packets to a home address go through the tunnel; `None` if it is not registered.

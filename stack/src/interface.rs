@@ -4,6 +4,7 @@
 mod discovery;
 mod groups;
 mod pieces;
+mod proxy;
 #[cfg(test)]
 mod tests;
 
@@ -102,6 +103,8 @@ pub struct Counters {
 pub struct Interface {
     mac: EthernetAddress,
     addresses: Vec<Address>,
+    /// Addresses of others for which we answer.
+    proxied: Vec<Ipv6Addr>,
     gateway: Option<Ipv6Addr>,
     mtu: u16,
     forwarding: bool,
@@ -126,6 +129,7 @@ impl Interface {
         let mut interface = Self {
             mac,
             addresses,
+            proxied: Vec::new(),
             gateway,
             mtu,
             forwarding: false,
@@ -148,8 +152,8 @@ impl Interface {
     /// Takes a frame. Neighbour discovery, echo, and errors about malformed packets are dealt with inside.
     ///
     /// Returns a well-formed packet for one of our addresses that the caller must deal with: TCP (its checksum not
-    /// yet verified), a tunnel's, a Mobility Header, an ICMPv6 error or echo reply (verified). Or, if forwarding
-    /// was switched on, a packet for somebody else.
+    /// yet verified), a tunnel's, a Mobility Header, an ICMPv6 error or echo reply (verified). Or a packet for somebody
+    /// else: for whom we [answer](Interface::add_proxy), or, if forwarding was switched on, for anybody.
     pub fn receive(&mut self, frame: Frame, now: Instant) -> Option<Datagram> {
         self.counters.received += 1;
         let Frame { head: mut bytes, offload, .. } = frame.contiguous();
@@ -168,7 +172,7 @@ impl Interface {
         let datagram = match self.is_ours(destination) {
             _ if strayed => return drop_as(&mut self.counters.not_ours),
             true => self.take(bytes, offload, now),
-            false if self.forwarding => self.pass(bytes, offload, now),
+            false if self.forwarding || self.is_proxy_for(destination) => self.pass(bytes, offload, now),
             false => return drop_as(&mut self.counters.not_ours),
         };
         self.counters.delivered += u64::from(datagram.is_some());

@@ -7,14 +7,18 @@ use core::time::Duration;
 
 use ferry_stack::Instant;
 
-use super::Now;
+use super::{Now, Timestamp};
 use crate::correspondent::{Outgoing, is_later};
-use crate::header::{Authentication, BindingUpdate, Lifetime, Message, Options, Received, Status};
+use crate::header::{Authentication, BindingAcknowledgement, BindingUpdate, Lifetime, Message, Options, Received, Status};
 
 /// `INITIAL_BINDACK_TIMEOUT` without duplicate address detection (RFC 6275 section 12).
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// `MAX_BINDACK_TIMEOUT` (RFC 6275 section 12).
 const LAST_RETRY: Duration = Duration::from_secs(32);
+
+/// How much later the sequence number of a node is that registers after another. That one has sent fewer messages
+/// before it hears of it: one each 32 s.
+const TAKEOVER: u16 = 256;
 
 /// How to register.
 #[derive(Clone)]
@@ -49,6 +53,8 @@ enum State {
     Asking { again: Instant, tries: u8, leaving: bool },
     /// Accepted; to be renewed then.
     Registered { renew: Instant, until: Instant },
+    /// Another node has registered since.
+    Superseded,
 }
 
 /// The node that registers with a home agent.
@@ -57,6 +63,10 @@ pub struct Registrant {
     registration: Registration,
     sequence: u16,
     state: State,
+    /// Whether the home agent has accepted a Binding Update since we were told to register.
+    accepted: bool,
+    /// By how much the home agent's clock is ahead of ours, as far as we were told (RFC 4285 section 6).
+    ahead: u64,
     /// Why the home agent refused the last time.
     refused: Option<Status>,
     outgoing: VecDeque<Outgoing>,
@@ -66,26 +76,54 @@ impl Registrant {
     /// Not registered. `sequence` is the number of the last Binding Update that is known of; a wrong one costs a
     /// round trip.
     pub const fn new(registration: Registration, sequence: u16) -> Self {
-        Self { registration, sequence, state: State::Idle, refused: None, outgoing: VecDeque::new() }
+        Self {
+            registration,
+            sequence,
+            state: State::Idle,
+            accepted: false,
+            ahead: 0,
+            refused: None,
+            outgoing: VecDeque::new(),
+        }
     }
 
     /// From now on the home address is here.
     pub fn register(&mut self, now: Now) {
-        self.state = State::Asking { again: now.monotonic, tries: 0, leaving: false };
-        self.handle_timeout(now);
+        self.accepted = false;
+        self.again(now, 0, false);
+    }
+
+    /// From now on another node registers it.
+    pub fn step_down(&mut self) {
+        self.state = State::Idle;
     }
 
     /// From now on it is nowhere, unless another node registers it.
     pub fn leave(&mut self, now: Now) {
-        if self.state != State::Idle {
-            self.state = State::Asking { again: now.monotonic, tries: 0, leaving: true };
-            self.handle_timeout(now);
+        match self.state {
+            State::Idle | State::Superseded => self.state = State::Idle,
+            State::Asking { .. } | State::Registered { .. } => self.again(now, 0, true),
         }
     }
 
     /// Whether the home agent sends us what comes for the home address.
     pub fn is_registered(&self, now: Instant) -> bool {
         matches!(self.state, State::Registered { until, .. } if now < until)
+    }
+
+    /// Whether another node has registered after we had: the home agent sends to it.
+    pub fn is_superseded(&self) -> bool {
+        self.state == State::Superseded
+    }
+
+    /// Whether nothing is under way and nothing registered.
+    pub fn is_idle(&self) -> bool {
+        self.state == State::Idle
+    }
+
+    /// How to register.
+    pub const fn registration(&self) -> &Registration {
+        &self.registration
     }
 
     /// Why the home agent has refused, if it has since it last accepted.
@@ -103,25 +141,47 @@ impl Registrant {
         }
         match told.status {
             Status::SEQUENCE if !is_later(self.sequence, told.sequence) => {
-                // Another node registered since: its number is the one to go on from.
-                self.sequence = told.sequence;
-                self.state = State::Asking { again: now.monotonic, tries, leaving };
-                self.handle_timeout(now);
+                if self.accepted && told.sequence != self.sequence {
+                    // After us another node has registered.
+                    self.state = if leaving { State::Idle } else { State::Superseded };
+                    return true;
+                }
+                // Its number is the one to go on from, so far that it will notice (and not take ours for its own next).
+                self.sequence = told.sequence.wrapping_add(TAKEOVER);
+                self.again(now, tries, leaving);
             }
             _ if told.sequence != self.sequence => return false,
             status if !status.is_accepted() => {
                 self.refused = Some(status);
-                let again = now.monotonic + LAST_RETRY;
+                let adjusted = self.adjust(told, now);
+                let wait = if adjusted { patience(tries.saturating_sub(1)) } else { LAST_RETRY };
+                let again = now.monotonic + wait;
                 self.state = State::Asking { again, tries, leaving };
+                self.handle_timeout(now);
             }
             _ if leaving => self.state = State::Idle,
             _ => {
-                self.refused = None;
+                (self.refused, self.accepted) = (None, true);
                 let holds = told.lifetime.duration();
                 let (renew, until) = (now.monotonic + holds / 2, now.monotonic + holds);
                 self.state = State::Registered { renew, until };
             }
         }
+        true
+    }
+
+    fn again(&mut self, now: Now, tries: u8, leaving: bool) {
+        self.state = State::Asking { again: now.monotonic, tries, leaving };
+        self.handle_timeout(now);
+    }
+
+    /// The home agent says that our clock is wrong, and what time it is there (RFC 4285 section 6). It answers the very
+    /// message that it was sent, so that it is no old answer. Whether another message may fare better.
+    fn adjust(&mut self, told: &BindingAcknowledgement, now: Now) -> bool {
+        let Some(theirs) = told.options.timestamp.filter(|_| told.status == Status::IDENTIFICATION) else {
+            return false;
+        };
+        self.ahead = now.wall.behind(Timestamp(theirs));
         true
     }
 
@@ -133,7 +193,7 @@ impl Registrant {
     /// When [`Registrant::handle_timeout`] has something to do.
     pub const fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Idle => None,
+            State::Idle | State::Superseded => None,
             State::Asking { again, .. } => Some(again),
             State::Registered { renew, .. } => Some(renew),
         }
@@ -147,8 +207,7 @@ impl Registrant {
             _ => return,
         };
         self.send(leaving, now);
-        let wait = (FIRST_RETRY * 2_u32.saturating_pow(tries.into())).min(LAST_RETRY);
-        let again = now.monotonic + wait;
+        let again = now.monotonic + patience(tries.saturating_add(1));
         self.state = State::Asking { again, tries: tries.saturating_add(1), leaving };
     }
 
@@ -163,7 +222,7 @@ impl Registrant {
             lifetime: if leaving { Lifetime::ZERO } else { lifetime },
             options: Options {
                 alternate_care_of: Some(care_of),
-                timestamp: Some(now.wall.0),
+                timestamp: Some(now.wall.plus(self.ahead).0),
                 authentication: Some(Authentication { spi, ..Authentication::default() }),
                 ..Options::default()
             },
@@ -174,5 +233,13 @@ impl Registrant {
             home_address: Some(home),
             ..Outgoing::plain(care_of, home_agent, message)
         });
+    }
+}
+
+/// How long to wait after the message that was sent `tries` times (RFC 6275 section 11.8); not at all after none.
+fn patience(tries: u8) -> Duration {
+    match tries.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => (FIRST_RETRY * 2_u32.saturating_pow(doublings.into())).min(LAST_RETRY),
     }
 }

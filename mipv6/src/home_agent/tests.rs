@@ -12,6 +12,9 @@ const HOME: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 1);
 const A: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 2);
 const B: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 2);
 const KEY: &[u8] = b"known to the group and its agent";
+const OTHER_KEY: &[u8] = b"known to others and their agent";
+/// The home address of others.
+const OTHER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 2);
 /// Since 1970.
 const START: Duration = Duration::from_secs(1_795_449_601);
 
@@ -22,8 +25,10 @@ struct World {
 }
 
 fn agent() -> HomeAgent {
-    let keys = BTreeMap::from([(1000, KEY.to_vec())]);
-    HomeAgent::new(Setup { address: AGENT, home_link: (HOME, 64), keys, max_lifetime: Lifetime(100) })
+    let group = Group { key: KEY.to_vec(), homes: BTreeSet::from([HOME]) };
+    let other = Group { key: OTHER_KEY.to_vec(), homes: BTreeSet::from([OTHER]) };
+    let groups = BTreeMap::from([(1000, group), (1001, other)]);
+    HomeAgent::new(Setup { address: AGENT, home_link: (HOME, 64), groups, max_lifetime: Lifetime(100) })
 }
 
 fn registrant(care_of: Ipv6Addr, key: &[u8]) -> Registrant {
@@ -47,6 +52,31 @@ impl World {
     fn hears(&mut self, message: &Outgoing) -> Option<Outgoing> {
         let datagram = ip::parse(message.packet().to_bytes(), Offload::default()).unwrap();
         self.agent.receive(&open(&datagram).unwrap(), self.now)
+    }
+
+    /// The status with which the agent answers a Binding Update that differs from a good one.
+    fn judges(&mut self, home: Ipv6Addr, change: impl FnOnce(&mut BindingUpdate)) -> Option<Status> {
+        let mut update = BindingUpdate {
+            sequence: 7,
+            acknowledge: true,
+            home_registration: true,
+            lifetime: Lifetime(50),
+            options: Options {
+                timestamp: Some(self.now.wall.0),
+                authentication: Some(Authentication { spi: 1000, ..Authentication::default() }),
+                ..Options::default()
+            },
+            ..BindingUpdate::default()
+        };
+        change(&mut update);
+        let care_of = update.options.alternate_care_of.unwrap_or(A);
+        let mut message = Message::BindingUpdate(update);
+        message.authenticate(KEY, care_of, home);
+        let message = Outgoing { home_address: Some(home), ..Outgoing::plain(A, AGENT, message) };
+        match self.hears(&message)?.message {
+            Message::BindingAcknowledgement(told) => Some(told.status),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Carries messages back and forth until nobody says anything; the last status.
@@ -177,4 +207,133 @@ fn an_unanswered_registration_is_repeated_with_patience() {
         a.handle_timeout(world.now);
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 32, 32]);
+}
+
+type Fault = fn(&mut BindingUpdate);
+
+#[test]
+fn each_thing_that_is_wrong_with_a_registration_has_its_status() {
+    let care_of = |update: &mut BindingUpdate, address| update.options.alternate_care_of = Some(address);
+    let cases: [(&str, Ipv6Addr, Fault, Option<Status>); 13] = [
+        ("nothing", HOME, |_| {}, Some(Status::ACCEPTED)),
+        ("no home registration", HOME, |update| update.home_registration = false, Some(Status::TYPE_CHANGE)),
+        ("an address of another link", B, |_| {}, Some(Status::NOT_HOME)),
+        ("an address of others", OTHER, |_| {}, Some(Status::NOT_YOURS)),
+        ("no timestamp", HOME, |update| update.options.timestamp = None, Some(Status::IDENTIFICATION)),
+        (
+            "a timestamp of 8 s ago",
+            HOME,
+            |update| update.options.timestamp = update.options.timestamp.map(|at| at - (8 << 32)),
+            Some(Status::IDENTIFICATION),
+        ),
+        (
+            "a timestamp in 8 s",
+            HOME,
+            |update| update.options.timestamp = update.options.timestamp.map(|at| at + (8 << 32)),
+            Some(Status::IDENTIFICATION),
+        ),
+        ("the agent as care-of address", HOME, |_| {}, Some(Status::CARE_OF_ADDRESS)),
+        ("another home address as care-of address", HOME, |_| {}, Some(Status::CARE_OF_ADDRESS)),
+        ("a link-local care-of address", HOME, |_| {}, Some(Status::CARE_OF_ADDRESS)),
+        ("a multicast care-of address", HOME, |_| {}, Some(Status::CARE_OF_ADDRESS)),
+        ("no authentication", HOME, |update| update.options.authentication = None, None),
+        (
+            "an unknown SPI",
+            HOME,
+            |update| update.options.authentication = Some(Authentication { spi: 9, ..Authentication::default() }),
+            None,
+        ),
+    ];
+    for (name, home, change, expected) in cases {
+        let mut world = World::new();
+        let told = world.judges(home, |update| {
+            change(update);
+            match name {
+                "the agent as care-of address" => care_of(update, AGENT),
+                "another home address as care-of address" => care_of(update, OTHER),
+                "a link-local care-of address" => care_of(update, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+                "a multicast care-of address" => care_of(update, Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 1)),
+                _ => {}
+            }
+        });
+        assert_eq!(told, expected, "{name}");
+        let registered = (expected == Some(Status::ACCEPTED)).then_some(A);
+        assert_eq!(world.agent.care_of(home), registered, "{name}");
+    }
+}
+
+#[test]
+fn a_message_to_another_address_of_the_agent_is_none_for_it() {
+    let mut world = World::new();
+    let mut a = registrant(A, KEY);
+    a.register(world.now);
+    let message = Outgoing { destination: HOME, ..a.poll().unwrap() };
+    assert_eq!(world.hears(&message), None);
+}
+
+#[test]
+fn a_timestamp_that_was_used_is_refused_though_the_sequence_number_is_later() {
+    let mut world = World::new();
+    assert_eq!(world.judges(HOME, |_| {}), Some(Status::ACCEPTED));
+    assert_eq!(world.judges(HOME, |update| update.sequence = 8), Some(Status::IDENTIFICATION));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.judges(HOME, |update| update.sequence = 8), Some(Status::ACCEPTED));
+}
+
+#[test]
+fn a_node_whose_clock_is_wrong_takes_the_time_from_its_agent() {
+    for wrong in [-100_000_i64, -8, 8, 100_000] {
+        let mut world = World::new();
+        let mut a = registrant(A, KEY);
+        let right = world.now;
+        let shown = START.as_secs().saturating_add_signed(wrong);
+        let wrong_now = Now { wall: Timestamp::from_unix(Duration::from_secs(shown)), ..right };
+        a.register(wrong_now);
+        for status in [Status::IDENTIFICATION, Status::ACCEPTED] {
+            let answer = world.hears(&a.poll().unwrap()).unwrap();
+            assert!(matches!(&answer.message, Message::BindingAcknowledgement(told) if told.status == status));
+            let datagram = ip::parse(answer.packet().to_bytes(), Offload::default()).unwrap();
+            assert!(a.receive(&open(&datagram).unwrap(), wrong_now), "{wrong}");
+        }
+        assert!(a.is_registered(right.monotonic));
+    }
+}
+
+#[test]
+fn a_node_after_which_another_has_registered_does_not_take_the_address_back() {
+    let mut world = World::new();
+    let (mut a, mut b) = (registrant(A, KEY), registrant(B, KEY));
+    for node in [&mut a, &mut b] {
+        world.pass(Duration::from_secs(1));
+        node.register(world.now);
+        assert_eq!(world.talk(node), Some(Status::ACCEPTED));
+    }
+    world.pass(a.deadline().unwrap().until(world.now.monotonic));
+    a.handle_timeout(world.now);
+    assert_eq!(world.talk(&mut a), Some(Status::SEQUENCE));
+    assert!(a.is_superseded());
+    assert_eq!((a.deadline(), world.agent.care_of(HOME)), (None, Some(B)));
+    // Until it is told that the address is its own again.
+    world.pass(Duration::from_secs(1));
+    a.register(world.now);
+    assert_eq!(world.talk(&mut a), Some(Status::ACCEPTED));
+    assert_eq!(world.agent.care_of(HOME), Some(A));
+}
+
+#[test]
+fn a_late_copy_of_an_own_message_supersedes_nobody() {
+    let mut world = World::new();
+    let mut a = registrant(A, KEY);
+    a.register(world.now);
+    let first = a.poll().unwrap();
+    let answer = world.hears(&first).unwrap();
+    let again = |message: &Outgoing| ip::parse(message.packet().to_bytes(), Offload::default()).unwrap();
+    assert!(a.receive(&open(&again(&answer)).unwrap(), world.now));
+    let late = world.hears(&first).unwrap();
+    world.pass(Duration::from_secs(200));
+    a.handle_timeout(world.now);
+    // The refusal of the copy names our own last number.
+    a.receive(&open(&again(&late)).unwrap(), world.now);
+    assert!(!a.is_superseded());
+    assert_eq!(world.talk(&mut a), Some(Status::ACCEPTED));
 }

@@ -41,11 +41,11 @@ impl Interface {
     pub(super) fn discover(&mut self, datagram: &Datagram, now: Instant) {
         match check(datagram) {
             None => self.counters.malformed += 1,
-            Some(Message::Solicit { target, mac }) if self.has_address(target) => {
+            Some(Message::Solicit { target, mac }) if self.answers_for(target) => {
                 self.solicited(datagram, target, mac, now);
             }
             Some(Message::Solicit { .. }) => {}
-            Some(Message::Advert(advert)) if self.has_address(advert.target) => {
+            Some(Message::Advert(advert)) if self.answers_for(advert.target) => {
                 self.contested(advert.target, now);
             }
             Some(Message::Advert(advert)) => {

@@ -55,7 +55,7 @@ impl Interface {
         mac == self.mac
             || mac.is_multicast()
                 && (mac == mac_of(ALL_NODES)
-                    || self.addresses.iter().any(|known| mac_of(solicited_node(known.address)) == mac))
+                    || self.answered().any(|known| mac_of(solicited_node(known)) == mac))
     }
 
     /// Whether a packet to this address is for us: an address of ours, or a group that we are in.
@@ -63,7 +63,7 @@ impl Interface {
         if !destination.is_multicast() {
             return self.has_address(destination);
         }
-        let asked = || self.addresses.iter().any(|known| solicited_node(known.address) == destination);
+        let asked = || self.answered().any(|known| solicited_node(known) == destination);
         destination == ALL_NODES || destination == ALL_NODES_HERE || asked()
     }
 
@@ -90,7 +90,7 @@ impl Interface {
 
     /// The solicited-node groups of our addresses. The group of all nodes is never reported (RFC 3810 section 6).
     fn groups(&self) -> Vec<Ipv6Addr> {
-        let groups: BTreeSet<_> = self.addresses.iter().map(|known| solicited_node(known.address)).collect();
+        let groups: BTreeSet<_> = self.answered().map(solicited_node).collect();
         groups.into_iter().collect()
     }
 

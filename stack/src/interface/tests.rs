@@ -2,6 +2,7 @@ mod discovery;
 mod hostile;
 mod packets;
 mod pieces;
+mod proxy;
 
 use alloc::vec;
 use alloc::vec::Vec;
