@@ -127,6 +127,11 @@ impl Handoffs {
         self.donors.get(flow).is_some_and(|(donor, _)| !matches!(donor, Donor::Forwarding { .. }))
     }
 
+    /// Whether a connection has left, and what comes for it late still goes to where it went.
+    pub fn is_forwarding(&self, flow: &Flow) -> bool {
+        self.donors.get(flow).is_some_and(|(donor, _)| !matches!(donor, Donor::Asking { .. }))
+    }
+
     /// What to do next.
     pub fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()

@@ -108,6 +108,25 @@ pub enum Message {
         /// Whether it takes new ones.
         open: bool,
     },
+    /// Donor to acceptor, ahead of a handoff: have a care-of token of the client, and tell when you do.
+    WarmUp {
+        /// Which connection it is for.
+        flow: Flow,
+    },
+    /// Acceptor to donor: it has one, or the client is silent.
+    Warm {
+        /// As asked.
+        flow: Flow,
+    },
+    /// To everybody, where the role can move: who is the contact node. Repeated until it is answered.
+    Contact {
+        /// Who.
+        node: NodeId,
+        /// Counts the contact nodes. A smaller one than known is out of date.
+        term: u64,
+        /// Whether it is the answer to one, and needs none.
+        answer: bool,
+    },
 }
 
 /// Why a node does not take a connection.

@@ -112,6 +112,13 @@ pub struct Home {
     timestamp: Option<Timestamp>,
 }
 
+impl Home {
+    /// The sequence number of the last Binding Update that was accepted.
+    pub const fn sequence(&self) -> u16 {
+        self.sequence
+    }
+}
+
 /// What changed for the data path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {

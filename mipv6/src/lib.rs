@@ -6,6 +6,7 @@
 //! | [`keys`] | return routability's tokens, keys and signatures (RFC 6275 section 5.2) |
 //! | [`correspondent`] | the client's half: tests answered, bindings kept (RFC 6275 section 9) |
 //! | [`home_agent`] | registration with a home agent that is a host of its own (RFC 6275 section 10, RFC 4285) |
+//! | [`limit`] | how many errors are sent (RFC 6275 section 9.3.3) |
 //! | [`mobile`] | the group's half: tests, Binding Updates, what is known of each client (RFC 6275 section 11) |
 //! | [`route`] | home addresses carried between care-of addresses (RFC 6275 sections 6.3 and 6.4) |
 //! | [`tunnel`] | IPv6 in IPv6 (RFC 2473), with ECN carried across (RFC 6040) |
@@ -21,6 +22,7 @@ pub mod correspondent;
 pub mod header;
 pub mod home_agent;
 pub mod keys;
+pub mod limit;
 pub mod mobile;
 pub mod route;
 pub mod stage;

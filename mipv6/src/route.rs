@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 
 use ferry_stack::ip::{self, Datagram, HEADER_LEN, Header, Packet};
@@ -66,6 +67,24 @@ pub fn stripped(datagram: Datagram) -> Datagram {
     };
     // What was well-formed with the headers is so without them.
     ip::parse(octets.into(), Offload { checksum, ..at_home.offload }).unwrap_or(datagram)
+}
+
+/// The beginning of a packet that [`put_routing`] has sent to a care-of address, as it was before; `None` if it has no
+/// type 2 routing header in front. For ICMPv6 errors, which quote packets cut short.
+pub fn unrouted(quote: &[u8]) -> Option<Vec<u8>> {
+    let (fixed, rest) = quote.split_at_checked(HEADER_LEN)?;
+    let (header, rest) = rest.split_at_checked(LEN)?;
+    let [next, 2, 2, ..] = *header else { return None };
+    if fixed[NEXT_HEADER_AT] != ROUTING {
+        return None;
+    }
+    let payload_len = u16::from_be_bytes([fixed[4], fixed[5]]).checked_sub(ROUTING_OVERHEAD)?;
+    let mut octets = fixed.to_vec();
+    octets[4..6].copy_from_slice(&payload_len.to_be_bytes());
+    octets[NEXT_HEADER_AT] = next;
+    octets[DESTINATION_AT..].copy_from_slice(&header[8..]);
+    octets.extend_from_slice(rest);
+    Some(octets)
 }
 
 impl Outgoing {

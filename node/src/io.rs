@@ -84,6 +84,10 @@ pub enum Command {
     },
     /// Hand every connection off, take no new ones. Answered when none is left, or none of those left can move.
     Drain,
+    /// Make this node the contact node, where there is a home agent.
+    Contact,
+    /// Let the home agent forget this node, because it ends. Answered when it has, or after two seconds.
+    Leave,
 }
 
 /// Which connections a command means.
@@ -114,6 +118,8 @@ pub enum Reply {
     },
     /// To [`Command::Handoff`] and [`Command::Drain`].
     Moved(Moved),
+    /// To [`Command::Contact`] and [`Command::Leave`].
+    Done,
     /// The command could not be carried out at all.
     Error {
         /// What is wrong, and what would be right.
@@ -132,8 +138,11 @@ pub struct Status {
     pub service_address: Ipv6Addr,
     /// This node's own address.
     pub care_of: Ipv6Addr,
-    /// Whether this node answers for the service address on the home link.
+    /// Whether this node answers for the service address on the home link, or has it registered with the home agent.
     pub contact: bool,
+    /// How it stands with the home agent, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home_agent: Option<HomeAgentStatus>,
     /// Whether it is emptying itself.
     pub draining: bool,
     /// Milliseconds since it started.
@@ -148,6 +157,19 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// What it has counted since it started.
     pub counters: Counters,
+}
+
+/// How it stands with the home agent. Only the contact node registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeAgentStatus {
+    /// The agent's address.
+    pub address: Ipv6Addr,
+    /// Whether it sends what comes for the service address here.
+    pub registered: bool,
+    /// Whether another node has registered since this one had, without this one's knowing why.
+    pub superseded: bool,
+    /// The status (RFC 6275 section 6.1.8) with which it has refused, if it has since it last accepted.
+    pub refused: Option<u8>,
 }
 
 /// How another node is, seen from this one.
@@ -289,6 +311,13 @@ pub enum TraceEvent {
         peer: String,
         /// Whether it is up.
         up: bool,
+    },
+    /// The role of the contact node has moved.
+    Contact {
+        /// The name of the new one.
+        contact: String,
+        /// Counts the contact nodes.
+        term: u64,
     },
 }
 

@@ -142,7 +142,9 @@ fn new_authority(plan: &Plan<'_>, files: &mut Vec<File>) -> Result<Issuer<'stati
     let certificate = params.self_signed(&key)?.pem();
     files.push(File::new(plan.out, "ca.pem", PUBLIC, certificate));
     files.push(File::new(plan.out, "ca.key", SECRET, key.serialize_pem()));
-    files.push(File::new(plan.out, "group.secret", SECRET, format!("{}\n", secret()?)));
+    for name in ["group.secret", "home-agent.key"] {
+        files.push(File::new(plan.out, name, SECRET, format!("{}\n", secret()?)));
+    }
     Ok(Issuer::new(params, key))
 }
 
@@ -221,7 +223,7 @@ mod tests {
         let out = folder.path().join("keys");
         let files =
             generate(&Plan { group: "demo", nodes: &nodes(&["a", "b"]), out: &out, ca: None }).unwrap();
-        assert_eq!(files.len(), 7);
+        assert_eq!(files.len(), 8);
         for file in &files {
             let secret = ["key", "secret"].contains(&file.extension().unwrap().to_str().unwrap());
             assert_eq!(mode(file), if secret { 0o600 } else { 0o644 }, "{}", file.display());

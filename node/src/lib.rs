@@ -34,17 +34,21 @@
 
 pub mod config;
 pub mod correspondent;
+pub mod daemon;
 pub mod doctor;
 pub mod driver;
+pub mod home_agent;
 pub mod io;
 pub mod keygen;
+mod largest;
 mod node;
 pub mod services;
 pub mod session;
 
 pub use io::{
-    Command, Connection, Counters, Input, Moved, NotMoved, Output, PeerStatus, Reply, Status, Step,
+    Command, Connection, Counters, HomeAgentStatus, Input, Moved, NotMoved, Output, PeerStatus, Reply,
+    Status, Step,
 };
 pub use io::{Trace, TraceEvent, Which};
-pub use node::{Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};
+pub use node::{HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};
 pub use session::{Ending, Event, Session, Stream};

@@ -86,6 +86,20 @@ fn who_asks_a_node_that_does_not_run_learns_how_to_start_it() {
 }
 
 #[test]
+fn a_home_agent_checks_its_configuration_and_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let tap = "[tap]\ndevice = \"ferry-none\"\naddress = \"2001:db8:5::a/64\"\ngateway = \"2001:db8:5::f\"\n";
+    let home = "[[home]]\nservice-address = \"2001:db8:5::1\"\nkey-file = \"a.key\"\n";
+    std::fs::write(folder.path().join("agent.toml"), format!("control = \"a.sock\"\n{tap}{home}")).unwrap();
+    let agent = |args: &[&str]| ferry(&folder, &[&["home-agent", "--config", "agent.toml"], args].concat());
+    assert_eq!(agent(&["--check"]).stdout, b"ok\n");
+    let text = stderr(&agent(&[]));
+    assert!(text.contains("ip tuntap add dev ferry-none") || text.contains("/dev/net/tun"), "{text}");
+    let text = stderr(&agent(&["status"]));
+    assert!(text.starts_with("ferry: no home-agent is running at a.sock; start it with"), "{text}");
+}
+
+#[test]
 fn a_handoff_must_say_which_connections() {
     let folder = with(CONFIG);
     let wrong: [&[&str]; 4] =
@@ -103,7 +117,10 @@ fn keys_are_made_once() {
     let folder = with(CONFIG);
     let args = ["keygen", "--group", "demo", "--node", "a", "--out", "keys"];
     let made = ferry(&folder, &args);
-    assert_eq!(made.stdout, b"keys/ca.pem\nkeys/ca.key\nkeys/group.secret\nkeys/a.pem\nkeys/a.key\n");
+    assert_eq!(
+        made.stdout,
+        b"keys/ca.pem\nkeys/ca.key\nkeys/group.secret\nkeys/home-agent.key\nkeys/a.pem\nkeys/a.key\n"
+    );
     let again = ferry(&folder, &args);
     assert_eq!(again.status.code(), Some(1));
     assert!(

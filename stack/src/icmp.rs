@@ -152,6 +152,13 @@ pub(crate) fn is_due(packet: &[u8], error: Error, multicast: bool) -> Option<Ipv
     (!to_many && !from_nobody && !about_error(packet)).then_some(source)
 }
 
+/// The error message about a packet, which may be cut short, for whoever has no [`Interface`](crate::Interface) that
+/// sends it; `None` where silence is due (RFC 4443 section 2.4 (e)). To limit how many there are (f) is up to the caller.
+pub fn complaint(about: &Bytes, error: Error, from: Ipv6Addr) -> Option<Packet> {
+    let to = is_due(about, error, false)?;
+    Some(self::error(about, error, from, to))
+}
+
 /// The error message about `packet`, which may be cut short.
 pub(crate) fn error(packet: &Bytes, error: Error, from: Ipv6Addr, to: Ipv6Addr) -> Packet {
     let (message, code, rest) = error.fields();

@@ -51,6 +51,8 @@ pub struct Watch {
     pub home: Option<Ipv6Addr>,
     /// Segments that were judged so, as they look to people. They leave the tunnel later, perhaps twice.
     tunnelled: BTreeSet<String>,
+    /// Whether what has left one tunnel enters another on its way.
+    pub relayed_twice: bool,
     /// RST segments, in the order in which they were sent.
     pub resets: Vec<Reset>,
     /// Segments with octets.
@@ -87,7 +89,9 @@ impl Watch {
         if !self.is_home(seen) {
             return Ok(());
         }
-        self.tunnelled.insert(seen.to_string());
+        if !self.tunnelled.insert(seen.to_string()) && self.relayed_twice {
+            return Ok(());
+        }
         self.segment(seen, sender).map_err(|sentence| format!("{sentence}: {inner}"))
     }
 

@@ -21,6 +21,9 @@ use ferry_tests::talk::Talk;
 use ferry_tests::watch::Sender;
 use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, World};
 
+#[path = "world/agent.rs"]
+mod agent;
+
 /// What a scenario is about.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent property of a scenario")]
@@ -43,6 +46,12 @@ struct Plan {
     nodes: core::ops::RangeInclusive<u64>,
     /// No node but the contact node can send from the service address: the network filters sources.
     filtered_sources: bool,
+    /// The service address is with a home agent of its own, not with the contact node.
+    agent: bool,
+    /// How often that starts anew.
+    agent_restarts: u64,
+    /// How many contact nodes are lost.
+    contact_losses: u64,
     /// When the faults end, in milliseconds.
     mended: core::ops::RangeInclusive<u64>,
 }
@@ -64,6 +73,9 @@ fn plan(wants: Wants) -> Plan {
         flood: false,
         nodes: 2..=4,
         filtered_sources: false,
+        agent: false,
+        agent_restarts: 0,
+        contact_losses: 0,
         mended: 3_000..=20_000,
     }
 }
@@ -84,6 +96,11 @@ fn run(plan: &Plan, seed: u64, log: bool) -> (World, Placement) {
     let mended = Instant::from_millis(rng.within(plan.mended.clone()));
     let operation = operation(&mut rng, plan, mended);
     let group = group(&mut rng, plan, mtu);
+    if plan.agent {
+        let attachment = draw::attachment(&mut rng, "agent", &plan.wants, mtu, false);
+        let attachment = if plan.filtered_sources { sound(attachment) } else { attachment };
+        world.attach_home_agent(Attachment { path_mtu: attachment.path_mtu.max(1320), ..attachment });
+    }
     world.attach_group(&group, operation);
     for nth in 0..rng.within(1..=plan.clients) {
         attach_client(&mut world, &mut rng, plan, mtu, nth);
@@ -103,7 +120,9 @@ fn operation(rng: &mut Rng, plan: &Plan, mended: Instant) -> Operation {
         (0..plan.flaps).map(|_| (Instant::from_millis(rng.within(100..=before)), rng.millis(1..=3_000)));
     let flaps = flaps.collect();
     let drain = plan.drain.then(|| (rng.index(2), Instant::from_millis(rng.within(100..=before))));
-    Operation { flaps, drain, ..plan.operation.clone() }
+    let mut times = |count| (0..count).map(|_| Instant::from_millis(rng.within(2_000..=before))).collect();
+    let (agent_restarts, contact_losses) = (times(plan.agent_restarts), times(plan.contact_losses));
+    Operation { flaps, drain, agent_restarts, contact_losses, ..plan.operation.clone() }
 }
 
 fn group(rng: &mut Rng, plan: &Plan, mtu: u16) -> GroupPlan {
@@ -162,7 +181,12 @@ fn attach_client(world: &mut World, rng: &mut Rng, plan: &Plan, mtu: u16, nth: u
     // It ignores Packet Too Big.
     let kind = match rng.chance(plan.foreign) {
         true if !plan.wants.narrow => Kind::Smoltcp,
-        _ if rng.chance(plan.aware) => rng.pick(&[Kind::Aware, Kind::Aware, Kind::Filtered]),
+        _ if rng.chance(plan.aware) => match rng.pick(&[Kind::Aware, Kind::Aware, Kind::Filtered]) {
+            // Where a node is lost nobody is sure that a connection is over, and says so to a client that did not hear
+            // the last acknowledgement.
+            Kind::Filtered if plan.contact_losses > 0 => Kind::Aware,
+            kind => kind,
+        },
         _ => Kind::Ours,
     };
     let tap = kind == Kind::Ours && rng.chance(300);

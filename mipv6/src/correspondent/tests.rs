@@ -168,3 +168,85 @@ fn an_address_that_nobody_can_have_is_not_bound() {
         assert_eq!(answer.is_some(), bound, "{care_of}");
     }
 }
+
+#[test]
+fn a_full_binding_cache_refuses_a_new_binding_and_keeps_every_old_one() {
+    let mut world = World::new();
+    let many = |nth: usize| Ipv6Addr::from_bits(HOME.to_bits() + (1 << 64) + u128::try_from(nth).unwrap());
+    for nth in 0..MAX_BINDINGS {
+        world.us.accept((US, many(nth)), CARE_OF, 1, Lifetime::MAX_ROUTABILITY, world.now);
+    }
+    assert_eq!(told(world.update(CARE_OF, update(1, 420))).0, Status::RESOURCES);
+    assert!((0..MAX_BINDINGS).all(|nth| world.us.binding((US, many(nth)), world.now).is_some()));
+    // One that is there can be renewed, and one that goes makes room.
+    world.us.accept((US, many(5)), CARE_OF, 2, Lifetime::ZERO, world.now);
+    assert_eq!(told(world.update(CARE_OF, update(2, 420))).0, Status::ACCEPTED);
+    assert_eq!(told(world.update(CARE_OF, update(3, 420))).0, Status::ACCEPTED);
+    assert_eq!(world.us.bindings.len(), MAX_BINDINGS);
+    // What is remembered of bindings that are gone is bounded, too, and forgotten with their tokens.
+    world.now += Duration::from_mins(7);
+    world.us.handle_timeout(world.now);
+    assert_eq!((world.us.bindings.len(), world.us.late.len()), (0, MAX_BINDINGS));
+    world.now += keys::NONCE_LIFETIME;
+    world.us.handle_timeout(world.now);
+    assert_eq!((world.us.late.len(), world.us.deadline()), (0, None));
+}
+
+#[test]
+fn any_number_of_tests_leaves_nothing_behind() {
+    let mut world = World::new();
+    let before = alloc::format!("{:?}", world.us);
+    for nth in 0..10_000_u128 {
+        let from = Ipv6Addr::from_bits(CARE_OF.to_bits() + nth);
+        world.token(from, Message::CareOfTestInit(Cookie([9; 8])));
+    }
+    assert_eq!(alloc::format!("{:?}", world.us), before, "tests are answered without state (section 9.4)");
+}
+
+#[test]
+fn an_update_with_tokens_of_expired_nonces_moves_nobody() {
+    let mut world = World::new();
+    assert_eq!(told(world.update(CARE_OF, update(1, 420))).0, Status::ACCEPTED);
+    let cookie = Cookie([9; 8]);
+    let there = Ipv6Addr::from_bits(CARE_OF.to_bits() + 1);
+    let home = world.token(HOME, Message::HomeTestInit(cookie));
+    let care_of = world.token(there, Message::CareOfTestInit(cookie));
+    world.now += keys::NONCE_LIFETIME + Duration::from_secs(1);
+    let mut update = update(2, 420);
+    update.options.nonce_indices = Some((home.nonce_index, care_of.nonce_index));
+    let mut message = Message::BindingUpdate(update);
+    message.authorize(&Key::new(&home.token, Some(&care_of.token)), there, US);
+    let answer = world.hears(&Outgoing { home_address: Some(HOME), ..Outgoing::plain(there, US, message) });
+    assert_eq!(told(answer).0, Status::NONCES);
+    assert_eq!(world.us.binding((US, HOME), world.now).unwrap().care_of, CARE_OF);
+}
+
+#[test]
+fn whoever_names_a_victim_s_home_address_hears_of_it_himself() {
+    let victim = Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 1);
+    let attacker = CARE_OF;
+    let cookie = Cookie([9; 8]);
+    let messages = [
+        Message::HomeTestInit(cookie),
+        Message::CareOfTestInit(cookie),
+        Message::BindingUpdate(update(1, 420)),
+        Message::BindingUpdate({
+            let mut signed = update(1, 420);
+            signed.options.nonce_indices = Some((9999, 9999));
+            signed.options.authorization = Some(crate::keys::Authenticator::default());
+            signed
+        }),
+        Message::BindingRefreshRequest,
+    ];
+    let mut world = World::new();
+    let mut answers = 0;
+    for message in messages {
+        let said = Outgoing { home_address: Some(victim), ..Outgoing::plain(attacker, US, message) };
+        let answer = world.hears(&said);
+        answers += usize::from(answer.is_some());
+        assert!(answer.is_none_or(|answer| answer.destination == attacker));
+    }
+    assert_eq!(answers, 1, "the one with unknown nonces (section 9.5.4)");
+    let error = world.us.check_claim(US, victim, attacker, world.now).unwrap();
+    assert_eq!((error.destination, error.routed_home), (attacker, None), "section 9.3.1");
+}

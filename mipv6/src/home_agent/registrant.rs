@@ -9,7 +9,9 @@ use ferry_stack::Instant;
 
 use super::{Now, Timestamp};
 use crate::correspondent::{Outgoing, is_later};
-use crate::header::{Authentication, BindingAcknowledgement, BindingUpdate, Lifetime, Message, Options, Received, Status};
+use crate::header::{
+    Authentication, BindingAcknowledgement, BindingUpdate, Lifetime, Message, Options, Received, Status,
+};
 
 /// `INITIAL_BINDACK_TIMEOUT` without duplicate address detection (RFC 6275 section 12).
 const FIRST_RETRY: Duration = Duration::from_secs(1);

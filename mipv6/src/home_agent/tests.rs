@@ -240,7 +240,9 @@ fn each_thing_that_is_wrong_with_a_registration_has_its_status() {
         (
             "an unknown SPI",
             HOME,
-            |update| update.options.authentication = Some(Authentication { spi: 9, ..Authentication::default() }),
+            |update| {
+                update.options.authentication = Some(Authentication { spi: 9, ..Authentication::default() });
+            },
             None,
         ),
     ];
@@ -291,7 +293,9 @@ fn a_node_whose_clock_is_wrong_takes_the_time_from_its_agent() {
         a.register(wrong_now);
         for status in [Status::IDENTIFICATION, Status::ACCEPTED] {
             let answer = world.hears(&a.poll().unwrap()).unwrap();
-            assert!(matches!(&answer.message, Message::BindingAcknowledgement(told) if told.status == status));
+            assert!(
+                matches!(&answer.message, Message::BindingAcknowledgement(told) if told.status == status)
+            );
             let datagram = ip::parse(answer.packet().to_bytes(), Offload::default()).unwrap();
             assert!(a.receive(&open(&datagram).unwrap(), wrong_now), "{wrong}");
         }

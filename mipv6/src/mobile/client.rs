@@ -178,6 +178,15 @@ impl Client<Instant> {
         self.care_of.entry(care_of).or_default()
     }
 
+    /// Another node may have sent any number of tests: no more than are remembered here, and that of `care_of`.
+    pub(super) fn limit(&mut self, care_of: Ipv6Addr) {
+        while self.care_of.len() > MAX_CARE_OF
+            && let Some(last) = self.care_of.keys().copied().rfind(|address| *address != care_of)
+        {
+            self.care_of.remove(&last);
+        }
+    }
+
     /// The binding, if the client still has it.
     pub fn binding(&self, now: Instant) -> Option<&Bound<Instant>> {
         self.bound.as_ref().filter(|bound| now < bound.until)

@@ -6,21 +6,22 @@
 //! [`Client`], so that a handoff takes the tokens along and the next node needs one message only.
 
 mod client;
+mod room;
 #[cfg(test)]
 mod tests;
 mod told;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::net::Ipv6Addr;
 use core::time::Duration;
 
 use ferry_stack::{Alarms, Instant};
 
 pub use self::client::{Ability, Asked, Bound, Client, Held, Tested, Update};
-use self::told::{acknowledged, forget_tokens, give_up, may_believe};
+use self::told::{acknowledged, ask, forget_tokens, give_up, may_believe};
 use crate::correspondent::Outgoing;
 use crate::header::{BindingErrorStatus, BindingUpdate, Lifetime, Message, Options, Received, Status};
-use crate::keys::{Cookie, Cookies, Key};
+use crate::keys::{Cookies, Key};
 
 /// Tests that stay without an answer before a client counts as plain: errors may be lost, and are rate-limited.
 const MAX_PROBES: u8 = 3;
@@ -36,7 +37,8 @@ const MAX_UPDATES: u8 = 4;
 const PLAIN_FOR: Duration = Duration::from_mins(10);
 /// A binding is renewed so early.
 const RENEW_BEFORE: Duration = Duration::from_mins(1);
-/// Clients remembered at most; those that have no connection here make room first.
+/// Clients remembered at most. Those that have no connection here make room, the one first that has had none for
+/// longest; a client more, while all have some, is served as a plain one.
 const MAX_CLIENTS: usize = 1 << 17;
 
 /// By which way a client is reached now.
@@ -65,6 +67,8 @@ enum Role {
 struct Entry {
     client: Client<Instant>,
     role: Role,
+    /// Its place among the idle ones, while it is one.
+    idle: Option<u64>,
 }
 
 /// The mobile node's side of one node.
@@ -77,6 +81,10 @@ pub struct Mobile {
     plain_for: Duration,
     cookies: Cookies,
     clients: BTreeMap<Ipv6Addr, Entry>,
+    /// Clients that have no connection here, in the order in which they became idle.
+    idle: BTreeSet<(u64, Ipv6Addr)>,
+    /// Counts clients that became idle.
+    freed: u64,
     timers: Alarms<Ipv6Addr>,
     outgoing: VecDeque<Outgoing>,
 }
@@ -91,6 +99,8 @@ impl Mobile {
             plain_for: PLAIN_FOR,
             cookies: Cookies::new(secret),
             clients: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            freed: 0,
             timers: Alarms::default(),
             outgoing: VecDeque::new(),
         }
@@ -134,10 +144,14 @@ impl Mobile {
 
     /// This node has nothing to do with the client any more; what it knows stays for a while.
     pub fn release(&mut self, client: Ipv6Addr) {
-        if let Some(entry) = self.clients.get_mut(&client) {
-            entry.role = Role::Idle;
-            self.timers.set(client, None);
+        let Some(entry) = self.clients.get_mut(&client) else { return };
+        entry.role = Role::Idle;
+        if entry.idle.is_none() {
+            self.freed += 1;
+            entry.idle = Some(self.freed);
+            self.idle.insert((self.freed, client));
         }
+        self.timers.set(client, None);
     }
 
     /// The client still sends here, and this node owns none of its connections any more: it is told to send home.
@@ -153,17 +167,10 @@ impl Mobile {
     }
 
     fn play(&mut self, client: Ipv6Addr, role: Role, now: Instant) {
-        self.make_room();
-        self.clients.entry(client).or_insert_with(|| Entry { client: Client::default(), role }).role = role;
-        self.advance(client, now);
-    }
-
-    fn make_room(&mut self) {
-        if self.clients.len() >= MAX_CLIENTS
-            && let Some(idle) =
-                self.clients.iter().find(|(_, entry)| entry.role == Role::Idle).map(|(at, _)| *at)
-        {
-            self.clients.remove(&idle);
+        let known = self.take(client);
+        if known.is_some() || self.make_room() {
+            self.put(client, known.unwrap_or_default(), role);
+            self.advance(client, now);
         }
     }
 
@@ -176,24 +183,34 @@ impl Mobile {
     /// care-of address are later than those that travelled.
     pub fn import(&mut self, address: Ipv6Addr, client: Client<Duration>, now: Instant) {
         let mut client = client.thaw(now);
-        if let Some(ours) = self.clients.remove(&address) {
-            if let Some(tested) = ours.client.care_of.get(&self.here) {
+        if let Some(ours) = self.take(address) {
+            if let Some(tested) = ours.care_of.get(&self.here) {
                 client.care_of.insert(self.here, *tested);
             }
             if client.home.fresh(now).is_none() {
-                client.home = ours.client.home;
+                client.home = ours.home;
             }
         }
+        client.limit(self.here);
         client.update = None;
         client.unsure = client.ability == Ability::Aware;
-        self.make_room();
-        self.clients.insert(address, Entry { client, role: Role::Owner });
-        self.advance(address, now);
+        if self.make_room() {
+            self.put(address, client, Role::Owner);
+            self.advance(address, now);
+        }
     }
 
     /// What is known of a client.
     pub fn client(&self, client: Ipv6Addr) -> Option<&Client<Instant>> {
         self.clients.get(&client).map(|entry| &entry.client)
+    }
+
+    /// Whether a Binding Update from here needs no care-of test: there is a fresh token, or this node is at home.
+    pub fn is_ready(&self, client: Ipv6Addr, now: Instant) -> bool {
+        let token = |client: &Client<Instant>| {
+            client.care_of.get(&self.here).is_some_and(|tested| tested.fresh(now).is_some())
+        };
+        self.here == self.home || self.client(client).is_some_and(token)
     }
 
     /// How the client is reached now. Never with a Home Address option before it has acknowledged the binding
@@ -476,15 +493,4 @@ impl Mobile {
         let home_address = (!at_home).then_some(home);
         Some(Outgoing { home_address, ..Outgoing::plain(target, address, message) })
     }
-}
-
-/// Notes that a test is sent now, and gives the cookie of it: the same one for as long as it stays unanswered, so that
-/// a late answer is one.
-fn ask(tested: &mut Tested<Instant>, cookies: &mut Cookies, now: Instant) -> Cookie {
-    let (cookie, tries) = match tested.asked {
-        Some(asked) => (asked.cookie, asked.tries.saturating_add(1)),
-        None => (cookies.draw(), 1),
-    };
-    tested.asked = Some(Asked { cookie, again: now + client::patience(tries), tries });
-    cookie
 }

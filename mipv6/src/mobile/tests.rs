@@ -6,8 +6,8 @@ use core::time::Duration;
 use self::pair::{A, B, CLIENT, HOME, Pair};
 use super::*;
 use crate::header::open;
-use crate::keys::Key;
 use crate::keys::Token;
+use crate::keys::{Cookie, Key};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -382,4 +382,52 @@ fn a_test_that_claims_a_home_address_is_not_answered() {
     let claiming = Outgoing { home_address: Some(HOME), ..Outgoing::plain(B, CLIENT, message) };
     assert!(open(&pair::carried(&claiming)).is_ok());
     assert_eq!(pair.client_hears(&claiming), None);
+}
+
+/// An address among many.
+fn many(nth: usize) -> Ipv6Addr {
+    Ipv6Addr::from_bits(CLIENT.to_bits() + (1 << 64) + u128::try_from(nth).unwrap())
+}
+
+#[test]
+fn idle_clients_make_room_the_one_first_that_was_idle_for_longest() {
+    let now = Instant::from_millis(1_000_000);
+    let mut mobile = Mobile::new(HOME, A, [3; 20]);
+    for nth in 0..MAX_CLIENTS {
+        mobile.own(many(nth), now);
+        while mobile.poll().is_some() {}
+    }
+    for nth in [700, 3, 90_000] {
+        mobile.release(many(nth));
+    }
+    // Nothing is lost of one that comes back.
+    mobile.own(many(3), now);
+    for (new, gone) in [(MAX_CLIENTS, 700), (MAX_CLIENTS + 1, 90_000)] {
+        mobile.own(many(new), now);
+        assert!(mobile.client(many(new)).is_some() && mobile.client(many(gone)).is_none());
+    }
+    // All have connections: a client more is a plain one, and nobody is forgotten.
+    mobile.own(many(MAX_CLIENTS + 2), now);
+    mobile.import(many(MAX_CLIENTS + 3), Client::default(), now);
+    assert_eq!(mobile.clients.len(), MAX_CLIENTS);
+    assert!((0..MAX_CLIENTS).all(|nth| mobile.client(many(nth)).is_some() || [700, 90_000].contains(&nth)));
+    for nth in [MAX_CLIENTS + 2, MAX_CLIENTS + 3] {
+        assert_eq!(mobile.mode(many(nth), now), Mode::Relayed);
+        mobile.failed(many(nth), now);
+        mobile.release(many(nth));
+    }
+    assert_eq!((mobile.idle.len(), mobile.clients.len()), (0, MAX_CLIENTS));
+}
+
+#[test]
+fn of_the_tests_that_another_node_sends_no_more_are_kept_than_a_group_has_nodes() {
+    let now = Instant::from_millis(1_000_000);
+    let mut mobile = Mobile::new(HOME, A, [3; 20]);
+    mobile.stand_by(CLIENT, now);
+    let care_of = (0..500).map(|nth| (many(nth), Tested::default())).collect();
+    let flood = Client::<Duration> { care_of, ..Client::default() };
+    mobile.import(CLIENT, flood, now);
+    let known = mobile.client(CLIENT).unwrap();
+    assert_eq!(known.care_of.len(), 64);
+    assert!(known.care_of[&A].asked.is_some(), "the node's own is among them");
 }

@@ -5,10 +5,10 @@ use core::net::Ipv6Addr;
 use ferry_stack::Instant;
 
 use super::RENEW_BEFORE;
-use super::client::{Ability, Bound, Client, Tested, Update};
+use super::client::{Ability, Asked, Bound, Client, Tested, Update, patience};
 use crate::correspondent::is_later;
 use crate::header::{Lifetime, Message, Received, Status};
-use crate::keys::Key;
+use crate::keys::{Cookie, Cookies, Key};
 
 /// Takes a Binding Acknowledgement (RFC 6275 section 11.7.3).
 pub(super) fn acknowledged(
@@ -83,4 +83,15 @@ fn signing_key(client: &Client<Instant>, here: Ipv6Addr, home: Ipv6Addr) -> Opti
         return Some(Key::new(&home_token, None));
     }
     Some(Key::new(&home_token, Some(&client.care_of.get(&here)?.token?.token)))
+}
+
+/// Notes that a test is sent now, and gives the cookie of it: the same one for as long as it stays unanswered, so that
+/// a late answer is one.
+pub(super) fn ask(tested: &mut Tested<Instant>, cookies: &mut Cookies, now: Instant) -> Cookie {
+    let (cookie, tries) = match tested.asked {
+        Some(asked) => (asked.cookie, asked.tries.saturating_add(1)),
+        None => (cookies.draw(), 1),
+    };
+    tested.asked = Some(Asked { cookie, again: now + patience(tries), tries });
+    cookie
 }

@@ -59,3 +59,19 @@ fn a_packet_that_would_be_too_long_is_left_alone() {
     assert!(!put_routing(&mut sent, CARE_OF));
     assert_eq!(sent.to_bytes(), before.to_bytes());
 }
+
+#[test]
+fn what_a_router_quotes_of_a_routed_packet_is_the_packet_that_was_sent() {
+    let (client, home, care_of) = (Ipv6Addr::LOCALHOST, Ipv6Addr::from_bits(5), Ipv6Addr::from_bits(6));
+    let header = Header { source: client, destination: home, next_header: ip::TCP, ..Header::default() };
+    let mut head = header.emit(100);
+    head.extend([7; 100]);
+    let mut packet = Packet { head, ..Packet::default() };
+    let before = packet.to_bytes();
+    assert_eq!(unrouted(&before), None);
+    assert!(put_routing(&mut packet, care_of));
+    let quote = packet.to_bytes();
+    assert_eq!(unrouted(&quote).unwrap(), before);
+    assert_eq!(unrouted(&quote[..80]).unwrap(), before[..56]);
+    assert_eq!(unrouted(&quote[..63]), None, "cut in the middle of the header");
+}

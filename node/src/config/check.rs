@@ -34,8 +34,7 @@ pub(super) fn check(
     file: &Path,
     runtime_dir: Option<&Path>,
 ) -> Result<Config, Vec<Spotted>> {
-    let folder = file.parent().unwrap_or(Path::new(""));
-    let mut checker = Checker { folder, problems: Vec::new() };
+    let mut checker = Checker::new(file.parent().unwrap_or(Path::new("")));
     let config = checker.config(raw, runtime_dir);
     match config {
         Some(config) if checker.problems.is_empty() => Ok(config),
@@ -43,15 +42,24 @@ pub(super) fn check(
     }
 }
 
-struct Checker<'a> {
+/// Collects what is wrong with a file.
+pub(super) struct Checker<'a> {
     folder: &'a Path,
-    problems: Vec<Spotted>,
+    pub(super) problems: Vec<Spotted>,
+}
+
+impl<'a> Checker<'a> {
+    /// For a file in this folder.
+    pub(super) const fn new(folder: &'a Path) -> Self {
+        Self { folder, problems: Vec::new() }
+    }
 }
 
 impl Checker<'_> {
     /// Each step notes its problems and goes on, so that all are told at once; `None` only after at least one.
     fn config(&mut self, raw: raw::Config, runtime_dir: Option<&Path>) -> Option<Config> {
-        let raw::Config { name, control, group, tap, peer_link, peer: peers, service: services } = raw;
+        let raw::Config { name, control, group, home_agent, tap, peer_link, peer: peers, service: services } =
+            raw;
         self.label(&name, "node");
         self.names(&name, &peers);
         self.contact(&group.contact, &name, &peers);
@@ -62,6 +70,14 @@ impl Checker<'_> {
         let tap = self.tap(tap);
         let peer_link = peer_link.map(|link| self.peer_link(link));
         let mut seen = self.own_addresses(&address, group.as_ref(), tap.as_ref());
+        let agent_at = home_agent.as_ref().map(|agent| At::new(agent.agent_address.span(), ()));
+        let home_agent = home_agent.map(|agent| self.home_agent(agent));
+        if let (Some(at), Some(Some(agent))) = (agent_at, &home_agent)
+            && let Some(other) = seen.insert(agent.agent_address, "the home agent's address".to_owned())
+        {
+            let what = format!("`agent-address` {} is also {other}", agent.agent_address);
+            self.problem(&at, what, "the home agent has an address of its own");
+        }
         let peers = peers.into_iter().filter_map(|peer| self.peer(peer, &mut seen)).collect();
         let services = self.services(services);
         let (group, tap) = (group?, tap?);
@@ -69,14 +85,18 @@ impl Checker<'_> {
             None => None,
             Some(checked) => Some(checked?),
         };
-        Some(Config { name: name.into_inner(), control, group, tap, peer_link, peers, services })
+        let home_agent = match home_agent {
+            None => None,
+            Some(checked) => Some(checked?),
+        };
+        Some(Config { name: name.into_inner(), control, group, home_agent, tap, peer_link, peers, services })
     }
 
-    fn problem<T>(&mut self, at: &At<T>, what: impl Into<String>, right: impl Into<String>) {
+    pub(super) fn problem<T>(&mut self, at: &At<T>, what: impl Into<String>, right: impl Into<String>) {
         self.problems.push(Spotted { at: at.span(), what: what.into(), right: right.into() });
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 
@@ -84,13 +104,17 @@ impl Checker<'_> {
         let Some(control) = control else {
             return control_folders(runtime_dir).swap_remove(0).join(format!("{name}.sock"));
         };
+        self.control_path(&control)
+    }
+
+    pub(super) fn control_path(&mut self, control: &At<String>) -> PathBuf {
         let path = self.path(control.get_ref());
         let octets = path.as_os_str().len();
         if control.get_ref().is_empty() {
-            self.problem(&control, "`control` is empty", write_as("control"));
+            self.problem(control, "`control` is empty", write_as("control"));
         } else if octets > MAX_SOCKET_PATH {
             let right = format!("a socket's path has at most {MAX_SOCKET_PATH}: take a shorter one");
-            self.problem(&control, format!("the path of `control` has {octets} octets"), right);
+            self.problem(control, format!("the path of `control` has {octets} octets"), right);
         }
         path
     }
@@ -211,7 +235,7 @@ impl Checker<'_> {
         found
     }
 
-    fn tap(&mut self, raw: raw::Tap) -> Option<Tap> {
+    pub(super) fn tap(&mut self, raw: raw::Tap) -> Option<Tap> {
         let raw::Tap { device, address, gateway, mtu, busy_poll_us } = raw;
         self.device(&device);
         let mtu = self.number(mtu, "mtu", &MTU, DEFAULT_MTU);
@@ -276,7 +300,7 @@ impl Checker<'_> {
     }
 
     /// The number, or the default; `None` after a problem.
-    fn number(
+    pub(super) fn number(
         &mut self,
         at: Option<At<i64>>,
         key: &str,
@@ -305,7 +329,7 @@ impl Checker<'_> {
     }
 
     /// An address that routers would carry (RFC 4291 section 2.4).
-    fn unicast(&mut self, at: &At<String>, key: &str) -> Option<Ipv6Addr> {
+    pub(super) fn unicast(&mut self, at: &At<String>, key: &str) -> Option<Ipv6Addr> {
         let address = self.ipv6(at, key)?;
         let wrong = if address.is_multicast() {
             "a multicast"
@@ -450,7 +474,7 @@ pub(crate) fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-fn within(address: Ipv6Addr, link: Address) -> bool {
+pub(super) fn within(address: Ipv6Addr, link: Address) -> bool {
     let mask = u128::MAX.checked_shl(128 - u32::from(link.prefix_len)).unwrap_or(0);
     (address.to_bits() ^ link.address.to_bits()) & mask == 0
 }

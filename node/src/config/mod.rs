@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod files;
+mod home_agent;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use ferry_stack::interface::Address;
 pub(crate) use check::is_label;
 pub use error::{ConfigError, Problem};
 pub use files::{FileError, read_secret};
+pub use home_agent::{Home, HomeAgentConfig, HomeAgentLink};
 
 use crate::{Optimise, Placement, PlainSource};
 
@@ -31,6 +33,8 @@ pub struct Config {
     pub control: PathBuf,
     /// What all nodes of the group agree on.
     pub group: Group,
+    /// The home agent with which the contact node registers; absent if the contact node is on the home link itself.
+    pub home_agent: Option<HomeAgentLink>,
     /// The network device.
     pub tap: Tap,
     /// How to talk to the other nodes; may be absent only if there are none.

@@ -13,6 +13,7 @@ pub(super) struct Config {
     pub(super) name: At<String>,
     pub(super) control: Option<At<String>>,
     pub(super) group: Group,
+    pub(super) home_agent: Option<HomeAgentLink>,
     pub(super) tap: Tap,
     pub(super) peer_link: Option<At<PeerLink>>,
     #[serde(default)]
@@ -69,4 +70,32 @@ pub(super) struct Service {
     pub(super) kind: At<String>,
     pub(super) port: At<i64>,
     pub(super) root: Option<At<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct HomeAgentLink {
+    pub(super) agent_address: At<String>,
+    pub(super) key_file: At<String>,
+    pub(super) spi: Option<At<i64>>,
+    pub(super) lifetime_s: Option<At<i64>>,
+}
+
+/// The file of a home agent.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct HomeAgentFile {
+    pub(super) control: Option<At<String>>,
+    pub(super) max_lifetime_s: Option<At<i64>>,
+    pub(super) tap: Tap,
+    #[serde(default)]
+    pub(super) home: Vec<Home>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Home {
+    pub(super) service_address: At<String>,
+    pub(super) spi: Option<At<i64>>,
+    pub(super) key_file: At<String>,
 }

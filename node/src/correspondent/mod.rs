@@ -6,7 +6,6 @@
 //! | [`Mode::Xfrm`] | the kernel, where it has `CONFIG_IPV6_MIP6`: at its own speed |
 //! | [`Mode::Tun`] | the daemon, between a TUN device and the network |
 
-mod control;
 mod netlink;
 mod sys;
 mod tun;
@@ -18,27 +17,27 @@ use std::net::Ipv6Addr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
+use bytes::Bytes;
 use ferry_mipv6::correspondent::{Correspondent, Outgoing};
 use ferry_mipv6::header::{self, BindingErrorStatus, Fault, Message, Received};
-use ferry_mipv6::route::{put_routing, stripped};
-use ferry_stack::Instant;
+use ferry_mipv6::limit::Pace;
+use ferry_mipv6::route::{ROUTING_OVERHEAD, put_routing, stripped, unrouted};
 use ferry_stack::ip::{self, Datagram};
+use ferry_stack::{Instant, Offload, checksum, icmp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use serde::{Deserialize, Serialize};
 
-use self::control::Listener;
-pub use self::control::{AskError, Bound, Status, ask};
 use self::tun::{Tun, is_service};
 use self::wire::{Wanted, Wire};
 use self::xfrm::Xfrm;
+use crate::daemon::{ListenError, Listener, timespec};
 use crate::driver::now;
 
-/// At most one Binding Error in that time (RFC 6275 section 9.3.3: they are limited).
-const BETWEEN_ERRORS: Duration = Duration::from_millis(10);
+/// Octets of an ICMPv6 error before the packet that it quotes.
+const ICMP_HEADER: usize = 8;
 /// Packets of one kind in a row before the others have their turn.
 const BATCH: usize = 64;
 
@@ -118,9 +117,9 @@ pub enum Failed {
          say `--service PREFIX`, for example `--service 2001:db8:5::/64`"
     )]
     NoService,
-    /// Another one runs.
-    #[error("a daemon is running already at {}; ask it with `ferry correspondent status`", .0.display())]
-    Running(PathBuf),
+    /// Nobody could ask it anything.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// Anything else.
     #[error("cannot {doing}: {why}")]
     Other {
@@ -153,8 +152,34 @@ pub struct Daemon {
     way: Way,
     wire: Wire,
     control: Listener,
-    last_error: Option<Instant>,
+    errors: Pace,
     counters: Counters,
+}
+
+/// How a daemon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// How bindings are put into effect.
+    pub mode: Mode,
+    /// Every binding.
+    pub bindings: Vec<Bound>,
+    /// What has happened so far.
+    pub counters: Counters,
+}
+
+/// A binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The address of this host.
+    pub client: Ipv6Addr,
+    /// The service's address.
+    pub service: Ipv6Addr,
+    /// Where the service is.
+    pub care_of: Ipv6Addr,
+    /// How long that holds.
+    pub seconds_left: u64,
+    /// The sequence number of the last Binding Update.
+    pub sequence: u16,
 }
 
 /// What has happened so far.
@@ -192,7 +217,7 @@ impl Daemon {
             way,
             wire,
             control,
-            last_error: None,
+            errors: Pace::default(),
             counters: Counters::default(),
         })
     }
@@ -241,6 +266,9 @@ impl Daemon {
         for _ in 0..BATCH {
             match self.wire.receive() {
                 Ok(Some(datagram)) if datagram.upper == ip::MOBILITY => self.hear(&datagram, now()),
+                Ok(Some(datagram)) if datagram.upper == ip::ICMPV6 && datagram.home_address().is_none() => {
+                    self.too_big(&datagram)?;
+                }
                 Ok(Some(datagram)) => self.take(datagram, now())?,
                 Ok(None) => break,
                 // An interface went down: others may be up.
@@ -272,8 +300,34 @@ impl Daemon {
                 let status = BindingErrorStatus::UNKNOWN_TYPE;
                 self.complain(datagram, status, Ipv6Addr::UNSPECIFIED, now);
             }
-            Ok(_) | Err(_) => self.counters.dropped += 1,
+            Err(Fault::Problem(pointer)) => {
+                let error = icmp::Error::ParameterProblem { code: icmp::ERRONEOUS_FIELD, pointer };
+                self.counters.dropped += 1;
+                let complaint = icmp::complaint(&datagram.packet, error, datagram.destination);
+                if let Some(packet) = complaint.filter(|_| self.errors.take(now))
+                    && let Err(why) = self.wire.send(&packet)
+                {
+                    tracing::debug!("a Parameter Problem cannot be sent: {why}");
+                }
+            }
+            Ok(_) | Err(Fault::Checksum | Fault::Option | Fault::Address) => self.counters.dropped += 1,
         }
+    }
+
+    /// A router says that a packet was too big that we have sent to a care-of address: its sender has sent it to a home
+    /// address, through our device, and must hear of it there (RFC 8201 section 4). Its packets have to be smaller by
+    /// what we add.
+    fn too_big(&self, datagram: &Datagram) -> io::Result<()> {
+        let Way::Tun(tun) = &self.way else { return Ok(()) };
+        if checksum::verify(datagram)
+            && let Some(icmp::Received { error: icmp::Error::PacketTooBig { mtu }, from, .. }) =
+                icmp::parse_error(datagram)
+            && let Some(about) = datagram.upper_bytes().get(ICMP_HEADER..).and_then(unrouted)
+        {
+            let mtu = mtu.saturating_sub(ROUTING_OVERHEAD.into()).max(ip::MIN_MTU.into());
+            tell_sender(tun, &about.into(), mtu, from)?;
+        }
+        Ok(())
     }
 
     /// Tests of any care-of address are answered; only services are bound.
@@ -329,10 +383,9 @@ impl Daemon {
         now: Instant,
     ) {
         self.counters.dropped += 1;
-        if self.last_error.is_some_and(|last| last.since(now) < BETWEEN_ERRORS) {
+        if !self.errors.take(now) {
             return;
         }
-        self.last_error = Some(now);
         let message = Message::BindingError { status, home_address };
         self.say(&Outgoing::plain(about.destination, about.source, message));
     }
@@ -344,13 +397,21 @@ impl Daemon {
             let Some(datagram) = tun.receive()? else { return Ok(()) };
             let pair = (datagram.source, datagram.destination);
             let care_of = self.core.use_binding(pair, now());
+            let whole = datagram.packet.clone();
             let mut packet = datagram.into_packet();
             if let Some(care_of) = care_of {
                 put_routing(&mut packet, care_of);
                 self.counters.optimised_out += 1;
             }
-            if self.wire.send(&packet).is_err() {
-                self.counters.dropped += 1;
+            match self.wire.send(&packet) {
+                Ok(()) => {}
+                Err(why) => {
+                    self.counters.dropped += 1;
+                    if why == Errno::MSGSIZE {
+                        // The network is narrower than our device: we do not know by how much, but this always fits.
+                        tell_sender(tun, &whole, ip::MIN_MTU.into(), pair.1)?;
+                    }
+                }
             }
         }
         Ok(())
@@ -370,6 +431,13 @@ impl Daemon {
             counters: self.counters,
         }
     }
+}
+
+/// Tells this host that a packet which it has sent through our device is too big.
+fn tell_sender(tun: &Tun, about: &Bytes, mtu: u32, from: Ipv6Addr) -> io::Result<()> {
+    let error = icmp::complaint(about, icmp::Error::PacketTooBig { mtu }, from);
+    let told = error.and_then(|packet| ip::parse(packet.to_bytes(), Offload::default()).ok());
+    told.map_or(Ok(()), |told| tun.deliver(told).map(drop))
 }
 
 fn way(options: &Options) -> Result<Way, Failed> {
@@ -394,15 +462,6 @@ fn keep_only(kept: CapabilitySet) -> rustix::io::Result<()> {
         None,
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
     )
-}
-
-fn timespec(span: Duration) -> Timespec {
-    // A moment later than due is in time; a moment earlier would be a circle.
-    let span = span + Duration::from_millis(1);
-    Timespec {
-        tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: span.subsec_nanos().into(),
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ const ETHERNET: usize = 14;
 const DESTINATION_OPTIONS: u32 = 60;
 const MOBILITY: u32 = 135;
 const HOME_ADDRESS: u32 = 0xc9;
+const ICMPV6: u32 = 58;
+/// The type of an ICMPv6 message (RFC 4443 section 3.2).
+const PACKET_TOO_BIG: u32 = 2;
 /// What the daemon sends is marked, so that it does not come back to it.
 pub(super) const MARK: u32 = 0xfe77;
 
@@ -31,7 +34,7 @@ pub(super) const MARK: u32 = 0xfe77;
 pub(super) enum Wanted {
     /// Mobility Headers.
     Signalling,
-    /// And whatever comes with a Home Address option.
+    /// And whatever comes with a Home Address option, or says that a packet was too big.
     All,
 }
 
@@ -124,20 +127,25 @@ const BEHIND_HEADER: u32 = 40;
 const WHOLE: u32 = u32::MAX;
 
 /// Takes packets to this host whose first header is a Mobility Header, or a Destination Options header with a Home
-/// Address option in front, where RFC 6275 section 6.3 puts it.
-fn program(wanted: Wanted) -> [Instruction; 9] {
+/// Address option in front, where RFC 6275 section 6.3 puts it; and, where the daemon itself routes packets, the word of
+/// routers that they are too big.
+fn program(wanted: Wanted) -> [Instruction; 12] {
     let (offset, value) = match wanted {
         Wanted::Signalling => (BEHIND_HEADER, MOBILITY),
         Wanted::All => (BEHIND_HEADER + 6, HOME_ADDRESS),
     };
+    let too_big = if wanted == Wanted::All { ICMPV6 } else { MOBILITY };
     [
         Instruction(LOAD_WORD, 0, 0, PACKET_TYPE),
-        Instruction(EQUAL, 0, 6, 0),
+        Instruction(EQUAL, 0, 9, 0),
         Instruction(LOAD_OCTET, 0, 0, NETWORK + NEXT_HEADER),
-        Instruction(EQUAL, 3, 0, MOBILITY),
-        Instruction(EQUAL, 0, 3, DESTINATION_OPTIONS),
+        Instruction(EQUAL, 6, 0, MOBILITY),
+        Instruction(EQUAL, 3, 0, too_big),
+        Instruction(EQUAL, 0, 5, DESTINATION_OPTIONS),
         Instruction(LOAD_OCTET, 0, 0, NETWORK + offset),
-        Instruction(EQUAL, 0, 1, value),
+        Instruction(EQUAL, 2, 3, value),
+        Instruction(LOAD_OCTET, 0, 0, NETWORK + BEHIND_HEADER),
+        Instruction(EQUAL, 0, 1, PACKET_TOO_BIG),
         Instruction(RETURN, 0, 0, WHOLE),
         Instruction(RETURN, 0, 0, 0),
     ]
@@ -157,11 +165,52 @@ mod tests {
                     assert!(reached.iter().all(|next| [RETURN, LOAD_OCTET, EQUAL].contains(next)), "{at}");
                 }
             }
-            // A Mobility Header is taken: from its comparison the jump leads to the return of the whole packet.
-            assert_eq!(program[3 + 1 + usize::from(program[3].1)].3, WHOLE);
-            assert_eq!(program[6 + 1 + usize::from(program[6].1)].3, WHOLE);
-            assert_eq!(program[4 + 1 + usize::from(program[4].2)].3, 0);
-            assert_eq!(program[1 + 1 + usize::from(program[1].2)].3, 0);
+        }
+    }
+
+    /// What the filter says to a packet, by the letter of the machine that runs it.
+    fn takes(program: &[Instruction], frame: &[u8], for_us: bool) -> bool {
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let Instruction(operation, yes, no, operand) = program[at];
+            at += 1;
+            match operation {
+                RETURN => return operand == WHOLE,
+                EQUAL => at += usize::from(if value == operand { yes } else { no }),
+                LOAD_WORD => value = u32::from(!for_us),
+                // A load beyond the packet ends the program with zero.
+                _ => match frame.get((operand - NETWORK) as usize) {
+                    Some(octet) => value = u32::from(*octet),
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    #[test]
+    fn the_filter_takes_what_is_for_the_daemon_and_nothing_else() {
+        let packet = |next: u8, behind: [u8; 8]| {
+            let mut octets = [0_u8; 48];
+            octets[6] = next;
+            octets[40..].copy_from_slice(&behind);
+            octets
+        };
+        let home_address = packet(60, [6, 2, 1, 2, 0, 0, 0xc9, 16]);
+        // Whether it is taken for signalling only, and if all is wanted.
+        let cases = [
+            ("a Mobility Header", packet(135, [59, 0, 5, 0, 0, 0, 0, 0]), [true, true]),
+            ("one behind a Home Address option", packet(60, [135, 2, 1, 2, 0, 0, 0xc9, 16]), [true, true]),
+            ("a segment with a Home Address option", home_address, [false, true]),
+            ("a segment with other options", packet(60, [6, 0, 1, 4, 0, 0, 0, 0]), [false, false]),
+            ("Packet Too Big", packet(58, [2, 0, 0, 0, 0, 0, 5, 0]), [false, true]),
+            ("another ICMPv6 message", packet(58, [135, 0, 0, 0, 0, 0, 0, 0]), [false, false]),
+            ("a segment", packet(6, [2; 8]), [false, false]),
+        ];
+        for (name, octets, expected) in cases {
+            for (wanted, expected) in [Wanted::Signalling, Wanted::All].into_iter().zip(expected) {
+                assert_eq!(takes(&program(wanted), &octets, true), expected, "{name}, {wanted:?}");
+                assert!(!takes(&program(wanted), &octets, false), "{name} for somebody else");
+            }
         }
     }
 

@@ -25,6 +25,11 @@ pub(crate) fn unix_seconds() -> i64 {
     clock_gettime(ClockId::Realtime).tv_sec
 }
 
+/// The time since 1970, for what proves that it is not old: as this machine knows it now.
+pub(crate) fn wall() -> Duration {
+    Duration::from_nanos(nanos(ClockId::Realtime))
+}
+
 fn nanos(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     // Neither is ever negative on this clock.

@@ -26,6 +26,7 @@ pub use peers::{PeerError, Refusal};
 pub use start::{Failed, Options, Running, StartError, connections, start};
 pub use tap::{Sent, Tap, TapError};
 
-pub(crate) use clock::{now, unix_seconds};
+pub(crate) use clock::{now, unix_seconds, wall};
 pub(crate) use peers::{certified_name, verify_own};
+pub(crate) use start::mac_of;
 pub(crate) use tap::owner as tap_owner;

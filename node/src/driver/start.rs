@@ -1,12 +1,14 @@
 //! Puts a node together from its configuration, and takes it apart again.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ferry_handoff::Incarnation;
+use ferry_mipv6::header::Lifetime;
 use ferry_stack::{EthernetAddress, tcp};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::mpsc;
@@ -19,9 +21,9 @@ use super::mailbox::{Letter, Mailbox, mailbox};
 use super::peers::{self, PeerError};
 use super::tap::{Tap, TapError};
 use super::trace::{TraceWriter, tracer};
-use crate::config::{Config, FileError, Service as ServiceConfig, ServiceKind, read_secret};
+use crate::config::{Config, FileError, HomeAgentLink, Service as ServiceConfig, ServiceKind, read_secret};
 use crate::services::{Discard, Echo, File, FileService, RootError};
-use crate::{Node, Peer, Service, Setup, SetupError};
+use crate::{HomeAgent, Node, Peer, Service, Setup, SetupError};
 
 /// A client that has gone without a word does not keep its connection for ever; the times are those of Linux.
 const KEEP_ALIVE: tcp::KeepAlive =
@@ -175,11 +177,12 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         group_clock: clock::group(),
         care_of: config.tap.address,
         gateway: config.tap.gateway,
-        mac: mac(config),
+        mac: mac_of(config.tap.address.address),
         mtu: config.tap.mtu,
         offload: true,
         service_address: config.group.service_address,
         contact: config.group.contact.clone(),
+        home_agent: config.home_agent.as_ref().map(home_agent).transpose()?,
         placement: config.group.placement,
         optimise: config.group.optimise,
         plain_source: config.group.plain_source,
@@ -187,6 +190,15 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         tcp: connections(),
         peers,
         services,
+    })
+}
+
+fn home_agent(config: &HomeAgentLink) -> Result<HomeAgent, FileError> {
+    Ok(HomeAgent {
+        address: config.agent_address,
+        spi: config.spi,
+        key: read_secret(&config.key_file)?.to_vec(),
+        lifetime: Lifetime::at_most(config.lifetime),
     })
 }
 
@@ -209,9 +221,9 @@ fn service(config: &ServiceConfig) -> Result<Service, StartError> {
     })
 }
 
-/// The link-layer address of the node's end of the TAP: locally administered, and the same at each start, so that the
-/// router's neighbour cache stays right. Unlike the care-of address's last octets, the kernel's end is drawn at random.
-fn mac(config: &Config) -> EthernetAddress {
-    let [.., a, b, c, d] = config.tap.address.address.octets();
+/// The link-layer address of our end of a TAP: locally administered, and the same at each start, so that the router's
+/// neighbour cache stays right. Unlike our address's last octets, the kernel's end is drawn at random.
+pub(crate) fn mac_of(address: Ipv6Addr) -> EthernetAddress {
+    let [.., a, b, c, d] = address.octets();
     EthernetAddress([0x02, 0xfe, a, b, c, d])
 }

@@ -48,10 +48,15 @@ impl Node {
                 Err(why) => self.reply(id, Reply::Error { why }),
             },
             Command::Drain => self.drain(id, now),
+            Command::Contact => match self.take_contact(now) {
+                Ok(()) => self.reply(id, Reply::Done),
+                Err(why) => self.reply(id, Reply::Error { why }),
+            },
+            Command::Leave => self.leave_home(id, now),
         }
     }
 
-    fn reply(&mut self, id: u64, reply: Reply) {
+    pub(super) fn reply(&mut self, id: u64, reply: Reply) {
         self.outputs.push_back(Output::Reply { id, reply });
     }
 
@@ -72,7 +77,7 @@ impl Node {
         let flows = self.meant(which)?;
         let mut job = Job::new(false);
         for flow in flows {
-            if self.handoffs.is_giving(&flow) {
+            if self.is_giving(&flow) {
                 job.give_up(flow, "it is being handed off already");
             } else if self.give(flow, peer, now) {
                 job.waiting.insert(flow);
@@ -82,6 +87,10 @@ impl Node {
         }
         self.jobs.jobs.insert(id, job);
         Ok(())
+    }
+
+    fn is_giving(&self, flow: &Flow) -> bool {
+        self.handoffs.is_giving(flow) || self.warming.is_leaving(flow)
     }
 
     fn meant(&self, which: &Which) -> Result<Vec<Flow>, String> {
@@ -107,6 +116,7 @@ impl Node {
     fn drain(&mut self, id: u64, now: Instant) {
         self.draining = true;
         self.handoffs.drain();
+        self.abdicate(now);
         self.peers.load_changed(now);
         let mut job = Job::new(true);
         job.waiting = self.owned().map(|(tcb, _)| tcb.flow).collect();
@@ -119,8 +129,7 @@ impl Node {
     pub(super) fn drain_further(&mut self, now: Instant) {
         let mut jobs = std::mem::take(&mut self.jobs);
         for job in jobs.jobs.values_mut().filter(|job| job.anywhere) {
-            let idle: Vec<_> =
-                job.waiting.iter().filter(|flow| !self.handoffs.is_giving(flow)).copied().collect();
+            let idle: Vec<_> = job.waiting.iter().filter(|flow| !self.is_giving(flow)).copied().collect();
             for flow in idle {
                 self.give_somewhere(job, flow, now);
             }

@@ -37,7 +37,7 @@ impl Node {
             return self.open_by_cookie(flow, segment, now);
         }
         // A former life may have sent the client on to a node that owns the connection now: the others know.
-        if self.started.since(now) <= Endpoint::COOKIE_LIFETIME || !self.has_room_for_places() {
+        if self.contact_since.since(now) <= Endpoint::COOKIE_LIFETIME || !self.has_room_for_places() {
             return false;
         }
         match self.peers.choose(self.placement, self.owned.len(), !self.draining) {

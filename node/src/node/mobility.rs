@@ -8,7 +8,8 @@ use bytes::Bytes;
 use ferry_handoff::NodeId;
 use ferry_mipv6::correspondent::Outgoing;
 use ferry_mipv6::header::{self, BindingErrorStatus, Fault, Message, Received};
-use ferry_mipv6::mobile::{Client, Mobile, Mode};
+use ferry_mipv6::limit::Pace;
+use ferry_mipv6::mobile::{Ability, Client, Mobile, Mode};
 use ferry_mipv6::{Path, keys};
 use ferry_stack::ip::{Datagram, Packet};
 use ferry_stack::tcp::Handle;
@@ -26,8 +27,6 @@ const MAX_REPEATS: u8 = 3;
 const REPEATING_FOR: Duration = Duration::from_secs(1);
 /// Clients whose tests the contact node remembers, to send the answers on.
 const MAX_SEEKERS: usize = 1 << 16;
-/// At most one Binding Error in that time (RFC 6275 section 9.3.3: they are limited).
-const BETWEEN_ERRORS: Duration = Duration::from_millis(10);
 
 /// Whether clients are told where their connections are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +63,7 @@ pub(super) struct Mobility {
     seekers: BTreeMap<Ipv6Addr, NodeId>,
     /// Old segments that a client has sent in a row: it does not hear that they have arrived.
     repeats: BTreeMap<Ipv6Addr, Repeats>,
-    last_error: Option<Instant>,
+    errors: Pace,
 }
 
 /// Old segments in a row.
@@ -84,7 +83,8 @@ impl Repeats {
 
 impl Mobility {
     pub(super) fn new(setup: &Setup) -> Self {
-        let here = if setup.contact == setup.name { setup.service_address } else { setup.care_of.address };
+        let at_home = setup.contact == setup.name && setup.home_agent.is_none();
+        let here = if at_home { setup.service_address } else { setup.care_of.address };
         let life = [setup.name.as_bytes(), &setup.incarnation.0.to_be_bytes()].concat();
         let mobile = || {
             Mobile::new(setup.service_address, here, keys::derive(&setup.secret, &life))
@@ -100,7 +100,7 @@ impl Mobility {
             owned: BTreeMap::new(),
             seekers: BTreeMap::new(),
             repeats: BTreeMap::new(),
-            last_error: None,
+            errors: Pace::default(),
         }
     }
 
@@ -118,16 +118,16 @@ impl Mobility {
         self.mobile.as_ref().map_or(Mode::Relayed, |mobile| mobile.mode(client, now))
     }
 
-    /// By which way packets from the service address go to a client. `contact`: where they go through a tunnel, if
-    /// this node is not at home.
+    /// By which way packets from the service address go to a client. `home`: where the tunnel to the home link
+    /// ends, if this node is not at home.
     pub(super) fn path(
         &self,
         client: Ipv6Addr,
         care_of: Ipv6Addr,
-        contact: Option<Ipv6Addr>,
+        home: Option<Ipv6Addr>,
         now: Instant,
     ) -> Path {
-        match (self.mode(client, now), self.plain_source, contact) {
+        match (self.mode(client, now), self.plain_source, home) {
             (Mode::Optimised, ..) => Path::Optimised { care_of },
             (Mode::Relayed, PlainSource::Never, Some(exit)) => Path::Tunnel { entry: care_of, exit },
             (Mode::Relayed, ..) => Path::Direct,
@@ -161,6 +161,17 @@ impl Mobility {
         let known = self.mobile.as_mut().and_then(|mobile| mobile.export(client, now));
         self.release(client);
         known.and_then(|known| postcard::to_allocvec(&known).ok()).unwrap_or_default().into()
+    }
+
+    /// Whether a client has shown that it understands Mobile IPv6.
+    pub(super) fn is_aware(&self, client: Ipv6Addr) -> bool {
+        let known = self.mobile.as_ref().and_then(|mobile| mobile.client(client));
+        known.is_some_and(|known| known.ability == Ability::Aware)
+    }
+
+    /// Whether a Binding Update to a client needs no care-of test any more.
+    pub(super) fn is_ready(&self, client: Ipv6Addr, now: Instant) -> bool {
+        self.mobile.as_ref().is_none_or(|mobile| mobile.is_ready(client, now))
     }
 
     /// A connection of the client may come: a care-of test ahead of need costs no time later.
@@ -239,7 +250,11 @@ impl Node {
     pub(super) fn receive_mobility(&mut self, from: Option<NodeId>, datagram: Datagram, now: Instant) {
         match header::open(&datagram) {
             Ok(received) => {
-                if !self.mobility.receive(&received, now) {
+                if self.home.receive(&received, now) {
+                    self.finish_leaving(now);
+                } else if self.mobility.receive(&received, now) {
+                    self.tell_warm(received.source, now);
+                } else {
                     self.relay_mobility(from, datagram, now);
                 }
             }
@@ -273,6 +288,9 @@ impl Node {
         }
         if !self.is_contact() {
             self.counters.dropped += 1;
+        } else if let Some(path) = self.tunnel_home() {
+            self.counters.forwarded += 1;
+            self.put(datagram.into_packet(), &path, now);
         } else if let Some(packet) = datagram.hop() {
             self.counters.forwarded += 1;
             self.interface.send(packet, now);
@@ -293,10 +311,9 @@ impl Node {
         now: Instant,
     ) {
         self.counters.dropped += 1;
-        if self.mobility.last_error.is_some_and(|last| last.since(now) < BETWEEN_ERRORS) {
+        if !self.mobility.errors.take(now) {
             return;
         }
-        self.mobility.last_error = Some(now);
         let message = Message::BindingError { status, home_address };
         let error = Outgoing::plain(about.destination, about.source, message);
         self.send_mobility(&error, now);
@@ -322,7 +339,7 @@ impl Node {
     }
 
     fn tunnel_home(&self) -> Option<Path> {
-        let exit = self.peers.care_of(self.contact)?;
+        let exit = self.way_home()?;
         Some(Path::Tunnel { entry: self.care_of, exit })
     }
 
@@ -333,7 +350,7 @@ impl Node {
         if timeouts >= MAX_TIMEOUTS {
             self.mobility.suspect(client, now);
         }
-        let path = self.mobility.path(client, self.care_of, self.peers.care_of(self.contact), now);
+        let path = self.mobility.path(client, self.care_of, self.way_home(), now);
         self.counters.optimised += u64::from(matches!(path, Path::Optimised { .. }));
         self.put(packet, &path, now);
     }
@@ -342,9 +359,7 @@ impl Node {
     pub(super) fn send_home(&mut self, packet: Packet, now: Instant) {
         let from_home = packet.source() == Some(self.service_address);
         let path = match packet.destination() {
-            Some(to) if from_home => {
-                self.mobility.path(to, self.care_of, self.peers.care_of(self.contact), now)
-            }
+            Some(to) if from_home => self.mobility.path(to, self.care_of, self.way_home(), now),
             _ => Path::Direct,
         };
         self.put(packet, &path, now);
@@ -359,7 +374,7 @@ impl Node {
 
     /// An error about a packet that went from the care-of address is one about a packet from the home address.
     pub(super) fn quoted_at_home(&self, mut received: icmp::Received) -> icmp::Received {
-        if received.quote.source == self.care_of && !self.is_contact() {
+        if received.quote.source == self.care_of && !self.is_at_home() {
             received.quote.source = self.service_address;
         }
         received

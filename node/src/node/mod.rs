@@ -4,6 +4,7 @@ mod ask;
 mod commands;
 mod cookies;
 mod ended;
+mod home;
 mod mobility;
 mod moves;
 mod peers;
@@ -16,6 +17,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod updates;
+mod warm;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::Ipv6Addr;
@@ -32,6 +34,8 @@ use ferry_stack::{Instant, Interface};
 use self::ask::Asks;
 use self::commands::Jobs;
 use self::ended::Ended;
+use self::home::Home;
+pub use self::home::HomeAgent;
 use self::mobility::Mobility;
 pub use self::mobility::{Optimise, PlainSource};
 use self::peers::Peers;
@@ -40,6 +44,7 @@ use self::service::AnySession;
 pub use self::service::Service;
 pub use self::setup::{Peer, Placement, Setup, SetupError};
 use self::updates::Updates;
+use self::warm::Warming;
 use crate::io::{Counters, Input, Output, Trace, TraceEvent};
 
 /// Octets of an IPv6 header and a TCP header without options.
@@ -58,6 +63,9 @@ pub struct Node {
     care_of: Ipv6Addr,
     service_address: Ipv6Addr,
     contact: NodeId,
+    /// Since when this node is the contact node, if it is.
+    contact_since: Instant,
+    home: Home,
     placement: Placement,
     peers: Peers,
     interface: Interface,
@@ -72,6 +80,7 @@ pub struct Node {
     placed: Placed,
     ended: Ended,
     handoffs: Handoffs,
+    warming: Warming,
     updates: Updates,
     asks: Asks,
     jobs: Jobs,
@@ -113,6 +122,8 @@ impl Node {
         let mut node = Self {
             id,
             contact,
+            contact_since: now,
+            home: Home::new(&setup, now),
             incarnation: setup.incarnation,
             care_of: setup.care_of.address,
             service_address: setup.service_address,
@@ -134,6 +145,7 @@ impl Node {
             ended: Ended::new(MapKey(key)),
             placed: Placed::default(),
             handoffs: Handoffs::new(),
+            warming: Warming::default(),
             updates: Updates::default(),
             asks: Asks::default(),
             jobs: Jobs::default(),
@@ -146,14 +158,18 @@ impl Node {
             group: setup.group,
         };
         node.interface.set_mobility(true);
-        if node.is_contact() {
+        if let Some(agent) = node.home.agent() {
+            node.stage.admit(agent);
+        }
+        if node.is_at_home() {
             let address = Address { address: node.service_address, prefix_len: 128 };
             node.interface.add_address(address, true, now);
         }
         Ok(node)
     }
 
-    /// Whether this node answers for the service address on the home link.
+    /// Whether this node answers for the service address on the home link, or has it registered with the home agent:
+    /// what comes for it comes here.
     pub fn is_contact(&self) -> bool {
         self.id == self.contact
     }
@@ -198,7 +214,7 @@ impl Node {
             }
             if let Some((handle, packet)) = self.poll_segment(now) {
                 self.send_segment(handle, packet, now);
-            } else if !self.settle(now) && !self.signal(now) {
+            } else if !self.settle(now) && !self.signal(now) && !self.register_further(now) {
                 self.due = self.deadline();
                 return Output::WaitUntil(self.due);
             }
@@ -206,20 +222,22 @@ impl Node {
     }
 
     fn poll_segment(&mut self, now: Instant) -> Option<(Handle, Packet)> {
-        let Self { tcp, mobility, peers, .. } = self;
-        let contact = peers.care_of(self.contact);
+        let home = self.way_home();
+        let Self { tcp, mobility, .. } = self;
         tcp.poll_transmit(now, |flow| {
-            let way = mobility.path(*flow.remote.ip(), self.care_of, contact, now);
+            let way = mobility.path(*flow.remote.ip(), self.care_of, home, now);
             Path { overhead: way.overhead(), ..self.path }
         })
     }
 
     fn deadline(&self) -> Option<Instant> {
         [
+            self.home.deadline(),
             self.mobility.deadline(),
             self.interface.deadline(),
             self.tcp.deadline(),
             self.handoffs.deadline(),
+            self.warming.deadline(),
             self.updates.deadline(),
             self.asks.deadline(),
             self.peers.deadline(),
@@ -234,7 +252,9 @@ impl Node {
         self.interface.handle_timeout(now);
         self.tcp.handle_timeout(now);
         self.mobility.handle_timeout(now);
+        self.handle_home(now);
         self.handoffs.handle_timeout(now);
+        self.handle_warming(now);
         self.repeat_updates(now);
         self.asks.handle_timeout(now);
         self.tell_load(now);

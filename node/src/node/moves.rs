@@ -24,17 +24,23 @@ impl Node {
             Action::Install { flow, from, snapshot } => self.install(flow, from, *snapshot, now),
             Action::Given { flow, to, epoch } => self.given(flow, to, epoch, now),
             Action::Failed { flow, to, why, resume } => self.failed(flow, to, &why, resume, now),
-            Action::Forget { flow, epoch } => {
-                // The contact node relays as long as the connection lives; the owner says when it ends.
+            Action::Forget { flow, .. } => {
+                // The contact node relays as long as the connection lives; the owner says when it ends. Nobody says so
+                // to another, whatever that has heard of later owners.
                 if !self.is_contact() {
-                    self.forget_place(&flow, epoch);
+                    self.forget_route(&flow);
                 }
             }
         }
     }
 
-    /// Starts to give a connection away. `false` if there is nothing to give.
+    /// Starts to give a connection away, perhaps after the acceptor has warmed up. `false` if there is nothing to give.
     pub(super) fn give(&mut self, flow: Flow, to: NodeId, now: Instant) -> bool {
+        let owned = self.tcp.find(&flow).is_some_and(|handle| self.owned.contains(handle));
+        (owned && self.warm_up(flow, to, now)) || self.give_now(flow, to, now)
+    }
+
+    pub(super) fn give_now(&mut self, flow: Flow, to: NodeId, now: Instant) -> bool {
         let Some(owned) = self.tcp.find(&flow).and_then(|handle| self.owned.get_mut(handle)) else {
             return false;
         };

@@ -186,6 +186,7 @@ impl Node {
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: true }, now);
         self.handoffs.peer_up(peer, incarnation, now);
         self.repeat_updates_to(peer, now);
+        self.meet_at_home(peer, now);
         // Everybody, the newcomer among them.
         self.peers.tell_load = Some(now);
     }
@@ -195,6 +196,8 @@ impl Node {
         (state.up, state.open) = (false, false);
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: false }, now);
         self.handoffs.peer_down(peer);
+        self.part_at_home(peer, now);
+        self.cool_down(peer, now);
     }
 
     /// A message from another node. The driver vouches for the sender, not for what it says.
@@ -214,6 +217,9 @@ impl Node {
             Message::Ended { flow, epoch } => self.connection_over(flow, *epoch),
             Message::Ask { flow } => self.asked(from, *flow, now),
             Message::NotMine { flow } => self.not_mine(from, flow, now),
+            Message::WarmUp { flow } => self.warm_up_asked(from, *flow, now),
+            Message::Warm { flow } => self.warm(from, *flow, now),
+            Message::Contact { node, term, answer } => self.contact_told(from, *node, *term, *answer, now),
             Message::Load { connections, open } => {
                 if let Some(state) = self.peers.states.get_mut(&from) {
                     (state.connections, state.open) = (*connections, *open);

@@ -149,6 +149,19 @@ impl Node {
         self.asks.answered(flow);
     }
 
+    /// This node is not the contact node any more: it sends on to the new one what is not here.
+    pub(super) fn forget_routes(&mut self) {
+        let handoffs = &self.handoffs;
+        self.places.retain(|flow, place| matches!(place, Place::Arriving(_)) || handoffs.is_forwarding(flow));
+    }
+
+    /// What comes for a connection that has left is not sent on any more.
+    pub(super) fn forget_route(&mut self, flow: &Flow) {
+        if matches!(self.places.get(flow), Some(Place::Elsewhere(_))) {
+            self.places.remove(flow);
+        }
+    }
+
     /// Forgets where a connection's segments go, if nothing later than `epoch` is known.
     pub(super) fn forget_place(&mut self, flow: &Flow, epoch: Epoch) {
         if matches!(self.places.get(flow), Some(Place::Elsewhere(route)) if route.epoch <= epoch) {

@@ -11,6 +11,7 @@ use ferry_stack::tcp::{Arrival, Flow, Reason, Refusal, Segment};
 
 use super::Node;
 use super::places::Place;
+use crate::largest::largest;
 
 impl Node {
     /// A packet for one of our addresses, perhaps out of a tunnel.
@@ -170,8 +171,13 @@ impl Node {
         match from {
             // It was placed here, most likely, and has overtaken the segment that brings a cookie back.
             Some(_) if self.tcp.may_follow_cookie(&flow, segment, now) => self.counters.dropped += 1,
-            // Whoever sent it here believes that we own it.
-            Some(from) => self.tell(from, &Message::NotMine { flow }),
+            // Whoever sent it here believes that we own it; or it does not know, and we are to find out.
+            Some(from) => {
+                self.tell(from, &Message::NotMine { flow });
+                if self.is_contact() {
+                    self.ask(flow, segment, now);
+                }
+            }
             // It came straight to our care-of address: all connections of a client do, wherever they are.
             None if !self.is_contact() && self.peers.is_up(self.contact) => {
                 self.forward(datagram.clone(), self.contact, now);
@@ -252,12 +258,4 @@ impl Node {
             None => self.tcp.receive_error(&received, now),
         }
     }
-}
-
-/// Octets of the largest packet that a datagram stands for: of itself, or, if it is a super-segment, of one of the
-/// segments that it will be cut into.
-fn largest(datagram: &Datagram) -> usize {
-    let Some(gso) = datagram.offload.gso else { return datagram.packet.len() };
-    let header = datagram.upper_bytes().get(12).map_or(0, |octet| usize::from(octet >> 4) * 4);
-    (datagram.upper_at + header + usize::from(gso.size)).min(datagram.packet.len())
 }

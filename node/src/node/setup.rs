@@ -9,6 +9,7 @@ use ferry_stack::{EthernetAddress, GroupClock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::home::HomeAgent;
 use super::mobility::{Optimise, PlainSource};
 use super::service::Service;
 
@@ -40,6 +41,8 @@ pub struct Setup {
     pub service_address: Ipv6Addr,
     /// The node that answers for it on the home link.
     pub contact: String,
+    /// The home agent that answers for it there, on behalf of the contact node; absent if that does it itself.
+    pub home_agent: Option<HomeAgent>,
     /// Who serves new connections.
     pub placement: Placement,
     /// Whether clients are told where their connections are.
@@ -105,6 +108,9 @@ impl Setup {
         }
         let mut names = vec![(NodeId::of(&self.name), &self.name)];
         let mut addresses = BTreeSet::from([self.service_address]);
+        if let Some(agent) = self.home_agent.as_ref().filter(|agent| !addresses.insert(agent.address)) {
+            return Err(SetupError::SameAddress(agent.address));
+        }
         let nodes = self.peers.iter().map(|peer| (&peer.name, peer.care_of));
         for (name, care_of) in nodes.clone().chain([(&self.name, self.care_of.address)]) {
             if !addresses.insert(care_of) {

@@ -17,11 +17,12 @@ impl Node {
             service_address: self.service_address,
             care_of: self.care_of,
             contact: self.is_contact(),
+            home_agent: self.home.status(now),
             draining: self.draining,
             uptime_ms: millis(self.started.since(now)),
             connections: self.owned.len(),
             relayed: self.places.len(),
-            moving: self.handoffs.under_way(),
+            moving: self.handoffs.under_way() + self.warming.leaving(),
             peers: self.peers.status(),
             counters: self.counters(),
         }

@@ -72,9 +72,13 @@ impl Node {
 
     /// A link came up. A contact node that has forgotten, because it started anew, is told of every connection.
     pub(super) fn repeat_updates_to(&mut self, peer: NodeId, now: Instant) {
-        if peer != self.contact {
-            return;
+        if peer == self.contact {
+            self.tell_owned(now);
         }
+    }
+
+    /// Lets the contact node know of every connection that lives here.
+    pub(super) fn tell_owned(&mut self, now: Instant) {
         let owned: Vec<_> = self.owned().map(|(tcb, owned)| (tcb.flow, owned.epoch)).collect();
         for (flow, epoch) in owned {
             self.tell_owner(flow, epoch, now);

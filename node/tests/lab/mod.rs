@@ -194,8 +194,13 @@ pub struct Node {
 
 impl Node {
     pub fn start(folder: &Path, config: &str) -> Self {
+        Self::run(folder, &["node", "--config", config])
+    }
+
+    /// Another daemon of the same binary.
+    pub fn run(folder: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(FERRY)
-            .args(["node", "--config", config])
+            .args(args)
             .current_dir(folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

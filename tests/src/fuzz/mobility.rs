@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use bytes::Bytes;
 use ferry_mipv6::correspondent::{Correspondent, Outgoing};
 use ferry_mipv6::header::{self, Lifetime, Received};
-use ferry_mipv6::home_agent::{HomeAgent, Now, Setup, Timestamp};
+use ferry_mipv6::home_agent::{Group, HomeAgent, Now, Setup, Timestamp};
 use ferry_mipv6::mobile::Mobile;
 use ferry_mipv6::route::{put_home_address, put_routing};
 use ferry_stack::Instant;
@@ -51,7 +51,7 @@ pub fn mobility(octets: &[u8]) {
         home_agent: HomeAgent::new(Setup {
             address: CLIENT,
             home_link: (HOME, 64),
-            keys: BTreeMap::from([(256, vec![5; 16])]),
+            groups: BTreeMap::from([(256, Group { key: vec![5; 16], homes: [HOME].into() })]),
             max_lifetime: Lifetime::at_most(Duration::from_hours(1)),
         }),
     };

@@ -34,6 +34,10 @@ pub(super) enum Event {
     PeersPart(usize, usize),
     /// The operator does something.
     Operate,
+    /// The home agent starts anew.
+    RestartAgent,
+    /// The contact node is to be lost.
+    LoseContact,
     /// All faults end.
     Mend,
 }

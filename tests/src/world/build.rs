@@ -49,6 +49,8 @@ impl World {
             router_armed: None,
             places: Vec::new(),
             group: Group::default(),
+            agent: None,
+            lost_nodes: 0,
             talks: BTreeMap::new(),
             judged: 0,
             log,
@@ -103,9 +105,10 @@ impl World {
 
     /// A host.
     pub fn host(&mut self, nth: usize) -> &mut Machine {
-        match &mut self.places[nth].body {
+        let place = &mut self.places[nth];
+        match &mut place.body {
             Body::Host(machine) => machine,
-            Body::Node(member) => panic!("{} is a node", member.name),
+            Body::Node(_) | Body::Agent(_) | Body::Gone => panic!("{} is no host", place.name),
         }
     }
 
@@ -113,7 +116,7 @@ impl World {
     pub fn hosts(&self) -> impl Iterator<Item = &Machine> {
         self.places.iter().filter_map(|place| match &place.body {
             Body::Host(machine) => Some(machine),
-            Body::Node(_) => None,
+            Body::Node(_) | Body::Agent(_) | Body::Gone => None,
         })
     }
 

@@ -29,11 +29,11 @@ use crate::watch::Sender;
 /// The address that clients know.
 pub const SERVICE_ADDRESS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 1);
 /// The router's address on the home link.
-const HOME_ROUTER: Address =
+pub(super) const HOME_ROUTER: Address =
     Address { address: Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 0xffff), prefix_len: 64 };
 
 /// What the clock of the group shows when the world begins.
-const EPOCH: Duration = Duration::from_hours(24 * 20_000);
+pub(super) const EPOCH: Duration = Duration::from_hours(24 * 20_000);
 
 /// What a group is made from.
 #[derive(Clone, Debug)]
@@ -75,6 +75,10 @@ pub struct Operation {
     pub drain: Option<(usize, Instant)>,
     /// Breaks the link between two nodes: when, and for how long.
     pub flaps: Vec<(Instant, Duration)>,
+    /// The home agent starts anew at these times.
+    pub agent_restarts: Vec<Instant>,
+    /// The contact node is lost at these times, or as soon as it owns nothing.
+    pub contact_losses: Vec<Instant>,
 }
 
 /// The group in the world.
@@ -125,6 +129,11 @@ impl Group {
         } else {
             format!("\n  unanswered commands: {:?}", self.asked)
         }
+    }
+
+    /// Every node.
+    pub(super) fn members(&self) -> Vec<usize> {
+        self.members.clone()
     }
 
     fn is_joined(&self, a: usize, b: usize) -> bool {
@@ -191,6 +200,7 @@ impl World {
             offload: plan.offload[nth],
             service_address: SERVICE_ADDRESS,
             contact: name_of(0),
+            home_agent: self.home_agent(),
             placement: plan.placement,
             optimise: plan.optimise,
             plain_source: plan.plain_source,
@@ -201,7 +211,7 @@ impl World {
         };
         let node = Node::new(setup, clock.at(self.now)).expect("the plan makes sense");
         let member = Member::new(node, &attachment.name, clock);
-        let home = if nth == 0 { vec![HOME_ROUTER] } else { Vec::new() };
+        let home = if nth == 0 && self.agent.is_none() { vec![HOME_ROUTER] } else { Vec::new() };
         self.attach_body(Body::Node(Box::new(member)), Sender::Ours, attachment, home);
         self.group.members.push(place);
         self.group.incarnations.insert(place, incarnation);
@@ -215,6 +225,12 @@ impl World {
             self.schedule(at, Event::PeersPart(a, b));
             self.schedule(at + span, Event::PeersMeet(a, b));
         }
+        for at in operation.agent_restarts.clone() {
+            self.schedule(at, Event::RestartAgent);
+        }
+        for at in operation.contact_losses.clone() {
+            self.schedule(at, Event::LoseContact);
+        }
         if operation.every.is_some() || operation.drain.is_some() {
             self.schedule(self.now, Event::Operate);
         }
@@ -227,7 +243,7 @@ impl World {
     fn member(&mut self, nth: usize) -> Option<&mut Member> {
         match &mut self.places[nth].body {
             Body::Node(member) => Some(member),
-            Body::Host(_) => None,
+            Body::Host(_) | Body::Agent(_) | Body::Gone => None,
         }
     }
 
@@ -318,7 +334,7 @@ impl World {
         }
     }
 
-    fn command(&mut self, nth: usize, about: Option<Client>, command: Command) {
+    pub(super) fn command(&mut self, nth: usize, about: Option<Client>, command: Command) {
         self.group.commands += 1;
         let (id, now) = (self.group.commands, self.now);
         self.group.asked.insert(id, about);

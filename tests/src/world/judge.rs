@@ -36,6 +36,7 @@ impl World {
             Body::Node(member) => {
                 member.node.control_blocks().map(|tcb| (tcb, member.clock(self.now))).collect()
             }
+            Body::Agent(_) | Body::Gone => Vec::new(),
         };
         for (tcb, clock) in tcbs {
             self.say(|| format!("    {}: {}", place.name, invariants::describe(tcb)));
@@ -90,6 +91,7 @@ impl World {
         self.places.iter().any(|place| match &place.body {
             Body::Node(member) => member.node.control_blocks().any(|tcb| half_open(&tcb)),
             Body::Host(machine) => machine.stack.tcbs(self.now).iter().any(|(tcb, _)| half_open(tcb)),
+            Body::Agent(_) | Body::Gone => false,
         })
     }
 

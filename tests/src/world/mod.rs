@@ -1,6 +1,7 @@
 //! The world: machines on links around a router, one clock, one seed. A run follows from the seed alone.
 
 mod agenda;
+mod agent;
 mod build;
 mod group;
 mod judge;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use ferry_stack::{Frame, Instant};
 
 use self::agenda::{Agenda, Event};
+use self::agent::Standing;
 pub use self::build::Attachment;
 use self::group::Group;
 pub use self::group::{GroupPlan, Operation, SERVICE_ADDRESS, service_at};
@@ -34,6 +36,10 @@ enum Body {
     Host(Machine),
     /// A node of the group.
     Node(Box<Member>),
+    /// The home agent of the group.
+    Agent(Box<Standing>),
+    /// A node that was lost.
+    Gone,
 }
 
 /// A machine and its link.
@@ -70,7 +76,7 @@ impl Place {
     /// away from neighbour discovery. So no segment waits for an answer and is overtaken by a handoff meanwhile.
     fn is_next_door(&self, frame: &Frame) -> bool {
         let machine = match &self.body {
-            Body::Node(_) => true,
+            Body::Node(_) | Body::Agent(_) | Body::Gone => true,
             Body::Host(machine) => machine.stack.is_next_door(),
         };
         machine && link::is_discovery(frame)
@@ -98,6 +104,10 @@ pub struct World {
     router_armed: Option<Instant>,
     places: Vec<Place>,
     group: Group,
+    /// The home agent, if there is one.
+    agent: Option<usize>,
+    /// Nodes that were lost.
+    pub lost_nodes: u64,
     /// Which client plays which script on which connection: (client's end, server's end) to (machine, talk).
     talks: BTreeMap<(SocketAddrV6, SocketAddrV6), (usize, usize)>,
     /// How many of the RST segments that were sent have been judged.
@@ -127,7 +137,7 @@ impl World {
     fn is_done(&self) -> bool {
         let done = |place: &Place| match &place.body {
             Body::Host(machine) => machine.is_done(),
-            Body::Node(_) => true,
+            Body::Node(_) | Body::Agent(_) | Body::Gone => true,
         };
         self.places.iter().all(done) && self.group.is_idle()
     }
@@ -160,6 +170,8 @@ impl World {
             Event::PeersMeet(a, b) => self.peers_meet(a, b),
             Event::PeersPart(a, b) => self.peers_part(a, b),
             Event::Operate => self.operate(),
+            Event::RestartAgent => self.restart_agent(),
+            Event::LoseContact => self.lose_contact(),
             Event::Mend => self.mend(),
         }
         true
@@ -174,6 +186,8 @@ impl World {
                 machine.receive(frame, now);
             }
             Body::Node(member) => member.receive(frame, now),
+            Body::Agent(standing) => standing.receive(frame, now),
+            Body::Gone => {}
         }
         self.stir(nth);
         self.settle(nth);
@@ -203,6 +217,11 @@ impl World {
                     member.tick(now);
                     stirs
                 }
+                Body::Agent(standing) => {
+                    standing.handle_timeout(now);
+                    false
+                }
+                Body::Gone => false,
             };
             if stirs {
                 self.stir(nth);
@@ -219,6 +238,10 @@ impl World {
             let wishes = match &mut self.places[nth].body {
                 Body::Host(_) => self.settle_host(nth),
                 Body::Node(member) => member.wishes(self.now).into_iter().collect(),
+                Body::Agent(standing) => {
+                    core::iter::from_fn(|| standing.transmit()).map(Wish::Frame).collect()
+                }
+                Body::Gone => Vec::new(),
             };
             if wishes.is_empty() {
                 break;
@@ -262,6 +285,8 @@ impl World {
         let deadline = match &mut place.body {
             Body::Host(machine) => machine.deadline(now),
             Body::Node(member) => member.deadline(),
+            Body::Agent(standing) => standing.deadline(),
+            Body::Gone => None,
         };
         let Some(at) = deadline else { return };
         let at = at.max(now);

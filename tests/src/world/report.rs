@@ -41,6 +41,11 @@ impl World {
                     lines.push(format!("{}: {:?}", place.name, member.node.status(member.clock(self.now))));
                     member.node.control_blocks().collect()
                 }
+                Body::Agent(standing) => {
+                    lines.push(format!("{}: {:?}", place.name, standing.status(self.now)));
+                    Vec::new()
+                }
+                Body::Gone => Vec::new(),
             };
             lines.extend(tcbs.iter().map(|tcb| format!("{}: {}", place.name, invariants::describe(tcb))));
         }
@@ -51,7 +56,7 @@ impl World {
     pub fn statuses(&self) -> Vec<Status> {
         let nodes = self.places.iter().filter_map(|place| match &place.body {
             Body::Node(member) => Some(member.node.status(member.clock(self.now))),
-            Body::Host(_) => None,
+            Body::Host(_) | Body::Agent(_) | Body::Gone => None,
         });
         nodes.collect()
     }

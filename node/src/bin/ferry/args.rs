@@ -38,6 +38,8 @@ pub(crate) enum Task {
     Handoff(HandoffArgs),
     /// Hand all connections of a running node off; it takes no new ones from then on
     Drain(NodeAndFormat),
+    /// Make a running node the contact node, where the service address is with a home agent
+    Contact(NodeAndFormat),
     /// Say what a node lacks, and the command that mends it
     Doctor(DoctorArgs),
     /// On a client's host: understand Mobile IPv6, so that services are reached straight wherever they are
@@ -45,6 +47,11 @@ pub(crate) enum Task {
         after_help = "Examples:\n  sudo ferry correspondent\n  sudo ferry correspondent --mode tun --service 2001:db8:5::/64\n  ferry correspondent status\n\nCtrl-C or SIGTERM removes what was installed."
     )]
     Correspondent(CorrespondentArgs),
+    /// On the home link: answer for service addresses on behalf of the groups that register them
+    #[command(
+        after_help = "Examples:\n  ferry home-agent --config agent.toml\n  ferry home-agent status\n\nThe file:\n  [tap]\n  device = \"ferry0\"\n  address = \"2001:db8:5::a/64\"             # the agent's own, on the home link\n  gateway = \"2001:db8:5::ffff\"\n  [[home]]\n  service-address = \"2001:db8:5::1\"\n  key-file = \"keys/home-agent.key\"         # from `ferry keygen`; the nodes have it too"
+    )]
+    HomeAgent(HomeAgentArgs),
 }
 
 /// How bindings are put into effect.
@@ -81,6 +88,31 @@ pub(crate) enum CorrespondentTask {
     /// Show the bindings of a running daemon
     Status {
         /// Print the daemon's answer as the JSON that it is
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct HomeAgentArgs {
+    #[command(subcommand)]
+    pub(crate) task: Option<HomeAgentTask>,
+    /// The agent's configuration
+    #[arg(long, global = true, value_name = "FILE", default_value = "home-agent.toml")]
+    pub(crate) config: PathBuf,
+    /// Only read the configuration, say "ok", and leave
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HomeAgentTask {
+    /// Show what is registered with a running agent
+    Status {
+        /// The agent's control socket, if not the one that the configuration names
+        #[arg(long, value_name = "PATH")]
+        control: Option<PathBuf>,
+        /// Print the agent's answer as the JSON that it is
         #[arg(long)]
         json: bool,
     },

@@ -2,11 +2,10 @@
 
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use ferry_node::correspondent::{Bound, Counters, Daemon, Mode, Options, Status, ask};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use ferry_node::correspondent::{Bound, Counters, Daemon, Mode, Options, Status};
+use ferry_node::daemon::ask;
 
 use crate::Outcome;
 use crate::args::{CorrespondentArgs, CorrespondentTask, Way};
@@ -21,11 +20,7 @@ pub(crate) fn run(args: &CorrespondentArgs) -> Outcome {
 
 fn serve(args: &CorrespondentArgs) -> Outcome {
     crate::log_to_stderr();
-    // Registered first: whoever ends the daemon must find that it cleans up.
-    let (end, told) = UnixStream::pair()?;
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
-    }
+    let end = crate::end_of_signals()?;
     let mode = match args.mode {
         Way::Auto => None,
         Way::Xfrm => Some(Mode::Xfrm),
@@ -40,7 +35,7 @@ fn serve(args: &CorrespondentArgs) -> Outcome {
 }
 
 fn status(args: &CorrespondentArgs, json: bool) -> Outcome {
-    let status = ask(&args.control)?;
+    let status: Status = ask("correspondent", &args.control)?;
     if json {
         println!("{}", serde_json::to_string(&status)?);
     } else {

@@ -4,6 +4,7 @@ mod args;
 mod correspondent;
 mod doctor;
 mod handoff;
+mod home_agent;
 mod keygen;
 mod node;
 mod progress;
@@ -12,9 +13,11 @@ mod socket;
 
 use std::error::Error;
 use std::io::IsTerminal as _;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
 
 use args::{Args, Task};
@@ -30,13 +33,24 @@ fn main() -> ExitCode {
         Task::Connections(args) => show::connections(&args),
         Task::Handoff(args) => handoff::run(&args),
         Task::Drain(args) => handoff::drain(&args),
+        Task::Contact(args) => show::contact(&args),
         Task::Doctor(args) => doctor::run(&args),
         Task::Correspondent(args) => correspondent::run(&args),
+        Task::HomeAgent(args) => home_agent::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("ferry: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// What becomes readable on Ctrl-C and SIGTERM. To be had first: whoever ends a daemon must find that it cleans up.
+fn end_of_signals() -> std::io::Result<UnixStream> {
+    let (end, told) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
+    }
+    Ok(end)
 }
 
 /// What a daemon has to say goes to standard error, as much of it as `FERRY_LOG` asks for.

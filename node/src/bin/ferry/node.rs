@@ -105,6 +105,7 @@ async fn empty(asker: &Asker) {
     }
     drop(progress);
     linger(asker).await;
+    asker.ask(Command::Leave).await;
     eprintln!("empty");
 }
 
@@ -131,7 +132,7 @@ async fn watch(asker: &Asker, progress: &mut Progress) -> core::convert::Infalli
     }
 }
 
-/// An empty node forwards late segments for a moment. The contact node stays until the connections that it relays
+/// An empty node forwards late segments for a moment. A contact node that nobody has relieved stays until the connections that it relays
 /// have ended: without it their clients would not find the way to their owners.
 async fn linger(asker: &Asker) {
     let mut looks = interval(LOOK);

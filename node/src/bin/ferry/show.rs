@@ -4,7 +4,7 @@ use core::fmt::Write as _;
 use core::time::Duration;
 use std::process::ExitCode;
 
-use ferry_node::{Command, Connection, Counters, PeerStatus, Reply, Status};
+use ferry_node::{Command, Connection, Counters, HomeAgentStatus, PeerStatus, Reply, Status};
 
 use crate::Outcome;
 use crate::args::NodeAndFormat;
@@ -18,11 +18,15 @@ pub(crate) fn connections(args: &NodeAndFormat) -> Outcome {
     show(args, &Command::Connections)
 }
 
+pub(crate) fn contact(args: &NodeAndFormat) -> Outcome {
+    show(args, &Command::Contact)
+}
+
 fn show(args: &NodeAndFormat, command: &Command) -> Outcome {
     match ask(&args.node, args.json, command)? {
         Some(Reply::Status(status)) => print!("{}", status_text(&status)),
         Some(Reply::Connections { connections }) => print!("{}", connections_text(&connections)),
-        None => {}
+        Some(Reply::Done) | None => {}
         Some(other) => return Err(format!("the node answered something else: {other:?}").into()),
     }
     Ok(ExitCode::SUCCESS)
@@ -30,7 +34,7 @@ fn show(args: &NodeAndFormat, command: &Command) -> Outcome {
 
 fn status_text(status: &Status) -> String {
     let Status { name, group, service_address, care_of, contact, draining, uptime_ms, .. } = status;
-    let Status { connections, relayed, moving, peers, counters, .. } = status;
+    let Status { connections, relayed, moving, peers, counters, home_agent, .. } = status;
     let role = match (contact, draining) {
         (true, false) => ", contact node",
         (false, false) => "",
@@ -38,14 +42,28 @@ fn status_text(status: &Status) -> String {
         (false, true) => ", draining",
     };
     let up = Duration::from_secs(uptime_ms / 1000);
-    let rows = [
+    let mut rows = vec![
         ["node".to_owned(), format!("{name} of {group}{role}")],
         ["service address".to_owned(), service_address.to_string()],
         ["care-of address".to_owned(), care_of.to_string()],
         ["up for".to_owned(), format!("{up:?}")],
         ["connections".to_owned(), format!("{connections} owned, {moving} moving, {relayed} relayed")],
     ];
+    if let Some(agent) = home_agent {
+        rows.insert(2, ["home agent".to_owned(), home_agent_text(agent)]);
+    }
     format!("{}\n{}\n{}", table(&[], &rows), peers_text(peers), counters_text(counters))
+}
+
+fn home_agent_text(agent: &HomeAgentStatus) -> String {
+    let HomeAgentStatus { address, registered, superseded, refused } = agent;
+    let state = match (registered, superseded, refused) {
+        (_, _, Some(status)) => format!("refuses this node, status {status} of RFC 6275"),
+        (true, ..) => "this node is registered".to_owned(),
+        (_, true, _) => "another node has registered since".to_owned(),
+        (false, false, None) => "this node is not registered".to_owned(),
+    };
+    format!("{address}, {state}")
 }
 
 fn peers_text(peers: &[PeerStatus]) -> String {

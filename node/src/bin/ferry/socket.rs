@@ -40,6 +40,10 @@ fn sockets(folder: &Path) -> Vec<PathBuf> {
     entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|end| end == "sock"))
+        // Those of the other daemons.
+        .filter(|path| {
+            !["correspondent", "home-agent"].iter().any(|name| path.file_stem() == Some(name.as_ref()))
+        })
         .collect()
 }
 

@@ -22,6 +22,7 @@ fn node() -> Node {
         offload: true,
         service_address: "2001:db8:5::1".parse().unwrap(),
         contact: "a".into(),
+        home_agent: None,
         placement: Placement::Local,
         optimise: crate::Optimise::Auto,
         plain_source: crate::PlainSource::Auto,

@@ -67,6 +67,7 @@ impl Lab {
                 plain_source: crate::PlainSource::Auto,
                 ask_again: std::time::Duration::from_mins(10),
             },
+            home_agent: None,
             tap: Tap {
                 device: String::new(),
                 address: ferry_stack::interface::Address { address: care_of, prefix_len: 64 },

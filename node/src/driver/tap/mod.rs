@@ -82,7 +82,7 @@ impl Tap {
     }
 
     /// Whether super-segments and partial checksums may be [sent](Tap::send).
-    pub(super) const fn takes_offload(&self) -> bool {
+    pub(crate) const fn takes_offload(&self) -> bool {
         self.offload
     }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ferry_handoff::{Incarnation, NodeId};
+use ferry_mipv6::correspondent::Correspondent;
+use ferry_mipv6::{header, route};
 use ferry_stack::host::Host;
 use ferry_stack::interface::{Address, Config};
-use ferry_stack::ip;
+use ferry_stack::ip::{self, Packet};
 use ferry_stack::tcp::{self, Handle, Secret, Segment};
 use ferry_stack::{EthernetAddress, Frame, GroupClock, Instant};
 
@@ -51,6 +53,7 @@ pub(super) fn setup(name: &str) -> Setup {
         offload: false,
         service_address: service_address(),
         contact: "a".to_owned(),
+        home_agent: None,
         placement: Placement::Local,
         optimise: crate::Optimise::Auto,
         plain_source: crate::PlainSource::Auto,
@@ -72,6 +75,10 @@ pub(super) struct Lan {
     /// Every segment that came to the client.
     pub(super) seen: Vec<Segment>,
     pub(super) steps: Vec<(&'static str, Step)>,
+    /// What nodes sent, and to whom: the upper layer and the destination of each packet.
+    pub(super) sent: Vec<(u8, Ipv6Addr)>,
+    /// If the client understands Mobile IPv6: its correspondent, and what that has said and is held back.
+    pub(super) aware: Option<(Correspondent, VecDeque<Packet>)>,
 }
 
 impl Lan {
@@ -92,6 +99,8 @@ impl Lan {
             asked: 0,
             seen: Vec::new(),
             steps: Vec::new(),
+            sent: Vec::new(),
+            aware: None,
         };
         // The service address lies outside of every prefix of the link's nodes but the client's own.
         lan.client.interface.add_address(Address { prefix_len: 32, ..address(50) }, false, now);
@@ -173,14 +182,45 @@ impl Lan {
             self.nodes.get_mut(name).unwrap().handle(Input::Frame(frame.clone()), self.now);
         }
         if from < NAMES.len() {
+            if let Ok(datagram) = ip::parse_transit(frame.head.slice(14..), frame.offload) {
+                self.sent.push((datagram.upper, datagram.destination));
+            }
             if let Ok(datagram) = ip::parse(frame.head.slice(14..), frame.offload)
                 && datagram.source == service_address()
                 && let Ok((_, segment)) = Segment::parse(&datagram)
             {
                 self.seen.push(segment);
             }
-            self.client.receive(frame, self.now);
+            if let Some(frame) = self.understood(frame) {
+                self.client.receive(frame, self.now);
+            }
         }
+    }
+
+    /// A frame for the client, if it is one for its TCP.
+    fn understood(&mut self, frame: Frame) -> Option<Frame> {
+        let Some((correspondent, answers)) = &mut self.aware else { return Some(frame) };
+        let Ok(datagram) = ip::parse(frame.head.slice(14..), frame.offload) else { return Some(frame) };
+        if datagram.upper == ip::MOBILITY && datagram.destination == address(50).address {
+            let answer = header::open(&datagram).ok().and_then(|said| correspondent.receive(&said, self.now));
+            answers.extend(answer.map(|answer| answer.packet()));
+            return None;
+        }
+        if datagram.home_address().is_none() {
+            return Some(frame);
+        }
+        let packet = route::stripped(datagram).into_packet();
+        let octets = [&frame.head[..14], &packet.head, &packet.body].concat();
+        Some(Frame::received(octets.into()))
+    }
+
+    /// Lets go of what the client's correspondent has to say.
+    pub(super) fn answer_mobility(&mut self) {
+        let Some((_, answers)) = &mut self.aware else { return };
+        for packet in std::mem::take(answers) {
+            self.client.interface.send(packet, self.now);
+        }
+        self.run();
     }
 
     fn tell(&mut self, from: NodeId, to: NodeId, bytes: Bytes) {

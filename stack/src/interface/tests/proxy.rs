@@ -32,7 +32,8 @@ fn solicitation() -> Icmp {
 }
 
 fn adverts(interface: &mut Interface) -> Vec<(Ipv6Addr, u8)> {
-    let advert = |sent: Sent| sent.icmp.filter(|icmp| icmp.0 == 136).map(|icmp| (sent.destination, icmp.2[0]));
+    let advert =
+        |sent: Sent| sent.icmp.filter(|icmp| icmp.0 == 136).map(|icmp| (sent.destination, icmp.2[0]));
     sent(interface).into_iter().filter_map(advert).collect()
 }
 

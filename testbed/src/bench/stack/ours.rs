@@ -68,6 +68,7 @@ pub(super) fn setup(tap: &Tap) -> Setup {
         offload: tap.offload,
         service_address: tap.service(),
         contact: "bench".to_owned(),
+        home_agent: None,
         placement: Placement::Local,
         optimise: Optimise::Auto,
         plain_source: PlainSource::Auto,

@@ -1,0 +1,340 @@
+//! Where the service address is: on the home link with the contact node, or with a home agent of its own, with which
+//! the contact node registers. Then the role of the contact node can move: whoever has it says so to all, in a term
+//! that only grows, and the home agent sends to the one that has registered last.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use ferry_handoff::{Message, NodeId};
+use ferry_mipv6::header::{Lifetime, Received};
+use ferry_mipv6::home_agent::{Now, Registrant, Registration, Timestamp};
+use ferry_stack::{GroupClock, Instant};
+
+use super::Node;
+use super::setup::Setup;
+use super::updates::Updates;
+use crate::io::{HomeAgentStatus, Reply, TraceEvent};
+
+/// A node that starts as contact node lets the others tell first whether one of them is by now.
+const LISTEN_FIRST: Duration = Duration::from_secs(1);
+/// The contact node may be out of reach for so long before another takes its place.
+const MISSING: Duration = Duration::from_secs(3);
+/// The same at the start of a node: the others may be starting too.
+const MISSING_AT_START: Duration = Duration::from_secs(10);
+/// Who is the contact node is told again to those who have not confirmed it.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+/// How long a node that ends waits for its registration to be gone.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The home agent of a group.
+#[derive(Clone)]
+pub struct HomeAgent {
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Names the shared key in messages.
+    pub spi: u32,
+    /// What proves that a message is of the group, or of the agent.
+    pub key: Vec<u8>,
+    /// How long a registration is to hold; it is renewed when half of that has passed.
+    pub lifetime: Lifetime,
+}
+
+impl core::fmt::Debug for HomeAgent {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "HomeAgent({}, SPI {}, {} s)", self.address, self.spi, self.lifetime.duration().as_secs())
+    }
+}
+
+/// What a node knows of the place of the service address.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// If the service address is with a home agent.
+    away: Option<Away>,
+}
+
+/// What a node knows if the service address is with a home agent.
+#[derive(Debug)]
+struct Away {
+    registrant: Registrant,
+    clock: GroupClock,
+    /// Counts the contact nodes.
+    term: u64,
+    /// When this node is to register for the first time.
+    claim: Option<Instant>,
+    /// Nodes that have not confirmed who the contact node is, and when they are told again.
+    unconfirmed: BTreeSet<NodeId>,
+    tell_again: Option<Instant>,
+    /// When the contact node has been out of reach for too long.
+    missing: Option<Instant>,
+    /// Whether this life of ours has ever seen the contact node.
+    met: bool,
+    /// The command to leave, and until when its answer may wait.
+    leaving: Option<(u64, Instant)>,
+}
+
+impl Home {
+    pub(super) fn new(setup: &Setup, now: Instant) -> Self {
+        let away = setup.home_agent.as_ref().map(|agent| {
+            let registration = Registration {
+                home: setup.service_address,
+                care_of: setup.care_of.address,
+                home_agent: agent.address,
+                spi: agent.spi,
+                key: agent.key.clone(),
+                lifetime: agent.lifetime,
+            };
+            let first = setup.contact == setup.name;
+            let listen = if setup.peers.is_empty() { Duration::ZERO } else { LISTEN_FIRST };
+            Away {
+                registrant: Registrant::new(registration, 0),
+                clock: setup.group_clock,
+                term: 0,
+                claim: first.then(|| now + listen),
+                unconfirmed: BTreeSet::new(),
+                tell_again: None,
+                missing: (!first).then(|| now + MISSING_AT_START),
+                met: false,
+                leaving: None,
+            }
+        });
+        Self { away }
+    }
+
+    /// The home agent's address, if there is one.
+    pub(super) fn agent(&self) -> Option<Ipv6Addr> {
+        self.away.as_ref().map(|away| away.registrant.registration().home_agent)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let away = self.away.as_ref()?;
+        let leave = away.leaving.map(|(_, until)| until);
+        let all = [away.registrant.deadline(), away.claim, away.tell_again, away.missing, leave];
+        all.into_iter().flatten().min()
+    }
+
+    /// A message of the home agent; `false` if it is none.
+    pub(super) fn receive(&mut self, received: &Received, now: Instant) -> bool {
+        self.away.as_mut().is_some_and(|away| away.registrant.receive(received, away.both(now)))
+    }
+
+    pub(super) fn status(&self, now: Instant) -> Option<HomeAgentStatus> {
+        self.away.as_ref().map(|away| HomeAgentStatus {
+            address: away.registrant.registration().home_agent,
+            registered: away.registrant.is_registered(now),
+            superseded: away.registrant.is_superseded(),
+            refused: away.registrant.refused().map(|status| status.0),
+        })
+    }
+}
+
+impl Away {
+    fn both(&self, now: Instant) -> Now {
+        let since_1970 = Duration::from_nanos(self.clock.at(now).nanos());
+        Now { monotonic: now, wall: Timestamp::from_unix(since_1970) }
+    }
+
+    fn register(&mut self, now: Instant) {
+        let both = self.both(now);
+        (self.claim, self.missing) = (None, None);
+        self.registrant.register(both);
+    }
+
+    fn is_due(at: &mut Option<Instant>, now: Instant) -> bool {
+        at.take_if(|at| *at <= now).is_some()
+    }
+}
+
+impl Node {
+    /// Whether the service address is on this node's link, and this node answers for it.
+    pub(super) fn is_at_home(&self) -> bool {
+        self.is_contact() && self.home.away.is_none()
+    }
+
+    /// Where the tunnel ends that leads from here to the home link.
+    pub(super) fn way_home(&self) -> Option<Ipv6Addr> {
+        if self.is_contact() { self.home.agent() } else { self.peers.care_of(self.contact) }
+    }
+
+    /// Does what has come due.
+    pub(super) fn handle_home(&mut self, now: Instant) {
+        let Some(away) = &mut self.home.away else { return };
+        if Away::is_due(&mut away.claim, now) {
+            away.register(now);
+        }
+        let both = away.both(now);
+        away.registrant.handle_timeout(both);
+        let (missing, again) =
+            (Away::is_due(&mut away.missing, now), Away::is_due(&mut away.tell_again, now));
+        if missing {
+            self.contact_is_missing(now);
+        }
+        if again {
+            self.tell_contact(now);
+        }
+        self.finish_leaving(now);
+    }
+
+    /// Sends what the registration has to say; whether there was anything.
+    pub(super) fn register_further(&mut self, now: Instant) -> bool {
+        let Some(message) = self.home.away.as_mut().and_then(|away| away.registrant.poll()) else {
+            return false;
+        };
+        self.interface.send(message.packet(), now);
+        true
+    }
+
+    /// A link to another node came up: it hears who is the contact node, and says what it knows.
+    pub(super) fn meet_at_home(&mut self, peer: NodeId, now: Instant) {
+        let (contact, leads) = (self.contact, self.is_contact());
+        let Some(away) = &mut self.home.away else { return };
+        if peer == contact {
+            (away.missing, away.met) = (None, true);
+        }
+        away.unconfirmed.insert(peer);
+        if leads && away.claim.is_none() && away.leaving.is_none() {
+            // It may have registered meanwhile, alone.
+            away.register(now);
+        }
+        self.tell_contact(now);
+    }
+
+    /// A link to another node broke.
+    pub(super) fn part_at_home(&mut self, peer: NodeId, now: Instant) {
+        let contact = self.contact;
+        let Some(away) = &mut self.home.away else { return };
+        away.unconfirmed.remove(&peer);
+        if peer == contact {
+            away.missing = Some(now + MISSING);
+        }
+    }
+
+    fn tell_contact(&mut self, now: Instant) {
+        let node = self.contact;
+        let Some(away) = &mut self.home.away else { return };
+        if away.unconfirmed.is_empty() {
+            return;
+        }
+        away.tell_again = Some(now + TELL_AGAIN);
+        let (term, to) = (away.term, away.unconfirmed.clone());
+        for peer in to {
+            self.tell(peer, &Message::Contact { node, term, answer: false });
+        }
+    }
+
+    /// Another node says who is the contact node.
+    pub(super) fn contact_told(&mut self, from: NodeId, node: NodeId, term: u64, answer: bool, now: Instant) {
+        let contact = self.contact;
+        let Some(away) = &mut self.home.away else { return };
+        if !(node == self.id || self.peers.is_known(node)) {
+            self.counters.dropped += 1;
+            return;
+        }
+        // Two that took the role in the same term: any order will do, if all know it.
+        if (term, node) > (away.term, contact) {
+            self.set_contact(node, term, now);
+        } else if (term, node) == (away.term, contact) {
+            away.unconfirmed.remove(&from);
+        }
+        let Some(away) = self.home.away.as_mut().filter(|_| !answer) else { return };
+        let (node, term) = (self.contact, away.term);
+        self.tell(from, &Message::Contact { node, term, answer: true });
+    }
+
+    /// This node is the contact node from now on.
+    pub(super) fn take_contact(&mut self, now: Instant) -> Result<(), String> {
+        let Some(away) = &self.home.away else {
+            return Err("the service address is on the home link of the contact node, and cannot leave it; \
+                        only with a [home-agent] can another node take its place"
+                .to_owned());
+        };
+        if !self.is_contact() || away.registrant.is_superseded() {
+            let (id, term) = (self.id, away.term + 1);
+            self.appoint(id, term, now);
+        }
+        Ok(())
+    }
+
+    /// Says to all who is the contact node from now on.
+    fn appoint(&mut self, node: NodeId, term: u64, now: Instant) {
+        self.set_contact(node, term, now);
+        let all: Vec<_> = self.peers.reachable().collect();
+        if let Some(away) = &mut self.home.away {
+            away.unconfirmed = all.into_iter().collect();
+        }
+        self.tell_contact(now);
+    }
+
+    fn set_contact(&mut self, node: NodeId, term: u64, now: Instant) {
+        let (before, up) = (core::mem::replace(&mut self.contact, node), self.peers.is_up(node));
+        let Some(away) = &mut self.home.away else { return };
+        away.term = term;
+        away.unconfirmed.clear();
+        (away.claim, away.met) = (None, up);
+        if node == self.id {
+            away.register(now);
+            self.updates = Updates::default();
+            self.contact_since = now;
+        } else {
+            away.missing = (!up).then(|| now + MISSING);
+            away.registrant.step_down();
+            if before == self.id {
+                // The owners tell the new one; what still comes here goes there.
+                self.forget_routes();
+            }
+        }
+        self.tell_owned(now);
+        let contact = if node == self.id { self.name.clone() } else { self.peers.name(node).to_owned() };
+        self.trace(TraceEvent::Contact { contact, term }, now);
+    }
+
+    /// The contact node has been out of reach for too long. The first in the order of names among those who see each
+    /// other takes its place, if they are the larger part of the group, or the half that has lost it.
+    fn contact_is_missing(&mut self, now: Instant) {
+        let Some(away) = &self.home.away else { return };
+        let (term, met) = (away.term, away.met);
+        let seen = 1 + self.peers.reachable().count();
+        let all = 1 + self.peers.names().count();
+        let enough = seen * 2 > all || (seen * 2 == all && met);
+        let first = self.peers.reachable().all(|peer| self.name.as_str() < self.peers.name(peer));
+        if enough && first && !self.draining {
+            let id = self.id;
+            self.appoint(id, term + 1, now);
+        } else if let Some(away) = &mut self.home.away {
+            // The others may see more of the group, or less.
+            away.missing = Some(now + MISSING);
+        }
+    }
+
+    /// A contact node that empties itself gives the role to another.
+    pub(super) fn abdicate(&mut self, now: Instant) {
+        let next = self.peers.takers().first().copied().filter(|_| self.is_contact());
+        if let (Some(next), Some(away)) = (next, &self.home.away) {
+            let term = away.term + 1;
+            self.appoint(next, term, now);
+        }
+    }
+
+    /// The node ends: what it has registered is to be gone. The command is answered when it is, or after a while.
+    pub(super) fn leave_home(&mut self, id: u64, now: Instant) {
+        if let Some(away) = &mut self.home.away {
+            let both = away.both(now);
+            away.claim = None;
+            away.registrant.leave(both);
+            if let Some((before, _)) = away.leaving.replace((id, now + LEAVE_WITHIN)) {
+                self.reply(before, Reply::Done);
+            }
+            self.finish_leaving(now);
+        } else {
+            self.reply(id, Reply::Done);
+        }
+    }
+
+    pub(super) fn finish_leaving(&mut self, now: Instant) {
+        let Some(away) = &mut self.home.away else { return };
+        let idle = away.registrant.is_idle();
+        if let Some((id, _)) = away.leaving.take_if(|(_, until)| idle || *until <= now) {
+            self.reply(id, Reply::Done);
+        }
+    }
+}
