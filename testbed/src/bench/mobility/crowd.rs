@@ -107,6 +107,7 @@ fn setup() -> Setup {
         offload: true,
         service_address: SERVICE,
         contact: HOME_NODE.to_owned(),
+        home_agent: None,
         placement: Placement::Local,
         optimise: Optimise::Auto,
         plain_source: PlainSource::Auto,
