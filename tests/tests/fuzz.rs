@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ferry_node::driver::understood;
 use ferry_tests::fuzz::{TARGETS, seeds};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -47,6 +48,15 @@ fn no_target_finds_anything_in_octets_that_make_sense() {
         target(&octets);
     }
     assert!(TARGETS.iter().all(|(name, _)| seeds().iter().any(|(seed, _)| seed == name)), "one has no seed");
+}
+
+#[test]
+fn what_the_corpus_of_links_begins_with_is_understood_to_its_last_whole_frame() {
+    for (_, octets) in seeds().into_iter().filter(|(name, _)| *name == "greeting") {
+        let (side, said) = octets.split_first().unwrap();
+        let heard = understood(said, side % 2 == 0, 7);
+        assert_eq!((heard.closes, heard.octets.len()), (None, said.len() - 7), "{octets:?}");
+    }
 }
 
 #[test]

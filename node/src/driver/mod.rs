@@ -22,7 +22,7 @@ mod trace;
 pub use alone::Alone;
 pub use ask::Asker;
 pub use control::{AskError, Client, ControlError};
-pub use peers::{PeerError, Refusal};
+pub use peers::{PeerError, Refusal, Understood, understood};
 pub use start::{Failed, Options, Running, StartError, connections, start};
 pub use tap::{Sent, Tap, TapError};
 

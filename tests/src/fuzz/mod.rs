@@ -13,7 +13,7 @@ pub use feed::Feed;
 pub use mobility::mobility;
 pub use packets::{frame, packet};
 pub use pair::pair;
-pub use peers::{config, message, snapshot};
+pub use peers::{config, greeting, message, snapshot};
 pub use seeds::seeds;
 pub use states::states;
 
@@ -21,9 +21,10 @@ pub use states::states;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("config", config),
     ("frame", frame),
+    ("greeting", greeting),
     ("message", message),
     ("mobility", mobility),
     ("packet", packet),

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::path::Path;
 
 use ferry_handoff::{Message, Snapshot, VERSION};
+use ferry_node::driver::{Understood, understood};
 use ferry_stack::Instant;
 use ferry_stack::tcp::{Endpoint, Path as Way, Secret};
 
@@ -15,6 +16,26 @@ pub fn message(octets: &[u8]) {
         let again = Message::decode(&message.encode());
         assert_eq!(again, Ok(message), "we do not understand our own message");
     }
+}
+
+/// What one side of a peer link says, from its first octet: which side it is and in what pieces it arrives, then that.
+pub fn greeting(octets: &[u8]) {
+    let Some(([piece], said)) = octets.split_first_chunk() else { return };
+    let (dialled, piece) = (piece % 2 == 0, usize::from(piece / 2));
+    let heard = understood(said, dialled, piece);
+    assert_eq!(understood(said, dialled, said.len()), heard, "the pieces make a difference");
+    assert_ne!(heard.closes.as_deref(), Some(""), "it does not say why");
+    if heard.octets.is_empty() {
+        assert!(heard.closes.is_some(), "no greeting, and it waits for frames");
+        return;
+    }
+    // Only a greeting can be written in more ways than one.
+    let again = understood(&heard.octets, dialled, piece);
+    assert_eq!(
+        again,
+        Understood { octets: heard.octets, closes: None },
+        "we do not understand our own words"
+    );
 }
 
 /// A snapshot: the octets as they are, or the body behind a header that vouches for it. One that is taken runs.

@@ -37,6 +37,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             [&[state * 16, state * 8, 12, 12, 0, 20, 0, 1, 30, 12, 18, 3, 24, 0, 9][..], &script].concat(),
         ));
     }
+    seeds.extend(links().into_iter().map(|octets| ("greeting", octets)));
     seeds
 }
 
@@ -118,6 +119,21 @@ fn messages(snapshot: &Snapshot) -> [Message; 5] {
         Message::Owner { flow, epoch, node: NodeId::of("a") },
         Message::Load { connections: 300, open: true },
     ]
+}
+
+/// A question and the answers to it, each with a ping, a message and half of another behind it.
+fn links() -> Vec<Vec<u8>> {
+    let hello = b"\x04demo\x01a\x07\0";
+    let mut said = vec![(0, hello.to_vec()), (1, [&[0][..], hello].concat())];
+    let refusals: [&[u8]; 6] =
+        [&[0, 2], b"\x01\x01x\x04demo", b"\x02\x01z", b"\x03\x06a.demo", b"\x04\x01a", b"\x05\x01b"];
+    said.extend(refusals.iter().map(|refusal| (1, [&[1][..], refusal].concat())));
+    let link = |(side, greeting): (u8, Vec<u8>)| {
+        let length = u8::try_from(10 + greeting.len()).unwrap_or(u8::MAX);
+        let frames = b"\0\0\0\x01\x01\0\0\0\x05\0text\0\0\0\x05\0te";
+        [&[side + 14, 0, 0, 0, length][..], b"ferry-pl\0\x01", &greeting, frames].concat()
+    };
+    said.into_iter().map(link).collect()
 }
 
 /// The configuration that README.md shows.

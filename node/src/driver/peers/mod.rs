@@ -11,6 +11,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod understood;
 mod wire;
 
 use core::time::Duration;
@@ -34,6 +35,7 @@ use crate::config::{Config, FileError, Peer};
 
 pub(crate) use queue::PeerQueue;
 pub(crate) use tls::{certified_name, verify_own};
+pub use understood::{Understood, understood};
 pub use wire::Refusal;
 
 /// How long things on a peer link may take.
