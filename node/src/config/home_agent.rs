@@ -59,9 +59,7 @@ pub struct HomeAgentLink {
 impl HomeAgentConfig {
     /// Reads a configuration file. Relative paths in it count from its folder.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(file).map_err(|why| ConfigError::unreadable(file, &why.to_string()))?;
-        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let (text, runtime_dir) = super::read(file)?;
         Self::parse(&text, file, runtime_dir.as_deref())
     }
 

@@ -146,12 +146,17 @@ impl ServiceKind {
     }
 }
 
+/// The text of a configuration file, and `$XDG_RUNTIME_DIR`.
+fn read(file: &Path) -> Result<(String, Option<PathBuf>), ConfigError> {
+    let text =
+        std::fs::read_to_string(file).map_err(|why| ConfigError::unreadable(file, &why.to_string()))?;
+    Ok((text, std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)))
+}
+
 impl Config {
     /// Reads a configuration file. Relative paths in it count from its folder.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(file).map_err(|why| ConfigError::unreadable(file, &why.to_string()))?;
-        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let (text, runtime_dir) = read(file)?;
         Self::parse(&text, file, runtime_dir.as_deref())
     }
 

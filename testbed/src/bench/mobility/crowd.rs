@@ -3,7 +3,6 @@
 
 use core::net::{Ipv6Addr, SocketAddrV6};
 
-use bytes::Bytes;
 use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_mipv6::correspondent::Correspondent;
 use ferry_mipv6::header;
@@ -14,28 +13,22 @@ use ferry_node::{Input, Node, Optimise, Output, Peer, Placement, PlainSource, Se
 use ferry_stack::frame::Frame;
 use ferry_stack::interface::{self, Address};
 use ferry_stack::ip::{self, Packet};
-use ferry_stack::tcp::{Control, Flow, Options, Segment, Timestamps};
-use ferry_stack::{EthernetAddress, GroupClock, Instant, Interface, Seq};
+use ferry_stack::tcp::{Flow, Segment};
+use ferry_stack::{EthernetAddress, GroupClock, Instant, Interface};
 
 use super::broken;
 use super::costs::client;
 use crate::Result;
-use crate::bench::stack::{Figures, SERVER_CORE, Scale, pin};
+use crate::bench::stack::{Figures, Scale, Thin, among_many};
 use crate::clock::{now_ns, thread_cpu_ns};
 use crate::world::SERVICE;
 
 /// Bindings.
 const MANY: usize = 100_000;
-/// Those that are used, and those that there are in all on the other side of the comparison.
-const FEW: usize = 10;
-/// Requests of all that are used, one after the other.
-const ROUNDS: usize = 10;
 const ECHO: u16 = 7;
 const PORT: u16 = 40_000;
 /// Connections that are opened at a time: fewer than a listener lets be half open.
 const ABREAST: usize = 256;
-/// The payload of a request, which comes back.
-const REQUEST: &[u8] = &[7; 64];
 const HOME_NODE: &str = "home";
 
 const fn net(prefix: u16, interface: u16) -> Ipv6Addr {
@@ -50,33 +43,7 @@ const HOME: Ipv6Addr = net(0xa, 2);
 /// Nanoseconds of a core for a packet of ten clients, with all the others bound and idle, and without them. Only the
 /// node: the TAP costs the same for both.
 pub(super) fn many(scale: Scale) -> Result<Figures> {
-    let count = scale.count(MANY).max(FEW);
-    std::thread::scope(|scope| {
-        let measure = || {
-            pin(SERVER_CORE)?;
-            let (mut crowded, mut alone) = (Crowd::gather(count)?, Crowd::gather(FEW)?);
-            let spread: Vec<usize> = (0..FEW).map(|nth| nth * (count / FEW)).collect();
-            let all: Vec<usize> = (0..FEW).collect();
-            let rounds = scale.count(4000);
-            Figures::alternate(
-                scale.runs,
-                || cost(&mut crowded, &spread, rounds),
-                || cost(&mut alone, &all, rounds),
-            )
-        };
-        scope.spawn(measure).join().map_err(|_| broken("the measurement panicked"))?
-    })
-}
-
-#[allow(clippy::cast_precision_loss)] // Nanoseconds of a run.
-fn cost(crowd: &mut Crowd, clients: &[usize], rounds: usize) -> Result<f64> {
-    let (mut took, mut packets) = (0, 0);
-    let each = clients.repeat(ROUNDS);
-    for _ in 0..rounds {
-        let (ns, count) = crowd.ask(&each)?;
-        (took, packets) = (took + ns, packets + count);
-    }
-    Ok(took as f64 / packets as f64)
+    among_many(scale, MANY, Crowd::gather, Crowd::ask)
 }
 
 /// A node, and whatever is behind its gateway: the clients, and the contact node as far as it relays.
@@ -84,8 +51,7 @@ struct Crowd {
     node: Node,
     gateway: Interface,
     correspondent: Correspondent,
-    /// SND.NXT and RCV.NXT of each client.
-    clients: Vec<(Seq, Seq)>,
+    clients: Vec<Thin>,
 }
 
 /// The clock of the node.
@@ -132,7 +98,7 @@ impl Crowd {
         gateway.set_forwarding(true);
         let node = Node::new(setup(), now()).map_err(broken)?;
         let correspondent = Correspondent::new([5; 20]);
-        let mut crowd = Self { node, gateway, correspondent, clients: vec![(Seq(0), Seq(0)); clients] };
+        let mut crowd = Self { node, gateway, correspondent, clients: vec![Thin::NEW; clients] };
         let peer = NodeId::of(HOME_NODE);
         crowd.node.handle(Input::PeerUp { peer, incarnation: Incarnation(1) }, now());
         crowd.connect_all()?;
@@ -145,8 +111,7 @@ impl Crowd {
         let (first, rest) = all.split_at(1);
         for some in core::iter::once(first).chain(rest.chunks(ABREAST)) {
             for &client in some {
-                self.clients[client] = (Seq(1000), Seq(0));
-                self.send(client, Segment::bare(Seq(1000), None, Some(Control::Syn)))?;
+                self.send(client, Thin::syn())?;
             }
             self.carry()?;
             self.ask(some)?;
@@ -167,28 +132,16 @@ impl Crowd {
     /// that the node took for it, and how many packets it was given.
     fn ask(&mut self, clients: &[usize]) -> Result<(u64, u64)> {
         for &client in clients {
-            let mut request = Segment::bare(Seq(0), None, None);
-            (request.payload, request.push) = (Bytes::from_static(REQUEST), true);
-            self.send(client, request)?;
+            self.send(client, Thin::request())?;
         }
         let took = self.carry()?;
-        let unanswered = clients.iter().any(|&client| self.clients[client].1 == Seq(0));
+        let unanswered = clients.iter().any(|&client| !self.clients[client].is_answered());
         if unanswered { Err(broken("a client got no answer")) } else { Ok(took) }
     }
 
     /// Fills in what each segment carries, and queues it.
     fn send(&mut self, number: usize, mut segment: Segment) -> Result<()> {
-        let (next, expected) = &mut self.clients[number];
-        segment.seq = *next;
-        segment.window = 0xffff;
-        segment.options.timestamps = Some(Timestamps { value: 1, echo: 0 });
-        if segment.is_syn() {
-            segment.options =
-                Options { mss: Some(1440), sack_permitted: true, window_scale: Some(7), ..segment.options };
-        } else {
-            segment.ack = Some(*expected);
-        }
-        *next = segment.end();
+        self.clients[number].fill(&mut segment);
         let flow = Flow {
             local: SocketAddrV6::new(client(number), PORT, 0, 0),
             remote: SocketAddrV6::new(SERVICE, ECHO, 0, 0),
@@ -279,13 +232,9 @@ impl Crowd {
 
     fn take(&mut self, to: Ipv6Addr, segment: &Segment) -> Result<()> {
         let number = usize::try_from(to.to_bits() - client(0).to_bits()).map_err(broken)?;
-        let (next, expected) = self.clients.get_mut(number).ok_or_else(|| broken("a stranger's segment"))?;
-        if segment.is_rst() || segment.ack.is_none_or(|ack| ack.after(*next)) {
-            return Err(broken("the node resets, or acknowledges what was not sent"));
-        }
-        if segment.seq_len() > 0 && (segment.is_syn() || segment.seq == *expected) {
-            *expected = segment.end();
-            self.send(number, Segment::bare(Seq(0), None, None))?;
+        let thin = self.clients.get_mut(number).ok_or_else(|| broken("a stranger's segment"))?;
+        if thin.take(segment)? {
+            self.send(number, Thin::acknowledgement())?;
         }
         Ok(())
     }

@@ -1,18 +1,17 @@
-//! Many clients without a kernel: they remember two sequence numbers each and nothing else, so that a hundred thousand
-//! of them fit into the process that measures.
+//! Many clients without a kernel, and the node that they are connected to.
 
 use core::net::{Ipv6Addr, SocketAddrV6};
 
-use bytes::Bytes;
 use ferry_node::{Input, Node, Output};
 use ferry_stack::frame::Frame;
 use ferry_stack::interface::{self, Address};
 use ferry_stack::ip;
-use ferry_stack::tcp::{Control, Flow, Options, Segment, Timestamps};
-use ferry_stack::{EthernetAddress, Instant, Interface, Seq};
+use ferry_stack::tcp::{Flow, Segment};
+use ferry_stack::{EthernetAddress, Instant, Interface};
 
 use super::ground::{TAP, broken};
 use super::ours::{ECHO, setup};
+use super::thin::{REQUEST, Thin};
 use crate::Result;
 use crate::clock::now_ns;
 
@@ -21,15 +20,12 @@ const PORTS: usize = 50_000;
 const FIRST_PORT: u16 = 10_000;
 /// Connections that are opened at a time: fewer than a listener lets be half open.
 const ABREAST: usize = 256;
-/// The payload of a request, which comes back.
-const REQUEST: &[u8] = &[7; 64];
 
 /// A node, and clients that stand behind its gateway.
 pub(super) struct Crowd {
     node: Node,
     gateway: Interface,
-    /// SND.NXT and RCV.NXT of each client.
-    clients: Vec<(Seq, Seq)>,
+    clients: Vec<Thin>,
 }
 
 /// The clock of the node.
@@ -50,7 +46,7 @@ impl Crowd {
         // What is for the clients is given to us.
         gateway.set_forwarding(true);
         let node = Node::new(setup(&TAP), now()).map_err(broken)?;
-        Ok(Self { node, gateway, clients: vec![(Seq(0), Seq(0)); clients] })
+        Ok(Self { node, gateway, clients: vec![Thin::NEW; clients] })
     }
 
     /// Lets all connect and make one request.
@@ -60,9 +56,7 @@ impl Crowd {
         let (first, rest) = all.split_at(1);
         for some in core::iter::once(first).chain(rest.chunks(ABREAST)) {
             for &client in some {
-                self.clients[client] = (Seq(1000), Seq(0));
-                let syn = Segment::bare(Seq(1000), None, Some(Control::Syn));
-                self.send(client, syn);
+                self.send(client, Thin::syn());
             }
             self.carry()?;
             self.ask(some)?;
@@ -79,28 +73,16 @@ impl Crowd {
     /// that the node took for it, and how many segments it was given.
     pub(super) fn ask(&mut self, clients: &[usize]) -> Result<(u64, u64)> {
         for &client in clients {
-            let mut request = Segment::bare(Seq(0), None, None);
-            (request.payload, request.push) = (Bytes::from_static(REQUEST), true);
-            self.send(client, request);
+            self.send(client, Thin::request());
         }
         let took = self.carry()?;
-        let unanswered = clients.iter().any(|&client| self.clients[client].1 == Seq(0));
+        let unanswered = clients.iter().any(|&client| !self.clients[client].is_answered());
         if unanswered { Err(broken("a client got no answer")) } else { Ok(took) }
     }
 
     /// Fills in what each segment carries, and queues it.
     fn send(&mut self, client: usize, mut segment: Segment) {
-        let (next, expected) = &mut self.clients[client];
-        segment.seq = *next;
-        segment.window = 0xffff;
-        segment.options.timestamps = Some(Timestamps { value: 1, echo: 0 });
-        if segment.is_syn() {
-            segment.options =
-                Options { mss: Some(1440), sack_permitted: true, window_scale: Some(7), ..segment.options };
-        } else {
-            segment.ack = Some(*expected);
-        }
-        *next = segment.end();
+        self.clients[client].fill(&mut segment);
         let packet = segment.emit(&flow(client), 0, true);
         self.gateway.send(packet, now());
     }
@@ -135,14 +117,9 @@ impl Crowd {
         }
         let (arrived, segment) = Segment::parse(&datagram).map_err(broken)?;
         let client = client(&arrived);
-        let (next, expected) = self.clients.get_mut(client).ok_or_else(|| broken("a stranger's segment"))?;
-        if segment.is_rst() || segment.ack.is_none_or(|ack| ack.after(*next)) {
-            return Err(broken("the node resets, or acknowledges what was not sent"));
-        }
-        if segment.seq_len() > 0 && (segment.is_syn() || segment.seq == *expected) {
-            *expected = segment.end();
-            let acknowledgement = Segment::bare(Seq(0), None, None);
-            self.send(client, acknowledgement);
+        let thin = self.clients.get_mut(client).ok_or_else(|| broken("a stranger's segment"))?;
+        if thin.take(&segment)? {
+            self.send(client, Thin::acknowledgement());
         }
         Ok(())
     }

@@ -43,20 +43,34 @@ pub(in crate::bench) fn resident() -> Result<u64> {
 /// Nanoseconds of a core for a segment of ten connections, with all the others open and idle, and without them. Only
 /// the node: the TAP costs the same for both.
 pub(super) fn many(scale: Scale) -> Result<Figures> {
-    let count = scale.count(MANY).max(FEW);
+    let gather = |count| {
+        let mut crowd = Crowd::gather(count)?;
+        crowd.connect_all()?;
+        Ok(crowd)
+    };
+    among_many(scale, MANY, gather, Crowd::ask)
+}
+
+/// What ten members of a crowd of `most` cost, and what they cost when there are no others: nanoseconds of a core for
+/// each packet. `ask` has something of each of the members that it is given, and tells nanoseconds and packets.
+pub(in crate::bench) fn among_many<C>(
+    scale: Scale,
+    most: usize,
+    gather: impl Fn(usize) -> Result<C> + Sync,
+    ask: impl Fn(&mut C, &[usize]) -> Result<(u64, u64)> + Sync,
+) -> Result<Figures> {
+    let count = scale.count(most).max(FEW);
     std::thread::scope(|scope| {
         let measure = || {
             pin(SERVER_CORE)?;
-            let (mut crowded, mut alone) = (Crowd::gather(count)?, Crowd::gather(FEW)?);
-            crowded.connect_all()?;
-            alone.connect_all()?;
+            let (mut crowded, mut alone) = (gather(count)?, gather(FEW)?);
             let spread: Vec<usize> = (0..FEW).map(|nth| nth * (count / FEW)).collect();
             let all: Vec<usize> = (0..FEW).collect();
             let rounds = scale.count(4000);
             Figures::alternate(
                 scale.runs,
-                || cost(&mut crowded, &spread, rounds),
-                || cost(&mut alone, &all, rounds),
+                || cost(&spread, rounds, |members| ask(&mut crowded, members)),
+                || cost(&all, rounds, |members| ask(&mut alone, members)),
             )
         };
         scope.spawn(measure).join().map_err(|_| broken("the measurement panicked"))?
@@ -64,12 +78,16 @@ pub(super) fn many(scale: Scale) -> Result<Figures> {
 }
 
 #[allow(clippy::cast_precision_loss)] // Nanoseconds of a run.
-fn cost(crowd: &mut Crowd, clients: &[usize], rounds: usize) -> Result<f64> {
-    let (mut took, mut segments) = (0, 0);
-    let each = clients.repeat(ROUNDS);
+fn cost(
+    members: &[usize],
+    rounds: usize,
+    mut ask: impl FnMut(&[usize]) -> Result<(u64, u64)>,
+) -> Result<f64> {
+    let (mut took, mut packets) = (0, 0);
+    let each = members.repeat(ROUNDS);
     for _ in 0..rounds {
-        let (ns, count) = crowd.ask(&each)?;
-        (took, segments) = (took + ns, segments + count);
+        let (ns, count) = ask(&each)?;
+        (took, packets) = (took + ns, packets + count);
     }
-    Ok(took as f64 / segments as f64)
+    Ok(took as f64 / packets as f64)
 }

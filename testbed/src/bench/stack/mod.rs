@@ -15,6 +15,7 @@ mod kernel;
 mod memory;
 mod ours;
 mod paths;
+mod thin;
 mod trips;
 
 use core::time::Duration;
@@ -22,8 +23,8 @@ use std::fs;
 
 use self::client::Way;
 use self::ground::Ground;
-pub(super) use self::ground::{SERVER_CORE, pin};
-pub(super) use self::memory::resident;
+pub(super) use self::memory::{among_many, resident};
+pub(super) use self::thin::Thin;
 use super::Options;
 use crate::error::Doing;
 use crate::report::{Bar, Row};
