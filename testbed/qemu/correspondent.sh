@@ -10,6 +10,7 @@ work=${2:-$(mktemp -d)}
 handoffs=20
 ns=ferry-qemu-$$
 mkdir -p "$work"
+work=$(cd "$work" && pwd)
 cd "$work"
 processes=()
 
