@@ -1,9 +1,12 @@
 //! Cutting a TCP super-segment into the segments that it stands for, where no device below does it.
 
+use alloc::vec;
+use core::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use smoltcp::wire::{ETHERNET_HEADER_LEN, Ipv6Packet, TcpPacket, TcpSeqNumber};
 
-use crate::checksum;
+use crate::checksum::{self, Sum};
 use crate::frame::{Checksum, Frame, Offload};
 use crate::ip::{self, HEADER_LEN, Packet};
 use crate::seq::Seq;
@@ -21,17 +24,33 @@ pub fn segments(packet: &Packet, size: u16) -> impl Iterator<Item = Packet> + us
         .chain(plan.into_iter().flat_map(|plan| (0..plan.count()).map(move |nth| plan.segment(nth))))
 }
 
-/// The same for an Ethernet frame of IPv6; without a mark of a super-segment it gets its complete checksum.
-pub fn frames(frame: &Frame) -> impl Iterator<Item = Frame> + use<> {
+/// The same for an Ethernet frame of IPv6, each segment as octets that lie side by side, behind `room` octets of zero
+/// for whoever puts something in front; without a mark of a super-segment it gets its complete checksum.
+///
+/// Small frames are cheaper whole: copying a payload that is summed anyway costs less than a second piece of memory
+/// for each of them. Ends at the first error of `send`.
+pub fn frames<E>(frame: &Frame, room: usize, mut send: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
     let (ethernet, head) = frame.head.split_at(ETHERNET_HEADER_LEN.min(frame.head.len()));
-    let ethernet = Bytes::copy_from_slice(ethernet);
     let offload = u16::try_from(ethernet.len()).ok().and_then(|len| frame.offload.unshifted(len));
-    let packet =
+    let mut packet =
         Packet { head: head.to_vec(), body: frame.body.clone(), offload: offload.unwrap_or_default() };
-    segments(&packet, packet.offload.gso.map_or(u16::MAX, |gso| gso.size)).map(move |mut packet| {
+    let size = packet.offload.gso.map_or(usize::from(u16::MAX), |gso| usize::from(gso.size));
+    let mut whole = vec![0; room];
+    whole.extend_from_slice(ethernet);
+    let front = whole.len();
+    let Some(plan) = Plan::of(&packet, size) else {
         checksum::complete(&mut packet);
-        let head = [&ethernet[..], &packet.head].concat().into();
-        Frame { head, body: packet.body, offload: packet.offload }
+        whole.extend_from_slice(&packet.head);
+        whole.extend_from_slice(&packet.body);
+        return send(&whole);
+    };
+    whole.reserve_exact(plan.head.len() + size);
+    (0..plan.count()).try_for_each(|nth| {
+        whole.truncate(front);
+        whole.extend_from_slice(&plan.head);
+        whole.extend_from_slice(&plan.payload[plan.range(nth)]);
+        plan.finish(nth, &mut whole[front..], &[]);
+        send(&whole)
     })
 }
 
@@ -79,32 +98,39 @@ impl Plan {
         self.payload.len().div_ceil(self.size)
     }
 
-    fn segment(&self, nth: usize) -> Packet {
+    /// Where the payload of a segment lies in that of the super-segment.
+    fn range(&self, nth: usize) -> Range<usize> {
         let from = nth * self.size;
-        let to = (from + self.size).min(self.payload.len());
-        let (first, last) = (nth == 0, to == self.payload.len());
-        let body = self.payload.slice(from..to);
-        let mut head = self.head.to_vec();
-        let len = head.len() - HEADER_LEN + body.len();
-        Ipv6Packet::new_unchecked(&mut head[..]).set_payload_len(u16::try_from(len).unwrap_or(u16::MAX));
+        from..(from + self.size).min(self.payload.len())
+    }
+
+    fn segment(&self, nth: usize) -> Packet {
+        let (mut head, body) = (self.head.to_vec(), self.payload.slice(self.range(nth)));
+        self.finish(nth, &mut head, &body);
+        Packet { head, body, offload: Offload::default() }
+    }
+
+    /// Makes of the super-segment's headers, at the beginning of `head`, those of a segment, whose payload is the rest of
+    /// `head` and `body`.
+    fn finish(&self, nth: usize, head: &mut [u8], body: &[u8]) {
+        let Range { start, end } = self.range(nth);
+        let (first, last) = (start == 0, end == self.payload.len());
+        let len = head.len() + body.len() - HEADER_LEN;
+        let mut ip = Ipv6Packet::new_unchecked(&mut *head);
+        ip.set_payload_len(u16::try_from(len).unwrap_or(u16::MAX));
+        let pseudo = match self.pseudo {
+            Some(pseudo) => self.shortened(pseudo, end - start),
+            None => pseudo_header(&ip, len + HEADER_LEN - self.tcp_at),
+        };
         let mut tcp = TcpPacket::new_unchecked(&mut head[self.tcp_at..]);
-        tcp.set_seq_number(advanced(tcp.seq_number(), from));
+        tcp.set_seq_number(advanced(tcp.seq_number(), start));
         tcp.set_fin(tcp.fin() && last);
         tcp.set_psh(tcp.psh() && last);
         // RFC 3168 section 6.1.2: the receiver hears once that the window was reduced.
         tcp.set_cwr(tcp.cwr() && first);
-        if let Some(pseudo) = self.pseudo {
-            tcp.set_checksum(self.shortened(pseudo, to - from));
-        }
-        let mut packet = Packet { head, body, offload: Offload { checksum: Checksum::Complete, gso: None } };
-        match (self.pseudo, u16::try_from(self.tcp_at)) {
-            (Some(_), Ok(start)) => {
-                packet.offload.checksum = Checksum::Partial { start, offset: checksum::TCP.offset };
-                checksum::complete(&mut packet);
-            }
-            _ => checksum::transport(&mut packet, self.tcp_at, checksum::TCP, false),
-        }
-        packet
+        tcp.set_checksum(pseudo);
+        let sum = Sum::new().add(&head[self.tcp_at..]).add(body).finish();
+        TcpPacket::new_unchecked(&mut head[self.tcp_at..]).set_checksum(sum);
     }
 
     /// The sum of a pseudo-header with the length of a segment in place of that of the super-segment.
@@ -114,14 +140,19 @@ impl Plan {
     }
 }
 
+fn pseudo_header<T: AsRef<[u8]>>(ip: &Ipv6Packet<T>, upper_len: usize) -> u16 {
+    let upper_len = u32::try_from(upper_len).unwrap_or(u32::MAX);
+    checksum::pseudo_header(ip.src_addr(), ip.dst_addr(), upper_len, ip::TCP).folded()
+}
+
 fn advanced(seq: TcpSeqNumber, octets: usize) -> TcpSeqNumber {
     TcpSeqNumber((Seq(seq.0.cast_unsigned()) + octets).0.cast_signed())
 }
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec;
     use alloc::vec::Vec;
+    use core::convert::Infallible;
 
     use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
     use proptest::prelude::*;
@@ -202,18 +233,36 @@ mod tests {
             let offload = packet.offload.shifted(14);
             let head = [&[2; 12][..], &[0x86, 0xdd], &packet.head].concat().into();
             let frame = Frame { head, body: packet.body.clone(), offload };
-            let cut: Vec<_> = frames(&frame).collect();
-            assert_eq!(cut.len(), payload.div_ceil(1000));
-            for frame in &cut {
-                assert_eq!(frame.head[..14], [&[2; 12][..], &[0x86, 0xdd]].concat());
-                assert_eq!(frame.offload, Offload::default());
-                tcp_of(&Packet {
-                    head: frame.head[14..].to_vec(),
-                    body: frame.body.clone(),
-                    ..packet.clone()
+            for room in [0, 10] {
+                let mut cut = Vec::new();
+                let done = frames(&frame, room, |octets| {
+                    cut.push(octets.to_vec());
+                    Ok::<_, Infallible>(())
                 });
+                assert_eq!(done, Ok(()));
+                let expected: Vec<_> = segments(&packet, 1000).collect();
+                assert_eq!(cut.len(), expected.len());
+                for (octets, mut expected) in cut.iter().zip(expected) {
+                    checksum::complete(&mut expected);
+                    tcp_of(&expected);
+                    let ethernet = [&[0; 10][..room], &[2; 12], &[0x86, 0xdd]].concat();
+                    assert_eq!(octets, &[ethernet, expected.to_bytes().to_vec()].concat());
+                }
             }
         }
+    }
+
+    #[test]
+    fn the_first_error_ends_it() {
+        let packet = super_segment(&[7; 2500], 0, ACK, 5, 0);
+        let head = [&[2; 12][..], &[0x86, 0xdd], &packet.head].concat().into();
+        let frame = Frame { head, body: packet.body.clone(), offload: packet.offload.shifted(14) };
+        let mut left = 2;
+        let done = frames(&frame, 0, |_| {
+            left -= 1;
+            if left == 0 { Err("full") } else { Ok(()) }
+        });
+        assert_eq!((done, left), (Err("full"), 0));
     }
 
     #[test]

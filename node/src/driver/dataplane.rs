@@ -24,7 +24,7 @@ use super::clock::now;
 use super::mailbox::{Inbox, Letter};
 use super::patience::Patience;
 use super::peers::PeerQueue;
-use super::tap::{Sent, Tap};
+use super::tap::{self, Sent, Tap};
 use super::trace::Tracer;
 use crate::{Input, Node, Output};
 
@@ -218,19 +218,28 @@ impl Loop {
         if self.plane.tap.takes_offload() || frame.offload == Offload::default() {
             return self.send_whole(frame);
         }
-        gso::frames(&frame).try_for_each(|frame| self.send_whole(frame))
+        gso::frames(&frame, tap::ROOM, |octets| {
+            if !self.backlog.is_empty() || !self.settle(self.plane.tap.send_whole(octets)?) {
+                self.keep(Frame::received(Bytes::copy_from_slice(&octets[tap::ROOM..])));
+            }
+            Ok(())
+        })
     }
 
     fn send_whole(&mut self, frame: Frame) -> io::Result<()> {
-        if self.backlog.is_empty() && self.put(&frame)? {
-            return Ok(());
+        if !self.backlog.is_empty() || !self.put(&frame)? {
+            self.keep(frame);
         }
+        Ok(())
+    }
+
+    /// For when there is room.
+    fn keep(&mut self, frame: Frame) {
         if self.backlog.len() < BACKLOG {
             self.backlog.push_back(frame);
         } else {
             self.lost.frames += 1;
         }
-        Ok(())
     }
 
     fn send_backlog(&mut self) -> io::Result<()> {
@@ -245,15 +254,21 @@ impl Loop {
 
     /// `false` if there is no room now.
     fn put(&mut self, frame: &Frame) -> io::Result<bool> {
-        match self.plane.tap.send(frame)? {
-            Sent::Done => Ok(true),
-            Sent::Full => Ok(false),
+        let sent = self.plane.tap.send(frame)?;
+        Ok(self.settle(sent))
+    }
+
+    /// Whether a frame has gone, or never will.
+    fn settle(&mut self, sent: Sent) -> bool {
+        match sent {
+            Sent::Done => true,
+            Sent::Full => false,
             Sent::Refused(why) => {
                 self.refused += 1;
                 if self.refused.is_power_of_two() {
                     warn!("the TAP refuses frames, {} so far: {why}; is the device up?", self.refused);
                 }
-                Ok(true)
+                true
             }
         }
     }

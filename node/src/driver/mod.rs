@@ -29,4 +29,4 @@ pub use tap::{Sent, Tap, TapError};
 pub(crate) use clock::{now, unix_seconds, wall};
 pub(crate) use peers::{certified_name, verify_own};
 pub(crate) use start::mac_of;
-pub(crate) use tap::owner as tap_owner;
+pub(crate) use tap::{ROOM as TAP_ROOM, owner as tap_owner};

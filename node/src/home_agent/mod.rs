@@ -13,7 +13,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use ferry_mipv6::header::Lifetime;
 use ferry_mipv6::home_agent::{Group, Now, Timestamp};
-use ferry_stack::{Frame, Offload, gso};
+use ferry_stack::{Offload, gso};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::agent::{Agent, Counters, Setup};
 use crate::config::{FileError, HomeAgentConfig, read_secret};
 use crate::daemon::{ListenError, Listener, timespec};
-use crate::driver::{Sent, Tap, TapError, mac_of, now, wall};
+use crate::driver::{Sent, TAP_ROOM, Tap, TapError, mac_of, now, wall};
 
 /// Frames in a row before the others have their turn.
 const BATCH: usize = 64;
@@ -117,20 +117,19 @@ impl Daemon {
     fn send_all(&mut self) -> io::Result<()> {
         while let Some(frame) = self.agent.poll_transmit() {
             if self.tap.takes_offload() || frame.offload == Offload::default() {
-                self.send(&frame)?;
+                settle(self.tap.send(&frame)?);
             } else {
-                gso::frames(&frame).try_for_each(|frame| self.send(&frame))?;
+                gso::frames(&frame, TAP_ROOM, |octets| self.tap.send_whole(octets).map(settle))?;
             }
         }
         Ok(())
     }
+}
 
-    /// What the TAP does not take now is lost, as on any link.
-    fn send(&self, frame: &Frame) -> io::Result<()> {
-        if let Sent::Refused(why) = self.tap.send(frame)? {
-            tracing::debug!("the TAP refuses a frame: {why}");
-        }
-        Ok(())
+/// What the TAP does not take now is lost, as on any link.
+fn settle(sent: Sent) {
+    if let Sent::Refused(why) = sent {
+        tracing::debug!("the TAP refuses a frame: {why}");
     }
 }
 

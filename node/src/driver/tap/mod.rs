@@ -22,6 +22,9 @@ pub(crate) use open::owner;
 /// The virtio-net header, an Ethernet header with a VLAN tag, and the largest IPv6 packet without a jumbo payload.
 const MAX_READ: usize = header::LEN + 18 + 40 + 65_535;
 
+/// Octets to leave free in front of a frame for [`Tap::send_whole`].
+pub(crate) const ROOM: usize = header::LEN;
+
 /// A frame of at least this many octets keeps the buffer that it was read into; a smaller one is copied out, so
 /// that it does not pin a big buffer for as long as somebody holds a slice of it.
 const KEEP: usize = MAX_READ / 2;
@@ -155,23 +158,32 @@ impl Tap {
     pub fn send(&self, frame: &Frame) -> io::Result<Sent> {
         let header = header::emit(frame);
         let parts = [IoSlice::new(&header), IoSlice::new(&frame.head), IoSlice::new(&frame.body)];
-        loop {
-            return match rustix::io::writev(&self.fd, &parts) {
-                Ok(_) => Ok(Sent::Done),
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN | Errno::NOBUFS) => Ok(Sent::Full),
-                // The device is down, or the frame is not to its liking.
-                Err(why @ (Errno::IO | Errno::INVAL | Errno::MSGSIZE | Errno::NOMEM)) => {
-                    Ok(Sent::Refused(why))
-                }
-                Err(why) => Err(why.into()),
-            };
-        }
+        sent(|| rustix::io::writev(&self.fd, &parts))
+    }
+
+    /// The same for a frame without offloads that lies behind [`ROOM`] octets of zero: the header of one that wants
+    /// nothing.
+    pub(crate) fn send_whole(&self, octets: &[u8]) -> io::Result<Sent> {
+        sent(|| rustix::io::write(&self.fd, octets))
     }
 
     /// How many frames the kernel handed over that were none.
     pub(crate) const fn unusable(&self) -> u64 {
         self.unusable
+    }
+}
+
+/// What became of a write.
+fn sent(write: impl Fn() -> Result<usize, Errno>) -> io::Result<Sent> {
+    loop {
+        return match write() {
+            Ok(_) => Ok(Sent::Done),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN | Errno::NOBUFS) => Ok(Sent::Full),
+            // The device is down, or the frame is not to its liking.
+            Err(why @ (Errno::IO | Errno::INVAL | Errno::MSGSIZE | Errno::NOMEM)) => Ok(Sent::Refused(why)),
+            Err(why) => Err(why.into()),
+        };
     }
 }
 
