@@ -239,6 +239,16 @@ impl Mobile {
         }
     }
 
+    /// The client was sending, and has fallen silent: what it sends with a routing header may be lost on the way, as the
+    /// acknowledgement of a Binding Update would be, so that the binding is renewed now. The binding itself cannot
+    /// tell: it ends in minutes.
+    pub fn verify(&mut self, client: Ipv6Addr, now: Instant) {
+        if let Some(bound) = self.clients.get_mut(&client).and_then(|entry| entry.client.bound.as_mut()) {
+            bound.renew = now;
+            self.advance(client, now);
+        }
+    }
+
     /// Whether the client may believe that the service address is somewhere else than at home: it has acknowledged so,
     /// or may have without our hearing of it.
     pub fn may_be_bound(&self, client: Ipv6Addr, now: Instant) -> bool {

@@ -17,14 +17,11 @@ use ferry_stack::{Instant, icmp};
 use serde::{Deserialize, Serialize};
 
 use super::Node;
+use super::hearing::{Hearing, Kind};
 use super::setup::Setup;
 
 /// Retransmission timeouts in a row after which the optimised path counts as broken.
 const MAX_TIMEOUTS: u8 = 2;
-/// Old segments of a client in a row after which the optimised path counts as broken, if they took so long: a client
-/// that hears our answers does not repeat itself so often. A burst of them is what a handoff has made late.
-const MAX_REPEATS: u8 = 3;
-const REPEATING_FOR: Duration = Duration::from_secs(1);
 /// Clients whose tests the contact node remembers, to send the answers on.
 const MAX_SEEKERS: usize = 1 << 16;
 
@@ -61,24 +58,9 @@ pub(super) struct Mobility {
     owned: BTreeMap<Ipv6Addr, usize>,
     /// At the contact node: who has asked a client for a home test last.
     seekers: BTreeMap<Ipv6Addr, NodeId>,
-    /// Old segments that a client has sent in a row: it does not hear that they have arrived.
-    repeats: BTreeMap<Ipv6Addr, Repeats>,
+    /// Of clients that send straight to this node.
+    hearing: Hearing,
     errors: Pace,
-}
-
-/// Old segments in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Repeats {
-    count: u8,
-    since: Instant,
-}
-
-impl Repeats {
-    /// One more. Whether that is one too many.
-    fn again(&mut self, now: Instant) -> bool {
-        self.count = self.count.saturating_add(1);
-        self.count >= MAX_REPEATS && self.since.since(now) >= REPEATING_FOR
-    }
 }
 
 impl Mobility {
@@ -99,19 +81,22 @@ impl Mobility {
             plain_source: setup.plain_source,
             owned: BTreeMap::new(),
             seekers: BTreeMap::new(),
-            repeats: BTreeMap::new(),
+            hearing: Hearing::default(),
             errors: Pace::default(),
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.mobile.as_ref().and_then(Mobile::deadline)
+        let mobile = self.mobile.as_ref().and_then(Mobile::deadline);
+        [mobile, self.hearing.deadline()].into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if let Some(mobile) = &mut self.mobile {
-            mobile.handle_timeout(now);
+        let Some(mobile) = &mut self.mobile else { return };
+        while let Some(client) = self.hearing.silent(now) {
+            mobile.verify(client, now);
         }
+        mobile.handle_timeout(now);
     }
 
     fn mode(&self, client: Ipv6Addr, now: Instant) -> Mode {
@@ -150,7 +135,7 @@ impl Mobility {
         *left -= 1;
         if *left == 0 {
             self.owned.remove(&client);
-            self.repeats.remove(&client);
+            self.hearing.forget(client);
             self.release(client);
         }
     }
@@ -196,15 +181,12 @@ impl Mobility {
         }
     }
 
-    /// A segment of the client came: an old one, or one that is of use. Somebody who only receives sends nothing that
-    /// could stay unacknowledged; but the client's own repetitions show that it hears nothing.
-    pub(super) fn heard(&mut self, client: Ipv6Addr, repeated: bool, now: Instant) {
-        if !repeated || self.mode(client, now) == Mode::Relayed {
-            self.repeats.remove(&client);
-            return;
-        }
-        if self.repeats.entry(client).or_insert(Repeats { count: 0, since: now }).again(now) {
-            self.repeats.remove(&client);
+    /// A segment of the client came. Somebody who only receives sends nothing that could stay unacknowledged; but the
+    /// client's own repetitions show that it hears nothing.
+    pub(super) fn heard(&mut self, client: Ipv6Addr, kind: Kind, now: Instant) {
+        if self.mode(client, now) == Mode::Relayed {
+            self.hearing.forget(client);
+        } else if self.hearing.heard(client, kind, now) {
             self.failed(client, now);
         }
     }
@@ -387,23 +369,5 @@ impl Node {
         if ours && matches!(received.error, icmp::Error::ParameterProblem { .. }) {
             self.mobility.failed(received.quote.destination, now);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_burst_of_repeated_segments_is_no_broken_path() {
-        let start = Instant::from_millis(1000);
-        let mut repeats = Repeats { count: 0, since: start };
-        for ms in 0..900 {
-            assert!(!repeats.again(start + Duration::from_millis(ms)), "after {ms} ms");
-        }
-        // As a client repeats itself that hears nothing.
-        let mut repeats = Repeats { count: 0, since: start };
-        let told = [0, 400, 1200].map(|ms| repeats.again(start + Duration::from_millis(ms)));
-        assert_eq!(told, [false, false, true]);
     }
 }

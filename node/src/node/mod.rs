@@ -4,6 +4,7 @@ mod ask;
 mod commands;
 mod cookies;
 mod ended;
+mod hearing;
 mod home;
 mod mobility;
 mod moves;

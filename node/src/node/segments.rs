@@ -10,6 +10,7 @@ use ferry_stack::ip::{self, Datagram};
 use ferry_stack::tcp::{Arrival, Flow, Reason, Refusal, Segment};
 
 use super::Node;
+use super::hearing::Kind;
 use super::places::Place;
 use crate::largest::largest;
 
@@ -116,8 +117,12 @@ impl Node {
             self.interface.confirm_reachable(*flow.remote.ip(), now);
         }
         let arrival = self.tcp.receive(&flow, &segment, now);
-        let repeated = matches!(arrival, Arrival::Delivered(_, Err(Reason::OutOfWindow)));
-        self.mobility.heard(*flow.remote.ip(), repeated, now);
+        let kind = match &arrival {
+            Arrival::Delivered(_, Err(Reason::OutOfWindow)) => Kind::Repeated,
+            _ if segment.payload.is_empty() => Kind::Bare,
+            _ => Kind::Octets,
+        };
+        self.mobility.heard(*flow.remote.ip(), kind, now);
         match arrival {
             Arrival::Delivered(handle, Err(Reason::AckOfNothing(_))) => {
                 if self.owned.get(handle).is_some_and(|owned| owned.doubtful) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use ferry_mipv6::correspondent::{Correspondent, Outgoing};
-use ferry_mipv6::header::{BindingUpdate, Message as Mobility};
+use ferry_mipv6::header::{self, BindingUpdate, Message as Mobility};
 use ferry_mipv6::keys::Cookie;
 use ferry_mipv6::route::{put_home_address, put_routing};
 use ferry_stack::ip::{self, Header, Packet};
@@ -171,4 +171,54 @@ fn a_connection_whose_acceptor_is_lost_while_it_warms_up_stays() {
     lan.pass(1_000);
     assert!(!is_frozen(&lan) && lan.owner() == ["b"]);
     assert_eq!(lan.echo(client, b"at b"), b"at b");
+}
+
+/// Lets time pass while the client's answers arrive, but for those that carry a routing header.
+fn pass_without_routing_headers(lan: &mut Lan, millis: u64) {
+    for _ in 0..millis / 100 {
+        lan.pass(100);
+        if let Some((_, answers)) = &mut lan.aware {
+            answers.retain(|packet| {
+                let datagram = ip::parse(packet.to_bytes(), packet.offload).unwrap();
+                !matches!(header::open(&datagram).unwrap().message, Mobility::BindingAcknowledgement(_))
+            });
+        }
+        lan.answer_mobility();
+    }
+}
+
+fn is_bound(lan: &Lan) -> bool {
+    let pair = (address(50).address, service_address());
+    lan.aware.as_ref().is_some_and(|(correspondent, _)| correspondent.binding(pair, lan.now).is_some())
+}
+
+fn unheard_answers(lan: &Lan) -> usize {
+    lan.aware.as_ref().map_or(0, |(_, answers)| answers.len())
+}
+
+#[test]
+fn a_client_that_falls_silent_is_asked_once_whether_its_binding_works() {
+    let (mut lan, client) = bound_at_b();
+    lan.pass(1_500);
+    assert_eq!(unheard_answers(&lan), 0);
+    lan.pass(1_000);
+    assert_eq!(unheard_answers(&lan), 1, "two seconds after its last octets");
+    lan.answer_mobility();
+    lan.pass(60_000);
+    assert_eq!(unheard_answers(&lan), 0, "who is silent is not asked again and again");
+    let before = lan.nodes["b"].status(lan.now).counters.optimised;
+    assert_eq!(lan.echo(client, b"still straight"), b"still straight");
+    assert!(lan.nodes["b"].status(lan.now).counters.optimised > before);
+}
+
+#[test]
+fn a_client_whose_way_with_a_routing_header_breaks_while_it_sends_is_sent_home() {
+    let (mut lan, client) = bound_at_b();
+    assert!(is_bound(&lan));
+    // What it sends now would be lost: nothing comes, and b has nothing outstanding that could go unacknowledged.
+    pass_without_routing_headers(&mut lan, 30_000);
+    assert!(!is_bound(&lan), "it sends to the home address again");
+    let before = lan.nodes["b"].status(lan.now).counters.optimised;
+    assert_eq!(lan.echo(client, b"relayed"), b"relayed");
+    assert_eq!(lan.nodes["b"].status(lan.now).counters.optimised, before);
 }
