@@ -18,13 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Node;
 use super::hearing::{Hearing, Kind};
+use super::seekers::Seekers;
 use super::setup::Setup;
 
 /// Retransmission timeouts in a row after which the optimised path counts as broken.
 const MAX_TIMEOUTS: u8 = 2;
-/// Clients whose tests the contact node remembers, to send the answers on.
-const MAX_SEEKERS: usize = 1 << 16;
-
 /// Whether clients are told where their connections are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -57,7 +55,7 @@ pub(super) struct Mobility {
     /// How many connections of each client are owned here.
     owned: BTreeMap<Ipv6Addr, usize>,
     /// At the contact node: who has asked a client for a home test last.
-    seekers: BTreeMap<Ipv6Addr, NodeId>,
+    seekers: Seekers,
     /// Of clients that send straight to this node.
     hearing: Hearing,
     errors: Pace,
@@ -80,7 +78,7 @@ impl Mobility {
             },
             plain_source: setup.plain_source,
             owned: BTreeMap::new(),
-            seekers: BTreeMap::new(),
+            seekers: Seekers::default(),
             hearing: Hearing::default(),
             errors: Pace::default(),
         }
@@ -218,13 +216,6 @@ impl Mobility {
     fn receive(&mut self, received: &Received, now: Instant) -> bool {
         self.mobile.as_mut().is_some_and(|mobile| mobile.receive(received, now))
     }
-
-    fn seek(&mut self, client: Ipv6Addr, node: NodeId) {
-        if self.seekers.len() >= MAX_SEEKERS {
-            self.seekers.pop_first();
-        }
-        self.seekers.insert(client, node);
-    }
 }
 
 impl Node {
@@ -254,7 +245,7 @@ impl Node {
     /// What a client says to the home address reaches the node that has asked (RFC 6275 section 5.2.3: the home test
     /// goes through the home agent).
     fn relay_mobility(&mut self, from: Option<NodeId>, datagram: Datagram, now: Instant) {
-        let seeker = self.mobility.seekers.get(&datagram.source).copied();
+        let seeker = self.mobility.seekers.of(datagram.source);
         match seeker.filter(|to| from.is_none() && *to != self.id) {
             Some(to) if datagram.destination == self.service_address => self.forward(datagram, to, now),
             _ => self.counters.dropped += 1,
@@ -266,7 +257,7 @@ impl Node {
         if let (Some(from), Ok(Received { message: Message::HomeTestInit(_), .. })) =
             (from, header::open(&datagram))
         {
-            self.mobility.seek(datagram.destination, from);
+            self.mobility.seekers.note(datagram.destination, from);
         }
         if !self.is_contact() {
             self.counters.dropped += 1;

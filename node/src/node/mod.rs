@@ -10,6 +10,7 @@ mod mobility;
 mod moves;
 mod peers;
 mod places;
+mod seekers;
 mod segments;
 mod service;
 mod sessions;

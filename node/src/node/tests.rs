@@ -1,5 +1,6 @@
 mod cookies;
 mod lan;
+mod limits;
 mod mobility;
 
 use std::net::SocketAddrV6;
