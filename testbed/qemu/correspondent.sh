@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # correspondent.sh [FERRY [FOLDER]]: a stock Debian kernel in qemu with `ferry correspondent --mode xfrm` downloads a file while
-# its connection is handed 20 times between three nodes. Fails if a byte, a checksum, a message or a binding is wrong, or if
-# anything is left behind. Needs root and Debian packages (installed if missing); works in FOLDER, which keeps the evidence.
+# its connection is handed 20 times between three nodes, and the daemon ends and begins anew. Fails if a byte, a checksum, a
+# message or a binding is wrong, or if anything is left behind. Needs root and Debian packages (installed if missing); works in FOLDER, which keeps the evidence.
 # Where it cannot be carried out it is skipped and says why; with FERRY_REQUIRE_NETNS=1 that is a failure.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -153,7 +153,7 @@ start_nodes() {
     rm -rf keys www
     ./ferry keygen --group qemu --node a --node b --node c --out keys >/dev/null
     mkdir www
-    head -c 64000000 /dev/urandom >www/file.bin
+    head -c 96000000 /dev/urandom >www/file.bin
     for node in a b c; do
         ip -n "$ns" tuntap add dev "tap-$node" mode tap vnet_hdr
         ip -n "$ns" link set "tap-$node" up
@@ -202,17 +202,28 @@ hand_off() {
     [ $moved = $handoffs ] || fail "$moved of $handoffs handoffs"
 }
 
+# A packet with a home address that nobody is bound to.
+claim() {
+    inside python3 -c '
+import socket
+header = bytes([0, 2, 1, 2, 0, 0, 0xC9, 16]) + socket.inet_pton(socket.AF_INET6, "2001:db8:5::99")
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+    sender.setsockopt(socket.IPPROTO_IPV6, 59, header)  # IPV6_DSTOPTS
+    sender.sendto(b"claim", ("2001:db8:1::c", 9))'
+}
+
 # What others make of the messages: every kind is there, and there is nothing to say against any, nor anything grave
 # against whatever else passed.
 decode() {
     local kinds kind
-    tshark -n -o tcp.desegment_tcp_streams:FALSE --disable-protocol http -r capture.pcap -T fields -E separator='|' -e frame.number -e mip6.mhtype -e _ws.malformed \
+    tshark -n -o tcp.desegment_tcp_streams:FALSE -d tcp.port==80,data -r capture.pcap -T fields -E separator='|' -e frame.number -e mip6.mhtype -e _ws.malformed \
         -e _ws.expert.severity -e _ws.expert.message >decoded 2>tshark.log || fail "tshark: $(cat tshark.log)"
     # 0x00800000 is an error; behind a Mobility Header anything is too much.
     awk -F'|' '$3 != "" || ($2 != "" && $4 != "") || $4 ~ /8388608/' decoded >complaints
     [ ! -s complaints ] || fail "tshark complains: $(head -5 complaints)"
     kinds=$(awk -F'|' '$2 != "" { seen[$2]++ } END { for (kind in seen) printf " %s:%d", kind, seen[kind] }' decoded)
-    for kind in 1 2 3 4 5 6; do
+    # The last is a Binding Error, which answers a claim.
+    for kind in 1 2 3 4 5 6 7; do
         [[ $kinds == *" $kind:"* ]] || fail "no Mobility Header of type $kind among$kinds"
     done
     echo "tshark: $(wc -l <decoded) frames, Mobility Headers by type$kinds, no complaint"
@@ -221,7 +232,9 @@ decode() {
 judge() {
     [ "$(told CURL)" = 0 ] || fail "curl: $(told CURL)"
     [ "$(told SUM)" = "$(sha256sum <www/file.bin | cut -d' ' -f1)" ] || fail "the download differs from the file"
-    [ "$(told STATES)" = 2 ] || fail "the kernel has $(told STATES) states of one binding"
+    # Two of the binding, and that which makes the kernel report what has none.
+    [ "$(told STATES)" = 3 ] || fail "the kernel has $(told STATES) states with one binding"
+    [ "$(told ENDED)" = "0 0 0" ] || fail "status, states and policies left behind the first time: $(told ENDED)"
     [ "$(told LEFT)" = "0 0 0" ] || fail "status, states and policies left behind: $(told LEFT)"
     local node straight=0 resets=0 status
     for node in a b c; do
@@ -245,7 +258,8 @@ boot
 await BEGINS 180
 sleep 2
 hand_off
-await LEFT 200
+claim
+await LEFT 250
 kill -INT $tcpdump
 wait $tcpdump 2>/dev/null || true
 judge

@@ -16,6 +16,9 @@ use crate::keys::{Cookie, TOKEN_LIFETIME, Token};
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// `MAX_BINDACK_TIMEOUT` (RFC 6275 section 12).
 const LAST_RETRY: Duration = Duration::from_secs(32);
+/// How long the path to a client that has answered before is not used after its first failure: longer than most outages.
+/// Each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// A token is not used in the last seconds of its life: the Binding Update must arrive before the nonce expires.
 const TOKEN_MARGIN: Duration = Duration::from_secs(10);
 /// Care-of addresses whose tests are remembered for one client: as many as a group has nodes.
@@ -38,6 +41,8 @@ pub struct Client<At> {
     pub bound: Option<Bound<At>>,
     /// It may believe something else, because what is known of it has travelled: it is told anew.
     pub unsure: bool,
+    /// How often the path to it has failed since a binding was last renewed.
+    pub failures: u8,
 }
 
 /// Whether a client understands Mobile IPv6.
@@ -125,6 +130,7 @@ impl<At> Default for Client<At> {
             update: None,
             bound: None,
             unsure: false,
+            failures: 0,
         }
     }
 }
@@ -192,6 +198,13 @@ impl Client<Instant> {
         self.bound.as_ref().filter(|bound| now < bound.until)
     }
 
+    /// The path has failed once more. How long not to use it, at most `most`.
+    pub(super) fn pause(&mut self, most: Duration) -> Duration {
+        let pause = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(self.failures.into()).unwrap_or(u32::MAX));
+        self.failures = self.failures.saturating_add(1);
+        if self.ability == Ability::Aware || self.bound.is_some() { pause.min(most) } else { most }
+    }
+
     /// Stops its clocks. What comes out can travel.
     pub fn freeze(self, now: Instant) -> Client<Duration> {
         self.map_time(&Leaving(now))
@@ -207,7 +220,7 @@ impl Client<Duration> {
 
 impl<At> Client<At> {
     fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Client<B> {
-        let Self { ability, sequence, home, care_of, update, bound, unsure } = self;
+        let Self { ability, sequence, home, care_of, update, bound, unsure, failures } = self;
         Client {
             ability: match ability {
                 Ability::Unknown => Ability::Unknown,
@@ -229,6 +242,7 @@ impl<At> Client<At> {
                 renew: clock.ahead(renew),
             }),
             unsure,
+            failures,
         }
     }
 }

@@ -18,10 +18,10 @@ use core::time::Duration;
 use ferry_stack::{Alarms, Instant};
 
 pub use self::client::{Ability, Asked, Bound, Client, Held, Tested, Update};
-use self::told::{acknowledged, ask, forget_tokens, give_up, may_believe};
+use self::told::{acknowledged, ask, forget_tokens, give_up, may_believe, signed_update};
 use crate::correspondent::Outgoing;
-use crate::header::{BindingErrorStatus, BindingUpdate, Lifetime, Message, Options, Received, Status};
-use crate::keys::{Cookies, Key};
+use crate::header::{BindingErrorStatus, Message, Received, Status};
+use crate::keys::Cookies;
 
 /// Tests that stay without an answer before a client counts as plain: errors may be lost, and are rate-limited.
 const MAX_PROBES: u8 = 3;
@@ -225,15 +225,16 @@ impl Mobile {
     }
 
     /// The optimised path does not work (data stayed unacknowledged after the switch, or an ICMPv6 error quotes a
-    /// packet of ours with Mobile IPv6 in it): the client is reached as a plain one, for a while, and told so if it
-    /// may believe something else.
+    /// packet of ours with Mobile IPv6 in it): the client is reached as a plain one and told so if it may believe something
+    /// else. For ten seconds at first, since most outages are short, then for twice as long each time.
     pub fn failed(&mut self, client: Ipv6Addr, now: Instant) {
         if self.persistent {
             return;
         }
         if let Some(entry) = self.clients.get_mut(&client) {
             let told = may_believe(&entry.client, now);
-            give_up(&mut entry.client, now + self.plain_for);
+            let pause = entry.client.pause(self.plain_for);
+            give_up(&mut entry.client, now + pause);
             entry.client.unsure = told;
             self.advance(client, now);
         }
@@ -275,8 +276,11 @@ impl Mobile {
                 true
             }),
             Message::BindingError { status, home_address } => match *status {
-                // It has lost the binding: it is made anew (section 11.3.6).
-                BindingErrorStatus::NO_BINDING if *home_address == home => client.bound.take().is_some(),
+                // It has lost the binding, most likely because it has started anew, and then its old tokens are good for
+                // nothing: both are made anew (section 11.3.6).
+                BindingErrorStatus::NO_BINDING if *home_address == home => {
+                    client.bound.take().is_some() && forget_tokens(client, here, Status::NONCES)
+                }
                 BindingErrorStatus::UNKNOWN_TYPE => {
                     give_up(client, plain_until);
                     true
@@ -387,7 +391,8 @@ impl Mobile {
                 (client.bound, client.update) = (None, None);
                 return self.keep_ready(address, client, now);
             }
-            self.keep_home_token(address, client, now)
+            let again = if let Ability::Plain { until } = client.ability { Some(until) } else { None };
+            [again, self.keep_home_token(address, client, now)].into_iter().flatten().min()
         } else {
             let ready = self.keep_ready(address, client, now);
             // Both tests at once (RFC 6275 section 11.6.1), also of a client of which nobody knows whether it answers.
@@ -465,42 +470,11 @@ impl Mobile {
             client.update = Some(Update { care_of: target, again: now, tries, renewed: true });
             return Some(now);
         }
-        let message = self.signed_update(address, client, target, now)?;
+        let message = signed_update(self.home, address, client, target, now)?;
         self.outgoing.push_back(message);
         let again = now + client::patience(tries + 1);
         let renewed = pending.is_some_and(|update| update.renewed);
         client.update = Some(Update { care_of: target, again, tries: tries + 1, renewed });
         Some(again)
-    }
-
-    /// The next Binding Update (RFC 6275 section 11.7.2); `None` without fresh tokens.
-    fn signed_update(
-        &self,
-        address: Ipv6Addr,
-        client: &mut Client<Instant>,
-        target: Ipv6Addr,
-        now: Instant,
-    ) -> Option<Outgoing> {
-        let home = self.home;
-        let home_token = *client.home.fresh(now)?;
-        let at_home = target == home;
-        let care_of_token = client.care_of.get(&target).and_then(|tested| tested.fresh(now)).copied();
-        if !at_home && care_of_token.is_none() {
-            return None;
-        }
-        let key =
-            Key::new(&home_token.token, care_of_token.as_ref().filter(|_| !at_home).map(|held| &held.token));
-        client.sequence = client.sequence.wrapping_add(1);
-        let indices = (home_token.nonce_index, care_of_token.map_or(0, |held| held.nonce_index));
-        let mut message = Message::BindingUpdate(BindingUpdate {
-            sequence: client.sequence,
-            acknowledge: true,
-            lifetime: if at_home { Lifetime::ZERO } else { Lifetime::MAX_ROUTABILITY },
-            options: Options { nonce_indices: Some(indices), ..Options::default() },
-            ..BindingUpdate::default()
-        });
-        message.authorize(&key, target, address);
-        let home_address = (!at_home).then_some(home);
-        Some(Outgoing { home_address, ..Outgoing::plain(target, address, message) })
     }
 }

@@ -6,8 +6,8 @@ use ferry_stack::Instant;
 
 use super::RENEW_BEFORE;
 use super::client::{Ability, Asked, Bound, Client, Tested, Update, patience};
-use crate::correspondent::is_later;
-use crate::header::{Lifetime, Message, Received, Status};
+use crate::correspondent::{Outgoing, is_later};
+use crate::header::{BindingUpdate, Lifetime, Message, Options, Received, Status};
 use crate::keys::{Cookie, Cookies, Key};
 
 /// Takes a Binding Acknowledgement (RFC 6275 section 11.7.3).
@@ -62,6 +62,10 @@ fn bind(client: &mut Client<Instant>, here: Ipv6Addr, home: Ipv6Addr, lifetime: 
     (client.update, client.unsure) = (None, false);
     let holds = lifetime.duration();
     let renew = now + holds.saturating_sub(RENEW_BEFORE).max(holds / 2);
+    if client.bound.is_some_and(|bound| bound.care_of == here) {
+        // The path carries routing headers, and has for a while.
+        client.failures = 0;
+    }
     client.bound = (here != home).then_some(Bound { care_of: here, until: now + holds, renew });
 }
 
@@ -83,6 +87,36 @@ fn signing_key(client: &Client<Instant>, here: Ipv6Addr, home: Ipv6Addr) -> Opti
         return Some(Key::new(&home_token, None));
     }
     Some(Key::new(&home_token, Some(&client.care_of.get(&here)?.token?.token)))
+}
+
+/// The next Binding Update (RFC 6275 section 11.7.2); `None` without fresh tokens.
+pub(super) fn signed_update(
+    home: Ipv6Addr,
+    address: Ipv6Addr,
+    client: &mut Client<Instant>,
+    target: Ipv6Addr,
+    now: Instant,
+) -> Option<Outgoing> {
+    let home_token = *client.home.fresh(now)?;
+    let at_home = target == home;
+    let care_of_token = client.care_of.get(&target).and_then(|tested| tested.fresh(now)).copied();
+    if !at_home && care_of_token.is_none() {
+        return None;
+    }
+    let key =
+        Key::new(&home_token.token, care_of_token.as_ref().filter(|_| !at_home).map(|held| &held.token));
+    client.sequence = client.sequence.wrapping_add(1);
+    let indices = (home_token.nonce_index, care_of_token.map_or(0, |held| held.nonce_index));
+    let mut message = Message::BindingUpdate(BindingUpdate {
+        sequence: client.sequence,
+        acknowledge: true,
+        lifetime: if at_home { Lifetime::ZERO } else { Lifetime::MAX_ROUTABILITY },
+        options: Options { nonce_indices: Some(indices), ..Options::default() },
+        ..BindingUpdate::default()
+    });
+    message.authorize(&key, target, address);
+    let home_address = (!at_home).then_some(home);
+    Some(Outgoing { home_address, ..Outgoing::plain(target, address, message) })
 }
 
 /// Notes that a test is sent now, and gives the cookie of it: the same one for as long as it stays unanswered, so that

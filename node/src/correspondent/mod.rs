@@ -7,6 +7,7 @@
 //! | [`Mode::Tun`] | the daemon, between a TUN device and the network |
 
 mod netlink;
+mod prefix;
 mod sys;
 mod tun;
 mod wire;
@@ -16,7 +17,6 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use bytes::Bytes;
 use ferry_mipv6::correspondent::{Correspondent, Outgoing};
@@ -30,9 +30,10 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use serde::{Deserialize, Serialize};
 
+pub use self::prefix::Prefix;
 use self::tun::{Tun, is_service};
 use self::wire::{Wanted, Wire};
-use self::xfrm::Xfrm;
+use self::xfrm::{Claim, Xfrm};
 use crate::daemon::{ListenError, Listener, timespec};
 use crate::driver::now;
 
@@ -49,39 +50,6 @@ pub enum Mode {
     Xfrm,
     /// By the daemon, with a TUN device.
     Tun,
-}
-
-/// An IPv6 prefix: `2001:db8::/32`, or one address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefix {
-    /// Its first address.
-    pub address: Ipv6Addr,
-    /// Its length in bits.
-    pub len: u8,
-}
-
-impl Prefix {
-    /// Whether an address lies in it.
-    pub const fn contains(&self, address: Ipv6Addr) -> bool {
-        let differing = self.address.to_bits() ^ address.to_bits();
-        differing.leading_zeros() >= self.len as u32
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (address, len) = text.split_once('/').unwrap_or((text, "128"));
-        let address: Ipv6Addr = address.parse().map_err(|_| format!("{address} is no IPv6 address"))?;
-        let len: u8 = len.parse().map_err(|_| format!("{len} is no length of a prefix"))?;
-        let beyond = address.to_bits().checked_shl(len.into()).unwrap_or(0);
-        match (len, beyond) {
-            (129.., _) => Err(format!("a prefix has at most 128 bits, not {len}")),
-            (_, 0) => Ok(Self { address, len }),
-            _ => Err(format!("{address} has bits behind the first {len}; is it {address}/128?")),
-        }
-    }
 }
 
 /// What the daemon is to do.
@@ -243,6 +211,7 @@ impl Daemon {
                 return Ok(());
             }
             self.hear_all()?;
+            self.hear_claims()?;
             self.send_all()?;
             self.control.answer(|| self.status(now()));
         }
@@ -252,9 +221,10 @@ impl Daemon {
     fn wait(&self, end: BorrowedFd<'_>, wait: Option<Timespec>) -> io::Result<bool> {
         let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let mut fds = vec![readable(end), readable(self.wire.as_fd()), readable(self.control.as_fd())];
-        if let Way::Tun(tun) = &self.way {
-            fds.push(readable(tun.as_fd()));
-        }
+        fds.push(readable(match &self.way {
+            Way::Tun(tun) => tun.as_fd(),
+            Way::Xfrm(xfrm) => xfrm.as_fd(),
+        }));
         match poll(&mut fds, wait.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(!fds[0].revents().is_empty()),
             Err(why) => Err(why.into()),
@@ -298,7 +268,8 @@ impl Daemon {
             // RFC 6275 section 9.2.
             Err(Fault::UnknownType(_)) => {
                 let status = BindingErrorStatus::UNKNOWN_TYPE;
-                self.complain(datagram, status, Ipv6Addr::UNSPECIFIED, now);
+                let way = (datagram.destination, datagram.source);
+                self.complain(way, status, Ipv6Addr::UNSPECIFIED, now);
             }
             Err(Fault::Problem(pointer)) => {
                 let error = icmp::Error::ParameterProblem { code: icmp::ERRONEOUS_FIELD, pointer };
@@ -312,6 +283,18 @@ impl Daemon {
             }
             Ok(_) | Err(Fault::Checksum | Fault::Option | Fault::Address) => self.counters.dropped += 1,
         }
+    }
+
+    /// Home addresses that the kernel has refused because there is no binding (RFC 6275 section 9.3.1).
+    fn hear_claims(&mut self) -> io::Result<()> {
+        for _ in 0..BATCH {
+            let Way::Xfrm(xfrm) = &self.way else { return Ok(()) };
+            let Some(Claim { ours, home, care_of }) = xfrm.claim()? else { return Ok(()) };
+            if is_service(&self.services, home) {
+                self.complain((ours, care_of), BindingErrorStatus::NO_BINDING, home, now());
+            }
+        }
+        Ok(())
     }
 
     /// A router says that a packet was too big that we have sent to a care-of address: its sender has sent it to a home
@@ -367,7 +350,8 @@ impl Daemon {
         let Some(home) = datagram.home_address() else { return Ok(()) };
         if self.core.check_claim(datagram.destination, home, datagram.source, now).is_some() {
             if wire::is_ours(datagram.destination) {
-                self.complain(&datagram, BindingErrorStatus::NO_BINDING, home, now);
+                let way = (datagram.destination, datagram.source);
+                self.complain(way, BindingErrorStatus::NO_BINDING, home, now);
             }
             return Ok(());
         }
@@ -375,9 +359,10 @@ impl Daemon {
         tun.deliver(stripped(datagram)).map(drop)
     }
 
+    /// A Binding Error from an address of ours, about something that was of no use.
     fn complain(
         &mut self,
-        about: &Datagram,
+        (from, to): (Ipv6Addr, Ipv6Addr),
         status: BindingErrorStatus,
         home_address: Ipv6Addr,
         now: Instant,
@@ -387,7 +372,7 @@ impl Daemon {
             return;
         }
         let message = Message::BindingError { status, home_address };
-        self.say(&Outgoing::plain(about.destination, about.source, message));
+        self.say(&Outgoing::plain(from, to, message));
     }
 
     /// What goes to a service, in mode `tun` (RFC 6275 section 9.3.2).
@@ -462,28 +447,4 @@ fn keep_only(kept: CapabilitySet) -> rustix::io::Result<()> {
         None,
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_is_read_and_what_is_wrong_with_one_is_said() {
-        let prefix: Prefix = "2001:db8:5::/64".parse().unwrap();
-        assert!(prefix.contains("2001:db8:5::1".parse().unwrap()));
-        assert!(!prefix.contains("2001:db8:6::1".parse().unwrap()));
-        let one: Prefix = "2001:db8:5::1".parse().unwrap();
-        assert_eq!(one.len, 128);
-        let all: Prefix = "::/0".parse().unwrap();
-        assert!(all.contains(Ipv6Addr::LOCALHOST));
-        for (wrong, why) in [
-            ("10.0.0.0/8", "no IPv6 address"),
-            ("2001:db8::/x", "no length"),
-            ("2001:db8::/129", "at most 128"),
-            ("2001:db8::1/64", "behind the first 64"),
-        ] {
-            assert!(wrong.parse::<Prefix>().unwrap_err().contains(why), "{wrong}");
-        }
-    }
 }

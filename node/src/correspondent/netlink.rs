@@ -1,7 +1,7 @@
 //! Requests to the kernel over netlink (RFC 3549), each with its acknowledgement.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -10,7 +10,8 @@ use rustix::net::{
 };
 
 // linux/netlink.h
-const HEADER: usize = 16;
+/// Octets in front of every message.
+pub(super) const HEADER: usize = 16;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 /// The object is made; with [`EXCL`] only if there is none.
@@ -90,6 +91,31 @@ impl Netlink {
         Ok(Self(socket))
     }
 
+    /// Hears what the kernel tells a group, without waiting.
+    pub(super) fn listen(part: Protocol, group: u32) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(part))?;
+        bind(&socket, &SocketAddrNetlink::new(0, 1 << (group - 1)))?;
+        Ok(Self(socket))
+    }
+
+    /// The next message that was [heard](Netlink::listen).
+    pub(super) fn receive(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut buffer = vec![0; MAX_ANSWER];
+        loop {
+            match recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
+                Ok((len, _)) => {
+                    buffer.truncate(len);
+                    return Ok(Some(buffer));
+                }
+                Err(Errno::AGAIN) => return Ok(None),
+                // Some were lost because they came too fast.
+                Err(Errno::INTR | Errno::NOBUFS) => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
+    }
+
     /// Sends a request and waits for its acknowledgement.
     pub(super) fn ask(&self, request: Request) -> Result<(), Errno> {
         self.exchange(&request.octets())
@@ -105,6 +131,12 @@ impl Netlink {
                 return outcome;
             }
         }
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

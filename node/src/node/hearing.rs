@@ -14,6 +14,10 @@ const REPEATING_FOR: Duration = Duration::from_secs(1);
 /// with a usual round-trip time waits before it repeats itself.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// How long a client may be without a word after it has lost its binding: as long as TCP may wait before it sends again
+/// what was lost.
+const EXCUSE: Duration = Duration::from_secs(5);
+
 /// What was heard of clients that send straight to this node.
 #[derive(Debug, Default)]
 pub(super) struct Hearing {
@@ -21,6 +25,8 @@ pub(super) struct Hearing {
     repeats: BTreeMap<Ipv6Addr, Repeats>,
     /// When who was sending last sent octets.
     octets: BTreeMap<Ipv6Addr, Instant>,
+    /// Who is known to have lost its binding, and when that was said: what was lost before is no fault of the path.
+    excused: BTreeMap<Ipv6Addr, Instant>,
     /// When it is looked whether a client has fallen silent: at most once each [`SILENCE`].
     looks: Alarms<Ipv6Addr>,
 }
@@ -69,12 +75,29 @@ impl Hearing {
         false
     }
 
+    /// The client says that it has no binding.
+    pub(super) fn excuse(&mut self, client: Ipv6Addr, now: Instant) {
+        self.forget(client);
+        self.excused.insert(client, now);
+    }
+
+    /// Whether that a client acknowledges nothing may be because it had lost its binding.
+    pub(super) fn is_excused(&self, client: Ipv6Addr, now: Instant) -> bool {
+        self.excused.get(&client).is_some_and(|said| now < *said + EXCUSE)
+    }
+
     /// There is nothing to be learned from the client any more.
     pub(super) fn forget(&mut self, client: Ipv6Addr) {
         self.repeats.remove(&client);
         if self.octets.remove(&client).is_some() {
             self.looks.set(client, None);
         }
+    }
+
+    /// The client has no connection here any more.
+    pub(super) fn gone(&mut self, client: Ipv6Addr) {
+        self.forget(client);
+        self.excused.remove(&client);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -136,6 +159,18 @@ mod tests {
         assert_eq!(hearing.silent(at(20_000)), None, "who only acknowledges has nothing to lose");
         hearing.heard(CLIENT, Kind::Octets, at(20_000));
         assert_eq!(hearing.silent(at(22_000)), Some(CLIENT), "it has spoken again");
+    }
+
+    #[test]
+    fn who_has_lost_its_binding_is_excused_for_a_while() {
+        let mut hearing = Hearing::default();
+        assert!(!hearing.is_excused(CLIENT, at(0)));
+        hearing.excuse(CLIENT, at(0));
+        let excused = [0, 4999, 5000].map(|ms| hearing.is_excused(CLIENT, at(ms)));
+        assert_eq!(excused, [true, true, false]);
+        hearing.excuse(CLIENT, at(6000));
+        hearing.gone(CLIENT);
+        assert!(!hearing.is_excused(CLIENT, at(6000)));
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Mobility {
         *left -= 1;
         if *left == 0 {
             self.owned.remove(&client);
-            self.hearing.forget(client);
+            self.hearing.gone(client);
             self.release(client);
         }
     }
@@ -202,7 +202,8 @@ impl Mobility {
     /// The client does not acknowledge anything. If it may be sending to the care-of address, the path may not carry
     /// that.
     fn suspect(&mut self, client: Ipv6Addr, now: Instant) {
-        if self.mobile.as_ref().is_some_and(|mobile| mobile.may_be_bound(client, now)) {
+        let bound = self.mobile.as_ref().is_some_and(|mobile| mobile.may_be_bound(client, now));
+        if bound && !self.hearing.is_excused(client, now) {
             self.failed(client, now);
         }
     }
@@ -214,7 +215,11 @@ impl Mobility {
     }
 
     fn receive(&mut self, received: &Received, now: Instant) -> bool {
-        self.mobile.as_mut().is_some_and(|mobile| mobile.receive(received, now))
+        let taken = self.mobile.as_mut().is_some_and(|mobile| mobile.receive(received, now));
+        if taken && matches!(received.message, Message::BindingError { .. }) {
+            self.hearing.excuse(received.source, now);
+        }
+        taken
     }
 }
 

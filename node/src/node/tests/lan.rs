@@ -79,6 +79,8 @@ pub(super) struct Lan {
     pub(super) sent: Vec<(u8, Ipv6Addr)>,
     /// If the client understands Mobile IPv6: its correspondent, and what that has said and is held back.
     pub(super) aware: Option<(Correspondent, VecDeque<Packet>)>,
+    /// Whether its host refuses what comes with a Home Address option.
+    pub(super) deaf: bool,
 }
 
 impl Lan {
@@ -101,6 +103,7 @@ impl Lan {
             steps: Vec::new(),
             sent: Vec::new(),
             aware: None,
+            deaf: false,
         };
         // The service address lies outside of every prefix of the link's nodes but the client's own.
         lan.client.interface.add_address(Address { prefix_len: 32, ..address(50) }, false, now);
@@ -208,6 +211,9 @@ impl Lan {
         }
         if datagram.home_address().is_none() {
             return Some(frame);
+        }
+        if self.deaf {
+            return None;
         }
         let packet = route::stripped(datagram).into_packet();
         let octets = [&frame.head[..14], &packet.head, &packet.body].concat();

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::net::{Ipv6Addr, SocketAddrV6};
 
+use bytes::Bytes;
 use ferry_mipv6::correspondent::{Correspondent, Outgoing};
-use ferry_mipv6::header::{self, BindingUpdate, Message as Mobility};
+use ferry_mipv6::header::{self, BindingErrorStatus, BindingUpdate, Message as Mobility};
 use ferry_mipv6::keys::Cookie;
 use ferry_mipv6::route::{put_home_address, put_routing};
 use ferry_stack::ip::{self, Header, Packet};
@@ -221,4 +222,32 @@ fn a_client_whose_way_with_a_routing_header_breaks_while_it_sends_is_sent_home()
     let before = lan.nodes["b"].status(lan.now).counters.optimised;
     assert_eq!(lan.echo(client, b"relayed"), b"relayed");
     assert_eq!(lan.nodes["b"].status(lan.now).counters.optimised, before);
+}
+
+#[test]
+fn a_client_that_starts_anew_and_says_so_is_bound_again_although_what_was_sent_to_it_is_lost() {
+    let (mut lan, client) = bound_at_b();
+    let old = lan.aware.take();
+    lan.aware = Some((Correspondent::new([6; 20]), VecDeque::new()));
+    // What goes straight to it is lost, until it complains. Its own host refuses what has a Home Address option.
+    lan.deaf = true;
+    lan.client.tcp.with(client, |tcb| tcb.write(Bytes::from_static(b"lost"))).unwrap();
+    lan.run();
+    lan.pass(400);
+    assert!(!is_bound(&lan) && old.is_some());
+    lan.deaf = false;
+    let complaint =
+        Mobility::BindingError { status: BindingErrorStatus::NO_BINDING, home_address: service_address() };
+    let complaint = Outgoing::plain(address(50).address, address(1).address, complaint);
+    lan.client.interface.send(complaint.packet(), lan.now);
+    lan.run();
+    // It is bound before TCP sends again what was lost.
+    for _ in 0..100 {
+        lan.pass(10);
+        lan.answer_mobility();
+    }
+    assert!(is_bound(&lan));
+    let before = lan.nodes["b"].status(lan.now).counters.optimised;
+    assert_eq!(lan.echo(client, b"straight"), b"loststraight");
+    assert!(lan.nodes["b"].status(lan.now).counters.optimised > before);
 }
