@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use ferry_stack::Instant;
 use ferry_stack::interface;
-use ferry_stack::tcp::{Config, EcnPolicy, KeepAlive, MtuProbing, cc};
+use ferry_stack::tcp::{Config, EcnPolicy, KeepAlive, MtuProbing, PathPolicy, cc};
 
 use crate::aware::Aware;
 use crate::channel::Manner;
@@ -90,6 +90,11 @@ pub fn config(rng: &mut Rng, mtu: u16) -> Config {
     // Not drawn by itself, so that every seed stays the world that it was.
     let search = send_buffer.is_multiple_of(3);
     let marks = send_buffer.is_multiple_of(2);
+    let path_policy = match send_buffer % 5 {
+        0 => PathPolicy::Halve,
+        1 => PathPolicy::InitialWindow,
+        _ => PathPolicy::Keep,
+    };
     Config {
         mss: mtu - 60,
         send_buffer,
@@ -103,6 +108,7 @@ pub fn config(rng: &mut Rng, mtu: u16) -> Config {
         keep_alive: rng.chance(200).then_some(keep_alive),
         ecn: if marks { EcnPolicy::On } else { EcnPolicy::Accept },
         mtu_probing: if search { MtuProbing::Always } else { MtuProbing::OnBlackHole },
+        path_policy,
         ..Config::default()
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ferry_handoff::NodeId;
 use ferry_stack::interface::Address;
+use ferry_stack::tcp::PathPolicy;
 
 use super::error::{Spotted, add, nearest, write_as};
 use super::raw::{self, At};
@@ -22,6 +23,17 @@ const BUSY_POLL_US: RangeInclusive<i64> = 0..=1_000_000;
 const ASK_AGAIN_S: RangeInclusive<i64> = 1..=86_400;
 const DEFAULT_ASK_AGAIN_S: i64 = 600;
 const PORT: RangeInclusive<i64> = 1..=65_535;
+// What may be written, the default first.
+const PLACEMENTS: [(&str, Placement); 3] = [
+    ("local", Placement::Local),
+    ("round-robin", Placement::RoundRobin),
+    ("least-connections", Placement::LeastConnections),
+];
+const OPTIMISE: [(&str, Optimise); 3] =
+    [("auto", Optimise::Auto), ("never", Optimise::Never), ("always", Optimise::Always)];
+const PLAIN_SOURCE: [(&str, PlainSource); 2] = [("auto", PlainSource::Auto), ("never", PlainSource::Never)];
+const PATH_AFTER_MOVE: [(&str, PathPolicy); 3] =
+    [("keep", PathPolicy::Keep), ("halve", PathPolicy::Halve), ("initial-window", PathPolicy::InitialWindow)];
 /// RFC 1035 section 2.3.4: the names become labels in certificates.
 const MAX_LABEL: usize = 63;
 /// `IFNAMSIZ` less the terminating zero.
@@ -179,11 +191,12 @@ impl Checker<'_> {
 
     fn group(&mut self, raw: raw::Group) -> Option<Group> {
         let raw::Group { name, service_address, contact, secret_file, placement, .. } = raw;
-        let raw::Group { optimise, plain_source, ask_again_s, .. } = raw;
+        let raw::Group { optimise, plain_source, ask_again_s, path_after_move, .. } = raw;
         self.label(&name, "group");
-        let placement = placement.map_or(Some(Placement::Local), |at| self.placement(&at));
-        let optimise = optimise.map_or(Some(Optimise::Auto), |at| self.optimise(&at));
-        let plain_source = plain_source.map_or(Some(PlainSource::Auto), |at| self.plain_source(&at));
+        let placement = self.choice(placement.as_ref(), "placement", &PLACEMENTS);
+        let optimise = self.choice(optimise.as_ref(), "optimise", &OPTIMISE);
+        let plain_source = self.choice(plain_source.as_ref(), "plain-source", &PLAIN_SOURCE);
+        let path_after_move = self.choice(path_after_move.as_ref(), "path-after-move", &PATH_AFTER_MOVE);
         let ask_again_s = self.number(ask_again_s, "ask-again-s", &ASK_AGAIN_S, DEFAULT_ASK_AGAIN_S);
         let service_address = self.unicast(&service_address, "service-address");
         Some(Group {
@@ -195,31 +208,15 @@ impl Checker<'_> {
             optimise: optimise?,
             plain_source: plain_source?,
             ask_again: Duration::from_secs(ask_again_s?.unsigned_abs()),
+            path_after_move: path_after_move?,
         })
     }
 
-    fn placement(&mut self, at: &At<String>) -> Option<Placement> {
-        let known = ["local", "round-robin", "least-connections"];
-        match self.one_of(at, "placement", &known)? {
-            0 => Some(Placement::Local),
-            1 => Some(Placement::RoundRobin),
-            _ => Some(Placement::LeastConnections),
-        }
-    }
-
-    fn optimise(&mut self, at: &At<String>) -> Option<Optimise> {
-        match self.one_of(at, "optimise", &["auto", "never", "always"])? {
-            0 => Some(Optimise::Auto),
-            1 => Some(Optimise::Never),
-            _ => Some(Optimise::Always),
-        }
-    }
-
-    fn plain_source(&mut self, at: &At<String>) -> Option<PlainSource> {
-        match self.one_of(at, "plain-source", &["auto", "never"])? {
-            0 => Some(PlainSource::Auto),
-            _ => Some(PlainSource::Never),
-        }
+    /// What a value stands for; the first of the choices if there is none.
+    fn choice<T: Copy>(&mut self, value: Option<&At<String>>, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let Some(at) = value else { return choices.first().map(|(_, meaning)| *meaning) };
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        self.one_of(at, key, &names).map(|nth| choices[nth].1)
     }
 
     /// The place of the value among those that are known.

@@ -131,6 +131,7 @@ fn example(key: &str) -> &'static str {
         "secret-file" => r#"secret-file = "keys/group.secret""#,
         "optimise" => r#"optimise = "auto""#,
         "plain-source" => r#"plain-source = "auto""#,
+        "path-after-move" => r#"path-after-move = "keep""#,
         "placement" => r#"placement = "local""#,
         "tap" => r#"[tap] device = "ferry0", address, gateway"#,
         "device" => r#"device = "ferry0""#,

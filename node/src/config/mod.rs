@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ferry_stack::interface::Address;
+use ferry_stack::tcp::PathPolicy;
 
 pub(crate) use check::is_label;
 pub use error::{ConfigError, Problem};
@@ -64,6 +65,8 @@ pub struct Group {
     pub plain_source: PlainSource,
     /// How long a client that does not understand Mobile IPv6, or whose path does not carry it, is left alone.
     pub ask_again: Duration,
+    /// What a connection keeps of its congestion state when it has come to another node.
+    pub path_after_move: PathPolicy,
 }
 
 /// The network device of a node.

@@ -33,6 +33,7 @@ pub(super) struct Group {
     pub(super) optimise: Option<At<String>>,
     pub(super) plain_source: Option<At<String>>,
     pub(super) ask_again_s: Option<At<i64>>,
+    pub(super) path_after_move: Option<At<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ferry_handoff::NodeId;
+use ferry_stack::tcp::PathPolicy;
 use toml::Spanned;
 
 use super::{Config, KeyFiles, ServiceKind};
@@ -93,6 +94,16 @@ fn a_client_is_left_alone_for_as_long_as_is_written() {
     assert_eq!(parse(&with("60")).unwrap().group.ask_again, Duration::from_mins(1));
     let said = parse(&with("0")).unwrap_err();
     assert!(said.contains("`ask-again-s` is 0; it must lie between 1 and 86400"), "{said}");
+}
+
+#[test]
+fn what_is_kept_of_a_path_is_what_is_written() {
+    let with = |value: &str| GOOD.replace("[tap]", &format!("path-after-move = \"{value}\"\n[tap]"));
+    assert_eq!(parse(GOOD).unwrap().group.path_after_move, PathPolicy::Keep);
+    assert_eq!(parse(&with("halve")).unwrap().group.path_after_move, PathPolicy::Halve);
+    assert_eq!(parse(&with("initial-window")).unwrap().group.path_after_move, PathPolicy::InitialWindow);
+    let said = parse(&with("halved")).unwrap_err();
+    assert!(said.contains("there is no path-after-move \"halved\"; did you mean \"halve\"?"), "{said}");
 }
 
 #[test]

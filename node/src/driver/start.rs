@@ -187,7 +187,7 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         optimise: config.group.optimise,
         plain_source: config.group.plain_source,
         ask_again: config.group.ask_again,
-        tcp: connections(),
+        tcp: tcp::Config { path_policy: config.group.path_after_move, ..connections() },
         peers,
         services,
     })

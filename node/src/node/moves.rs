@@ -119,6 +119,7 @@ impl Node {
             Ok(handle) => handle,
             Err(why) => return self.reject(flow, from, epoch, Refusal::Snapshot(why.to_string()), now),
         };
+        self.tcp.with(handle, |tcb| tcb.change_path(tcb.config.path_policy, now));
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
         self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session });
         self.handoffs.installed(flow, from, epoch);

@@ -247,6 +247,7 @@ impl Tcb {
     /// echoed timestamp (RFC 7323 section 4.1).
     fn measure(&mut self, segment: &Segment, delivered: &Delivered, now: Instant) {
         if let Some(at) = delivered.oldest.filter(|_| !delivered.ambiguous) {
+            self.meet_path(at, now);
             self.rtt.sample(at.since(now));
             self.age_least_rtt(at.since(now), now);
         } else if delivered.advanced > 0 {

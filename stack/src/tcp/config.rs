@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cc::Kind;
 use super::listener::SynCookies;
+use super::path::PathPolicy;
 use super::plpmtud::MtuProbing;
 use crate::ip::MIN_MTU;
 
@@ -65,6 +66,8 @@ pub struct Config {
     /// The packet that passes everywhere (`BASE_PLPMTU`, RFC 8899 section 5.1.2): over IPv6 never less than 1280
     /// octets are needed.
     pub base_mtu: u16,
+    /// What is kept of the congestion state when the connection has come to another host.
+    pub path_policy: PathPolicy,
 }
 
 /// Who may ask for explicit congestion notification (RFC 3168).
@@ -118,6 +121,7 @@ impl Default for Config {
             slow_start_after_idle: true,
             mtu_probing: MtuProbing::OnBlackHole,
             base_mtu: MIN_MTU,
+            path_policy: PathPolicy::Keep,
         }
     }
 }

@@ -275,6 +275,7 @@ impl SendSpace<Instant> {
             timeouts: 0,
             recover: None,
             kicked: None,
+            path_since: None,
         }
     }
 }

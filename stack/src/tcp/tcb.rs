@@ -128,6 +128,8 @@ pub struct SendSpace<At> {
     pub recover: Option<Seq>,
     /// When the oldest octets were last sent again because the connection had just come to a host.
     pub kicked: Option<At>,
+    /// When the connection came to a path that is to be measured anew, until that has been done.
+    pub path_since: Option<At>,
 }
 
 /// A run of sequence numbers that was sent in one go.

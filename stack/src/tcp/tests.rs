@@ -12,6 +12,7 @@ mod moving;
 mod mutated;
 mod opening;
 mod pair;
+mod path;
 mod plpmtud;
 mod rack;
 mod receiving;

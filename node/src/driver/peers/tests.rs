@@ -66,6 +66,7 @@ impl Lab {
                 optimise: crate::Optimise::Auto,
                 plain_source: crate::PlainSource::Auto,
                 ask_again: std::time::Duration::from_mins(10),
+                path_after_move: ferry_stack::tcp::PathPolicy::Keep,
             },
             home_agent: None,
             tap: Tap {

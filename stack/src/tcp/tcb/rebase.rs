@@ -99,6 +99,7 @@ impl<At> SendSpace<At> {
         let Self {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, search, queue, fin, sent, in_flight, sacked,
             push, small, last, limited, most_used, used_until, acked_total, retransmitted, timeouts, recover, kicked,
+            path_since,
         } = self;
         let sent = sent
             .into_iter()
@@ -112,6 +113,7 @@ impl<At> SendSpace<At> {
             queue, fin, sent, in_flight, sacked, push, small, last: clock.behind(last), limited, most_used, used_until,
             acked_total, retransmitted, timeouts, recover,
             kicked: kicked.map(|at| clock.behind(at)),
+            path_since: path_since.map(|at| clock.behind(at)),
         }
     }
 }
