@@ -138,7 +138,13 @@ fn group(rng: &mut Rng, plan: &Plan, mtu: u16) -> GroupPlan {
         if plan.filtered_sources { attachments.into_iter().map(sound).collect() } else { attachments };
     let offload = (0..nodes).map(|_| rng.chance(500)).collect();
     let tcp = draw::config(rng, mtu);
-    let keep_alive = if plan.keep_alive { tcp.keep_alive.or(Some(keep_alive(rng))) } else { tcp.keep_alive };
+    let keep_alive = match tcp.keep_alive {
+        // Nothing comes by way of a home agent that has started anew before the next renewal: a single server behind a
+        // router that is gone for longer than its patience resets, too.
+        _ if plan.agent_restarts > 0 => None,
+        None if plan.keep_alive => Some(keep_alive(rng)),
+        drawn => drawn,
+    };
     GroupPlan {
         attachments,
         offload,

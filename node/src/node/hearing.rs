@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use ferry_stack::{Alarms, Instant};
 
-/// Old segments of a client in a row after which the optimised path counts as broken, if they took so long: a client
-/// that hears our answers does not repeat itself so often. A burst of them is what a handoff has made late.
+/// Old segments of a client after which the optimised path counts as broken, if they took so long: a client that hears
+/// our answers does not repeat itself so often. A burst of them is what a handoff has made late.
 const MAX_REPEATS: u8 = 3;
 const REPEATING_FOR: Duration = Duration::from_secs(1);
+/// Segments of use after which earlier repetitions do not count any more. Fewer may come because repetitions are
+/// answered by way of the home address.
+const FORGIVEN: u8 = 32;
 /// A client that was sending, and then says nothing for so long, may be sending into the void. Longer than a sender
 /// with a usual round-trip time waits before it repeats itself.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -31,11 +34,13 @@ pub(super) struct Hearing {
     looks: Alarms<Ipv6Addr>,
 }
 
-/// Old segments in a row.
+/// Old segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Repeats {
     count: u8,
     since: Instant,
+    /// Segments of use since the last of them.
+    useful: u8,
 }
 
 /// What a segment was.
@@ -53,6 +58,7 @@ impl Repeats {
     /// One more. Whether that is one too many.
     fn again(&mut self, now: Instant) -> bool {
         self.count = self.count.saturating_add(1);
+        self.useful = 0;
         self.count >= MAX_REPEATS && self.since.since(now) >= REPEATING_FOR
     }
 }
@@ -61,18 +67,28 @@ impl Hearing {
     /// A segment of a client came. Whether it shows that the client does not hear us.
     pub(super) fn heard(&mut self, client: Ipv6Addr, kind: Kind, now: Instant) -> bool {
         if kind == Kind::Repeated {
-            let repeats = self.repeats.entry(client).or_insert(Repeats { count: 0, since: now });
+            let repeats = self.repeats.entry(client).or_insert(Repeats { count: 0, since: now, useful: 0 });
             let deaf = repeats.again(now);
             if deaf {
                 self.forget(client);
             }
             return deaf;
         }
-        self.repeats.remove(&client);
+        if let Some(repeats) = self.repeats.get_mut(&client) {
+            repeats.useful += 1;
+            if repeats.useful == FORGIVEN {
+                self.repeats.remove(&client);
+            }
+        }
         if kind == Kind::Octets && self.octets.insert(client, now).is_none() {
             self.looks.set(client, Some(now + SILENCE));
         }
         false
+    }
+
+    /// Whether what came last of a client was an old segment: the answer had better go another way than those before.
+    pub(super) fn repeats_itself(&self, client: Ipv6Addr) -> bool {
+        self.repeats.get(&client).is_some_and(|repeats| repeats.useful == 0)
     }
 
     /// The client says that it has no binding.
@@ -139,8 +155,21 @@ mod tests {
         let mut hearing = Hearing::default();
         let told = [0, 400, 1200].map(|ms| hearing.heard(CLIENT, Kind::Repeated, at(ms)));
         assert_eq!(told, [false, false, true]);
-        let mended = [(Kind::Repeated, 0), (Kind::Repeated, 400), (Kind::Bare, 500), (Kind::Repeated, 1200)];
-        assert!(mended.iter().all(|(kind, ms)| !hearing.heard(CLIENT, *kind, at(2000 + ms))));
+    }
+
+    #[test]
+    fn repetitions_are_forgiven_after_enough_that_was_of_use() {
+        for (useful, deaf) in [(FORGIVEN - 1, true), (FORGIVEN, false)] {
+            let mut hearing = Hearing::default();
+            hearing.heard(CLIENT, Kind::Repeated, at(0));
+            hearing.heard(CLIENT, Kind::Repeated, at(400));
+            assert!(hearing.repeats_itself(CLIENT));
+            for _ in 0..useful {
+                hearing.heard(CLIENT, Kind::Bare, at(500));
+                assert!(!hearing.repeats_itself(CLIENT));
+            }
+            assert_eq!(hearing.heard(CLIENT, Kind::Repeated, at(1200)), deaf, "{useful}");
+        }
     }
 
     #[test]

@@ -110,7 +110,9 @@ impl Mobility {
         home: Option<Ipv6Addr>,
         now: Instant,
     ) -> Path {
-        match (self.mode(client, now), self.plain_source, home) {
+        let mode = self.mode(client, now);
+        let mode = if self.hearing.repeats_itself(client) { Mode::Relayed } else { mode };
+        match (mode, self.plain_source, home) {
             (Mode::Optimised, ..) => Path::Optimised { care_of },
             (Mode::Relayed, PlainSource::Never, Some(exit)) => Path::Tunnel { entry: care_of, exit },
             (Mode::Relayed, ..) => Path::Direct,

@@ -111,6 +111,9 @@ impl Node {
     /// A connection has come.
     fn install(&mut self, flow: Flow, from: NodeId, snapshot: Snapshot, now: Instant) {
         let epoch = snapshot.epoch;
+        if !snapshot.tcb.state.is_synchronised() && self.knows_better(&flow, now) {
+            return self.let_pass(flow, from, epoch, now);
+        }
         let session = match self.adopt(&flow, &snapshot, Service::adopt) {
             Ok(session) => session,
             Err(why) => return self.reject(flow, from, epoch, why, now),
@@ -132,6 +135,38 @@ impl Node {
         self.tell_owner(flow, epoch, now);
         self.peers.load_changed(now);
         self.run(handle, Event::Adopted, now);
+        self.replay(flow, held, now);
+    }
+
+    /// A handshake has no owner: while one was on its way here, the client may have repeated its SYN, and this node may have
+    /// opened the connection, or served it to its end.
+    fn knows_better(&self, flow: &Flow, now: Instant) -> bool {
+        self.tcp.find(flow).is_some() || self.ended.remembers(flow, now).is_some()
+    }
+
+    /// A handshake that is of no use any more has come: its donor is rid of it, and nobody goes on with it.
+    fn let_pass(&mut self, flow: Flow, from: NodeId, epoch: Epoch, now: Instant) {
+        self.handoffs.installed(flow, from, epoch);
+        match self.tcp.find(&flow).and_then(|handle| self.owned.get_mut(handle)) {
+            // What is here goes on under the epoch that its donor has given away.
+            Some(owned) => {
+                owned.epoch = owned.epoch.max(epoch);
+                owned.offered = owned.offered.max(epoch);
+                self.tell_owner(flow, epoch, now);
+            }
+            None => self.handoffs.ended(&flow, now),
+        }
+        let held = match self.places.remove(&flow) {
+            Some(Place::Arriving(arriving)) => arriving.held,
+            _ => VecDeque::new(),
+        };
+        self.step(
+            flow,
+            from,
+            epoch,
+            Step::Failed { why: "the client has opened it anew here".to_owned() },
+            now,
+        );
         self.replay(flow, held, now);
     }
 
