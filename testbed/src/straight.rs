@@ -213,8 +213,9 @@ struct Judge {
     acknowledged: BTreeSet<(Ipv6Addr, Ipv6Addr)>,
     /// Links whose node has sent something with a Home Address option since the last Binding Update.
     switched: BTreeSet<(Ipv6Addr, usize)>,
-    /// What went to the contact node before its client was bound. It sends these on a moment later.
-    early: BTreeSet<([u8; 12], Option<u32>)>,
+    /// What came to the contact node in good order, and is no fault when it sends it on a moment later: before its
+    /// client was bound elsewhere, or from a node that handed the connection to it.
+    excused: BTreeSet<([u8; 12], Option<u32>)>,
 }
 
 impl Judge {
@@ -275,23 +276,33 @@ impl Judge {
     fn at_contact(&mut self, passed: &Passed, segment: ([u8; 12], Option<u32>)) {
         let seen = passed.seen;
         let (from, to) = seen.inner.unwrap_or((seen.source, seen.destination));
-        let (client, from_client) = if to == SERVICE { (from, true) } else { (to, false) };
-        let bound = self.bound.contains_key(&client);
-        let through = match (passed.outgoing, seen.inner.is_some(), from_client) {
-            // Sent to the service address as if nothing had been acknowledged.
-            (true, false, true) if seen.destination == SERVICE => {
-                if !bound {
-                    self.early.insert(segment);
-                }
-                true
-            }
+        let (client, from_client) =
+            if to == SERVICE || seen.routed == Some(SERVICE) { (from, true) } else { (to, false) };
+        let bound = self.bound.get(&client).copied();
+        let at_home = seen.inner.is_none() && seen.destination == SERVICE;
+        let through = match (passed.outgoing, from_client) {
             // Another node has it leave from the home link.
-            (true, true, false) => true,
-            // Sent on to another node: what came in good order before that is no fault.
-            (false, true, true) => !self.early.contains(&segment),
-            _ => false,
+            (true, false) => seen.inner.is_some(),
+            // A node hands on to this one, in a tunnel, what reached it for a connection that went here: the client
+            // has sent it well, and this node may have handed the connection on in its turn.
+            (true, true) if seen.inner.is_some() => {
+                self.excused.insert(segment);
+                false
+            }
+            // Sent by the client: to the service address as if nothing had been acknowledged, or to the care-of
+            // address of this node.
+            (true, true) => {
+                let elsewhere = bound.is_some_and(|care_of| at_home || care_of != seen.destination);
+                if !elsewhere {
+                    self.excused.insert(segment);
+                }
+                elsewhere
+            }
+            // Sent on to another node.
+            (false, true) => seen.inner.is_some() && !self.excused.contains(&segment),
+            (false, false) => false,
         };
-        if bound && through {
+        if bound.is_some() && through {
             self.straight.via_contact += 1;
             self.straight.contact_examples.push((passed.at_ns, seen));
             self.straight.contact_examples.truncate(EXAMPLES);

@@ -1,5 +1,6 @@
 mod cookies;
 mod lan;
+mod late;
 mod limits;
 mod mobility;
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::world::CLIENT;
 
 const B: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 2);
+const C: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 2);
 const A: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 2);
 
 /// Headers and what they carry, as they lie on the wire.
@@ -40,7 +41,15 @@ fn acknowledgement(status: u8, lifetime: u16) -> Vec<u8> {
 }
 
 fn bound() -> Vec<u8> {
-    frame(CLIENT, B, ROUTING, &routing(SERVICE, MOBILITY, &acknowledgement(0, 105)))
+    bound_to(B)
+}
+
+fn bound_to(care_of: Ipv6Addr) -> Vec<u8> {
+    frame(CLIENT, care_of, ROUTING, &routing(SERVICE, MOBILITY, &acknowledgement(0, 105)))
+}
+
+fn straight_to(care_of: Ipv6Addr, sequence: u8) -> Vec<u8> {
+    frame(CLIENT, care_of, ROUTING, &routing(SERVICE, TCP, &segment(sequence)))
 }
 
 /// The frames in turn, each on a link and in a direction.
@@ -69,7 +78,7 @@ fn headers_are_read_as_they_lie_on_the_wire() {
 #[test]
 fn what_a_bound_client_sends_to_the_service_address_went_through_the_contact_node() {
     let plain = |number| frame(CLIENT, SERVICE, TCP, &segment(number));
-    let straight = frame(CLIENT, B, ROUTING, &routing(SERVICE, TCP, &segment(3)));
+    let straight = straight_to(B, 3);
     let before = (TO_CONTACT, true, plain(1));
     let cases = [
         ("before the binding", vec![before.clone(), (2, true, bound())], 0),
@@ -107,6 +116,30 @@ fn what_a_bound_client_sends_to_the_service_address_went_through_the_contact_nod
                 (2, true, bound()),
                 (TO_CONTACT, false, frame(A, B, IPV6, &packet(CLIENT, SERVICE, TCP, &segment(1)))),
             ],
+            1,
+        ),
+        (
+            "handed on through the contact node, from one node to another",
+            vec![
+                (2, true, bound()),
+                (TO_CONTACT, true, frame(C, A, IPV6, &packet(CLIENT, SERVICE, TCP, &segment(1)))),
+                (TO_CONTACT, false, frame(A, B, IPV6, &packet(CLIENT, SERVICE, TCP, &segment(1)))),
+            ],
+            0,
+        ),
+        (
+            "straight to the contact node, which handed on",
+            vec![
+                (TO_CONTACT, true, bound_to(A)),
+                (TO_CONTACT, true, straight_to(A, 1)),
+                (2, true, bound()),
+                (TO_CONTACT, false, frame(A, B, IPV6, &packet(CLIENT, SERVICE, TCP, &segment(1)))),
+            ],
+            0,
+        ),
+        (
+            "straight to the contact node, and bound elsewhere",
+            vec![(2, true, bound()), (TO_CONTACT, true, straight_to(A, 1))],
             1,
         ),
         (

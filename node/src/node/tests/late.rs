@@ -1,0 +1,73 @@
+//! What arrives at a node after it has stopped to matter.
+
+use std::net::SocketAddrV6;
+
+use bytes::Bytes;
+use ferry_handoff::{Epoch, Message, NodeId, Snapshot};
+use ferry_stack::Seq;
+use ferry_stack::tcp::{Config, Control, Endpoint, Flow, Handle, Listener, Secret, Segment, State, Tcb};
+
+use super::lan::{Lan, address, service_address};
+use super::{Input, Step};
+
+fn flow(client: &Tcb) -> Flow {
+    let Flow { local, remote } = client.flow;
+    Flow { local: remote, remote: local }
+}
+
+/// The transfer of a handshake of the same flow, as another node would have begun it with another copy of the SYN.
+fn handshake(lan: &Lan, flow: Flow, epoch: Epoch) -> Message {
+    let mut endpoint = Endpoint::new(Secret::new([9; 32]), 1500, false);
+    endpoint.listen(flow.local.port(), Listener::new(Config::default()));
+    let syn = Segment::bare(Seq(4711), None, Some(Control::Syn));
+    let opened = endpoint.open(flow, &syn, lan.now).unwrap();
+    let tcb = endpoint.export(opened, lan.now).unwrap();
+    assert_eq!(tcb.state, State::SynReceived);
+    let snapshot =
+        Snapshot { epoch, service: "echo".to_owned(), tcb, session: Bytes::new(), client: Bytes::new() };
+    Message::Transfer { flow, epoch, snapshot: snapshot.encode().unwrap() }
+}
+
+fn deliver(lan: &mut Lan, message: &Message) {
+    let from = NodeId::of("b");
+    let node = lan.nodes.get_mut("a").unwrap();
+    node.handle(Input::Peer { from, bytes: message.encode() }, lan.now);
+    lan.run();
+}
+
+fn connected() -> (Lan, Handle, Flow) {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = lan.client.tcp.with(client, |tcb| flow(tcb)).unwrap();
+    assert_eq!(flow.local, SocketAddrV6::new(service_address(), 7, 0, 0));
+    assert_eq!(*flow.remote.ip(), address(50).address);
+    (lan, client, flow)
+}
+
+#[test]
+fn a_handshake_that_comes_when_its_client_has_opened_anew_and_ended_is_let_pass() {
+    let (mut lan, client, flow) = connected();
+    lan.client.tcp.with(client, Tcb::finish);
+    lan.pass(300);
+    let transfer = handshake(&lan, flow, Epoch(7));
+    lan.seen.clear();
+    deliver(&mut lan, &transfer);
+    lan.pass(5_000);
+    assert!(lan.seen.is_empty(), "{:?}", lan.seen);
+    assert_eq!(lan.owner(), [""; 0]);
+    assert!(lan.steps.iter().any(|(at, step)| *at == "a" && matches!(step, Step::Failed { .. })));
+}
+
+#[test]
+fn a_handshake_that_comes_when_its_client_has_opened_anew_does_not_touch_what_it_opened() {
+    let (mut lan, client, flow) = connected();
+    let transfer = handshake(&lan, flow, Epoch(7));
+    deliver(&mut lan, &transfer);
+    lan.pass(500);
+    assert_eq!(lan.echo(client, b"as before"), b"as before");
+    assert_eq!((lan.owner(), lan.resets()), (vec!["a"], 0));
+    // It moves on under an epoch that nobody has used.
+    assert_eq!(lan.hand_off("a", "b"), super::ONE_MOVED);
+    assert_eq!(lan.echo(client, b"at b"), b"at b");
+    assert_eq!(lan.owner(), ["b"]);
+}
