@@ -78,8 +78,8 @@ const ASK_AGAIN_S: u32 = 2;
 /// Octets that must come through while something does not.
 const ENOUGH: u64 = 1 << 20;
 
-/// A router on the path drops what Mobile IPv6 needs: all of it in the middle of a transfer, or what goes towards the
-/// nodes from the start. The transfer goes on through the contact node, and straight again once all passes. Tells, as
+/// A router on the path drops what Mobile IPv6 needs: what goes towards the nodes from the start of a transfer, or all
+/// of it in the middle of one. The transfer goes on through the contact node, and straight again once all passes. Tells, as
 /// JSON, how many packets were dropped, and how many segments went straight before, during and after that.
 pub fn filtered(ferry: &Path) -> Result<String> {
     let options = Options {
@@ -97,7 +97,8 @@ pub fn filtered(ferry: &Path) -> Result<String> {
     };
     let mut stage = Stage::set("filtered-path", &options, None)?;
     let mut told = Vec::new();
-    for (filter, from_the_start) in [(Filter::Extensions, false), (Filter::Routing, true)] {
+    // What is to meet the filter from the start goes first: later there is a binding of the stream before.
+    for (filter, from_the_start) in [(Filter::Routing, true), (Filter::Extensions, false)] {
         told.push(through(&mut stage, filter, from_the_start)?);
     }
     match stage.strike().problems.first() {
