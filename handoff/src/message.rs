@@ -127,6 +127,13 @@ pub enum Message {
         /// Whether it is the answer to one, and needs none.
         answer: bool,
     },
+    /// Owner to contact node: how far a client of mine is, for who is served by the nearest.
+    Near {
+        /// The upper half of the client's address.
+        prefix: u64,
+        /// The smoothed round trip between it and the sender; microseconds.
+        rtt_us: u32,
+    },
 }
 
 /// Why a node does not take a connection.

@@ -145,6 +145,9 @@ pub struct Status {
     pub home_agent: Option<HomeAgentStatus>,
     /// Whether it is emptying itself.
     pub draining: bool,
+    /// The policy by which it places new connections when it is the contact node.
+    #[serde(default)]
+    pub placement: String,
     /// Milliseconds since it started.
     pub uptime_ms: u64,
     /// Connections that it owns.

@@ -50,5 +50,6 @@ pub use io::{
     Status, Step,
 };
 pub use io::{Trace, TraceEvent, Which};
+pub use node::{Candidate, Newcomer, Policy, Rules};
 pub use node::{HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};
 pub use session::{Ending, Event, Session, Stream};

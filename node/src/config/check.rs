@@ -22,13 +22,10 @@ const DEFAULT_MTU: i64 = 1500;
 const BUSY_POLL_US: RangeInclusive<i64> = 0..=1_000_000;
 const ASK_AGAIN_S: RangeInclusive<i64> = 1..=86_400;
 const DEFAULT_ASK_AGAIN_S: i64 = 600;
+/// Zero: new connections go elsewhere.
+const WEIGHT: RangeInclusive<i64> = 0..=1_000_000;
 const PORT: RangeInclusive<i64> = 1..=65_535;
 // What may be written, the default first.
-const PLACEMENTS: [(&str, Placement); 3] = [
-    ("local", Placement::Local),
-    ("round-robin", Placement::RoundRobin),
-    ("least-connections", Placement::LeastConnections),
-];
 const OPTIMISE: [(&str, Optimise); 3] =
     [("auto", Optimise::Auto), ("never", Optimise::Never), ("always", Optimise::Always)];
 const PLAIN_SOURCE: [(&str, PlainSource); 2] = [("auto", PlainSource::Auto), ("never", PlainSource::Never)];
@@ -76,6 +73,8 @@ impl Checker<'_> {
         self.names(&name, &peers);
         self.contact(&group.contact, &name, &peers);
         self.links(peer_link.as_ref(), &peers);
+        let kinds: Vec<_> = services.iter().map(|service| service.get_ref().kind.get_ref().clone()).collect();
+        self.rules(&group, &name, &peers, &kinds);
         let control = self.control(control, name.get_ref(), runtime_dir);
         let group = self.group(group);
         let address = At::new(tap.address.span(), ());
@@ -173,6 +172,46 @@ impl Checker<'_> {
         );
     }
 
+    /// What is laid down about nodes must be about nodes and services that there are.
+    fn rules(&mut self, group: &raw::Group, name: &At<String>, peers: &[raw::Peer], kinds: &[String]) {
+        let nodes: Vec<&str> = [name]
+            .into_iter()
+            .chain(peers.iter().map(|peer| &peer.name))
+            .map(|name| name.get_ref().as_str())
+            .collect();
+        let known = |this: &mut Self, node: &str, span, key: &str| {
+            if !nodes.contains(&node) {
+                let right = nearest(node, nodes.iter().copied()).map_or_else(
+                    || format!("name one of {}", nodes.join(", ")),
+                    |near| format!("did you mean \"{near}\"?"),
+                );
+                this.problem(
+                    &At::new(span, ()),
+                    format!("`{key}` names \"{node}\", which is no node of the group"),
+                    right,
+                );
+            }
+        };
+        for (node, weight) in &group.weights {
+            known(self, node, weight.span(), "weights");
+            if in_range(weight).is_none() {
+                let right = format!("it must lie between {} and {}", WEIGHT.start(), WEIGHT.end());
+                self.problem(weight, format!("the weight of {node} is {}", weight.get_ref()), right);
+            }
+        }
+        for (node, services) in &group.allowed {
+            known(self, node, services.span(), "allowed");
+            for service in services.get_ref().iter().filter(|service| !kinds.contains(service)) {
+                let right = format!("name some of {}", kinds.join(", "));
+                self.problem(
+                    services,
+                    format!("`allowed` names the service \"{service}\", which there is not"),
+                    right,
+                );
+            }
+        }
+    }
+
     fn links(&mut self, peer_link: Option<&At<raw::PeerLink>>, peers: &[raw::Peer]) {
         if let (None, Some(peer)) = (peer_link, peers.first()) {
             self.problem(&peer.name, "there is a peer, but no section [peer-link]", add("peer-link"));
@@ -191,9 +230,9 @@ impl Checker<'_> {
 
     fn group(&mut self, raw: raw::Group) -> Option<Group> {
         let raw::Group { name, service_address, contact, secret_file, placement, .. } = raw;
-        let raw::Group { optimise, plain_source, ask_again_s, path_after_move, .. } = raw;
+        let raw::Group { optimise, plain_source, ask_again_s, path_after_move, weights, allowed, .. } = raw;
         self.label(&name, "group");
-        let placement = self.choice(placement.as_ref(), "placement", &PLACEMENTS);
+        let placement = self.choice(placement.as_ref(), "placement", &Placement::ALL.map(|one| (one.name(), one)));
         let optimise = self.choice(optimise.as_ref(), "optimise", &OPTIMISE);
         let plain_source = self.choice(plain_source.as_ref(), "plain-source", &PLAIN_SOURCE);
         let path_after_move = self.choice(path_after_move.as_ref(), "path-after-move", &PATH_AFTER_MOVE);
@@ -205,6 +244,14 @@ impl Checker<'_> {
             contact: contact.into_inner(),
             secret_file: self.path(secret_file.get_ref()),
             placement: placement?,
+            weights: weights
+                .into_iter()
+                .filter_map(|(node, weight)| Some((node, in_range(&weight)?)))
+                .collect(),
+            allowed: allowed
+                .into_iter()
+                .map(|(node, services)| (node, services.into_inner().into_iter().collect()))
+                .collect(),
             optimise: optimise?,
             plain_source: plain_source?,
             ask_again: Duration::from_secs(ask_again_s?.unsigned_abs()),
@@ -474,6 +521,11 @@ pub(crate) fn is_label(text: &str) -> bool {
 pub(super) fn within(address: Ipv6Addr, link: Address) -> bool {
     let mask = u128::MAX.checked_shl(128 - u32::from(link.prefix_len)).unwrap_or(0);
     (address.to_bits() ^ link.address.to_bits()) & mask == 0
+}
+
+/// A weight, if it is one.
+fn in_range(weight: &At<i64>) -> Option<u32> {
+    WEIGHT.contains(weight.get_ref()).then(|| u32::try_from(*weight.get_ref()).ok()).flatten()
 }
 
 /// Names whose digest an earlier name has, with that earlier name.

@@ -132,6 +132,8 @@ fn example(key: &str) -> &'static str {
         "optimise" => r#"optimise = "auto""#,
         "plain-source" => r#"plain-source = "auto""#,
         "path-after-move" => r#"path-after-move = "keep""#,
+        "weights" => "weights = { a = 2, b = 1 }",
+        "allowed" => r#"allowed = { b = ["echo"] }"#,
         "placement" => r#"placement = "local""#,
         "tap" => r#"[tap] device = "ferry0", address, gateway"#,
         "device" => r#"device = "ferry0""#,

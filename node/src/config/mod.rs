@@ -11,6 +11,7 @@ mod raw;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,6 +60,10 @@ pub struct Group {
     pub secret_file: PathBuf,
     /// Where new connections go.
     pub placement: Placement,
+    /// Weights of nodes, for `placement = "weighted"` and `ferry rebalance`; 1 for those that are absent.
+    pub weights: BTreeMap<String, u32>,
+    /// The services that a node may own, by its name; every one for those that are absent.
+    pub allowed: BTreeMap<String, BTreeSet<String>>,
     /// Whether clients are told where their connections are.
     pub optimise: Optimise,
     /// Whether owners that are not at home answer plain clients straight from the service address.

@@ -1,6 +1,8 @@
 //! The file as it is written, before it is checked. The order of the fields is the order in which missing ones
 //! are asked for.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -30,6 +32,10 @@ pub(super) struct Group {
     pub(super) contact: At<String>,
     pub(super) secret_file: At<String>,
     pub(super) placement: Option<At<String>>,
+    #[serde(default)]
+    pub(super) weights: BTreeMap<String, At<i64>>,
+    #[serde(default)]
+    pub(super) allowed: BTreeMap<String, At<Vec<String>>>,
     pub(super) optimise: Option<At<String>>,
     pub(super) plain_source: Option<At<String>>,
     pub(super) ask_again_s: Option<At<i64>>,

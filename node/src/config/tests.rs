@@ -62,6 +62,7 @@ fn a_good_file_means_what_it_says() {
     assert_eq!(config.control, Path::new("/etc/ferry/run/a.sock"));
     assert_eq!(config.group.secret_file, Path::new("/etc/ferry/keys/group.secret"));
     assert_eq!(config.group.placement, Placement::RoundRobin);
+    assert!(config.group.weights.is_empty() && config.group.allowed.is_empty());
     assert_eq!((config.tap.mtu, config.tap.busy_poll), (1400, Duration::from_micros(50)));
     assert_eq!(config.tap.address.prefix_len, 64);
     let keys = KeyFiles {
@@ -136,7 +137,22 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "\"round-robin\"",
         "\"random\"",
-        ":9: there is no placement \"random\"; choose one of local, round-robin, least-connections",
+        ":9: there is no placement \"random\"; choose one of local, round-robin, least-connections, weighted, hash, nearest",
+    ),
+    (
+        "placement = \"round-robin\"",
+        "placement = \"weighted\"\nweights = { a = 1, d = 2 }",
+        ":10: `weights` names \"d\", which is no node of the group; did you mean \"a\"?",
+    ),
+    (
+        "placement = \"round-robin\"",
+        "weights = { a = -1 }",
+        ":9: the weight of a is -1; it must lie between 0 and 1000000",
+    ),
+    (
+        "placement = \"round-robin\"",
+        "allowed = { b = [\"echo\", \"http\"] }",
+        ":9: `allowed` names the service \"http\", which there is not; name some of echo",
     ),
     (
         "mtu = 1400",

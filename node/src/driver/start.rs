@@ -23,7 +23,7 @@ use super::tap::{Tap, TapError};
 use super::trace::{TraceWriter, tracer};
 use crate::config::{Config, FileError, HomeAgentLink, Service as ServiceConfig, ServiceKind, read_secret};
 use crate::services::{Discard, Echo, File, FileService, RootError};
-use crate::{HomeAgent, Node, Peer, Service, Setup, SetupError};
+use crate::{HomeAgent, Node, Peer, Policy, Rules, Service, Setup, SetupError};
 
 /// A client that has gone without a word does not keep its connection for ever; the times are those of Linux.
 const KEEP_ALIVE: tcp::KeepAlive =
@@ -39,6 +39,8 @@ pub struct Options {
     pub tap_fd: Option<RawFd>,
     /// Where to write traces.
     pub trace: Option<PathBuf>,
+    /// Makes the policy by which new connections are placed, if none of those that a configuration can name will do.
+    pub policy: Option<fn() -> Box<dyn Policy>>,
 }
 
 /// A node cannot be started.
@@ -109,7 +111,7 @@ pub async fn start(config: &Config, options: &Options) -> Result<Running, StartE
         None => Tap::open(&config.tap.device, true)?,
     };
     let incarnation = draw_incarnation()?;
-    let setup = setup(config, incarnation)?;
+    let setup = setup(config, options, incarnation)?;
     let (mailbox, inbox) = mailbox()?;
     let (asker, replies) = Asker::new(mailbox.clone());
     let control = Control::bind(&config.control)?;
@@ -165,7 +167,7 @@ fn draw_incarnation() -> io::Result<Incarnation> {
     Ok(Incarnation(u64::from_ne_bytes(octets)))
 }
 
-fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError> {
+fn setup(config: &Config, options: &Options, incarnation: Incarnation) -> Result<Setup, StartError> {
     let services = config.services.iter().map(service).collect::<Result<_, _>>()?;
     let peers =
         config.peers.iter().map(|peer| Peer { name: peer.name.clone(), care_of: peer.care_of }).collect();
@@ -184,6 +186,11 @@ fn setup(config: &Config, incarnation: Incarnation) -> Result<Setup, StartError>
         contact: config.group.contact.clone(),
         home_agent: config.home_agent.as_ref().map(home_agent).transpose()?,
         placement: config.group.placement,
+        rules: Rules {
+            weights: config.group.weights.clone(),
+            allowed: config.group.allowed.clone(),
+            policy: options.policy.map(|make| make()),
+        },
         optimise: config.group.optimise,
         plain_source: config.group.plain_source,
         ask_again: config.group.ask_again,

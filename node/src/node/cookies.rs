@@ -40,7 +40,7 @@ impl Node {
         if self.contact_since.since(now) <= Endpoint::COOKIE_LIFETIME || !self.has_room_for_places() {
             return false;
         }
-        match self.peers.choose(self.placement, self.owned.len(), !self.draining) {
+        match self.choose(&flow, now) {
             None => self.open_by_cookie(flow, segment, now),
             Some(to) => {
                 self.tcp.spend_cookie(&flow, segment, now);

@@ -8,8 +8,11 @@ mod hearing;
 mod home;
 mod mobility;
 mod moves;
+mod near;
 mod peers;
+mod placement;
 mod places;
+mod rules;
 mod seekers;
 mod segments;
 mod service;
@@ -40,11 +43,14 @@ use self::home::Home;
 pub use self::home::HomeAgent;
 use self::mobility::Mobility;
 pub use self::mobility::{Optimise, PlainSource};
+use self::near::Near;
 use self::peers::Peers;
+pub use self::placement::{Candidate, Newcomer, Placement, Policy};
 use self::places::{Place, Placed};
+pub use self::rules::Rules;
 use self::service::AnySession;
 pub use self::service::Service;
-pub use self::setup::{Peer, Placement, Setup, SetupError};
+pub use self::setup::{Peer, Setup, SetupError};
 use self::updates::Updates;
 use self::warm::Warming;
 use crate::io::{Counters, Input, Output, Trace, TraceEvent};
@@ -69,6 +75,9 @@ pub struct Node {
     contact_since: Instant,
     home: Home,
     placement: Placement,
+    policy: Box<dyn Policy>,
+    rules: Rules,
+    near: Near,
     peers: Peers,
     interface: Interface,
     stage: Stage,
@@ -108,9 +117,10 @@ struct Owned {
 
 impl Node {
     /// A node without connections.
-    pub fn new(setup: Setup, now: Instant) -> Result<Self, SetupError> {
+    pub fn new(mut setup: Setup, now: Instant) -> Result<Self, SetupError> {
         setup.check()?;
         let secret = Secret::new(setup.secret);
+        let own_policy = setup.rules.policy.take();
         let id = NodeId::of(&setup.name);
         let contact = NodeId::of(&setup.contact);
         let mut tcp = Endpoint::new(secret.clone(), setup.mtu, setup.offload);
@@ -130,6 +140,8 @@ impl Node {
             care_of: setup.care_of.address,
             service_address: setup.service_address,
             placement: setup.placement,
+            policy: own_policy.unwrap_or_else(|| setup.placement.policy(secret.map_key())),
+            near: Near::default(),
             interface: Interface::new(InterfaceConfig {
                 mac: setup.mac,
                 addresses: vec![setup.care_of],
@@ -156,6 +168,7 @@ impl Node {
             due: None,
             started: now,
             counters: Counters::default(),
+            rules: setup.rules,
             name: setup.name,
             group: setup.group,
         };

@@ -8,7 +8,7 @@ use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_stack::Instant;
 use ferry_stack::ip::MIN_MTU;
 
-use super::setup::{Peer, Placement};
+use super::setup::Peer;
 use super::{Node, Place};
 use crate::io::{PeerStatus, TraceEvent};
 
@@ -23,8 +23,6 @@ const PATH_MTU_LIFE: Duration = Duration::from_mins(10);
 pub(super) struct Peers {
     states: BTreeMap<NodeId, State>,
     by_address: BTreeMap<Ipv6Addr, NodeId>,
-    /// Whose turn it is, for placement: counts the connections placed.
-    turn: usize,
     /// When the others are to be told our load.
     tell_load: Option<Instant>,
     told_load: Option<Instant>,
@@ -52,7 +50,7 @@ impl Peers {
             )
         };
         let states = peers.into_iter().map(state).collect();
-        Self { states, by_address, turn: 0, tell_load: None, told_load: None }
+        Self { states, by_address, tell_load: None, told_load: None }
     }
 
     pub(super) fn at(&self, address: Ipv6Addr) -> Option<NodeId> {
@@ -114,27 +112,10 @@ impl Peers {
         takers.into_iter().map(|(id, _)| *id).collect()
     }
 
-    /// Who is to serve a new connection: another node, or `None` for this one, which owns `own` connections and
-    /// is a candidate if `open`.
-    pub(super) fn choose(&mut self, placement: Placement, own: usize, open: bool) -> Option<NodeId> {
-        let takers = self.takers();
-        match placement {
-            Placement::Local if open => None,
-            Placement::Local | Placement::LeastConnections => {
-                let least = *takers.first()?;
-                let lighter = self.states.get(&least).is_some_and(|state| (state.connections as usize) < own);
-                (lighter || !open).then_some(least)
-            }
-            Placement::RoundRobin => {
-                let mut candidates: Vec<_> = takers.into_iter().map(Some).collect();
-                candidates.sort();
-                if open || candidates.is_empty() {
-                    candidates.insert(0, None);
-                }
-                self.turn = self.turn.wrapping_add(1);
-                candidates[(self.turn - 1) % candidates.len()]
-            }
-        }
+    /// The nodes that can be given connections, in an order that is the same at each node: name, and connections there.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = (&str, NodeId, usize)> {
+        let takers = self.states.iter().filter(|(_, state)| state.takes_connections());
+        takers.map(|(id, state)| (state.peer.name.as_str(), *id, state.connections as usize))
     }
 
     /// A connection was placed there: it counts until the node tells its load itself.
@@ -220,6 +201,10 @@ impl Node {
             Message::WarmUp { flow } => self.warm_up_asked(from, *flow, now),
             Message::Warm { flow } => self.warm(from, *flow, now),
             Message::Contact { node, term, answer } => self.contact_told(from, *node, *term, *answer, now),
+            Message::Near { prefix, rtt_us } => {
+                let rtt = Duration::from_micros((*rtt_us).into());
+                self.near.measured(*prefix, from, rtt, now);
+            }
             Message::Load { connections, open } => {
                 if let Some(state) = self.peers.states.get_mut(&from) {
                     (state.connections, state.open) = (*connections, *open);

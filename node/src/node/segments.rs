@@ -201,7 +201,7 @@ impl Node {
             from if (from.is_none() || self.is_contact()) && self.has_too_many_unconfirmed(now) => {
                 return self.answer_without_memory(&flow, syn, now);
             }
-            _ if self.is_contact() => self.peers.choose(self.placement, self.owned.len(), !self.draining),
+            _ if self.is_contact() => self.choose(&flow, now),
             Some(_) if self.draining => return,
             _ => None,
         };

@@ -37,6 +37,7 @@ impl Node {
         self.counters.accepted += 1;
         self.trace(TraceEvent::Accepted { client: flow.remote, port: flow.local.port() }, now);
         self.tell_owner(flow, epoch, now);
+        self.tell_distance(handle, now);
         self.peers.load_changed(now);
         self.run(handle, Event::Opened, now);
     }

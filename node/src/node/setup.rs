@@ -6,11 +6,12 @@ use ferry_handoff::{Incarnation, NodeId};
 use ferry_stack::interface::Address;
 use ferry_stack::tcp::Config;
 use ferry_stack::{EthernetAddress, GroupClock};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::home::HomeAgent;
 use super::mobility::{Optimise, PlainSource};
+use super::placement::Placement;
+use super::rules::Rules;
 use super::service::Service;
 
 /// What a node is made from.
@@ -45,6 +46,8 @@ pub struct Setup {
     pub home_agent: Option<HomeAgent>,
     /// Who serves new connections.
     pub placement: Placement,
+    /// What is laid down about the nodes.
+    pub rules: Rules,
     /// Whether clients are told where their connections are.
     pub optimise: Optimise,
     /// Whether owners that are not at home answer plain clients straight from the service address.
@@ -66,19 +69,6 @@ pub struct Peer {
     pub name: String,
     /// Its care-of address.
     pub care_of: Ipv6Addr,
-}
-
-/// Which node serves a new connection. The contact node decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Placement {
-    /// The contact node itself.
-    #[default]
-    Local,
-    /// Each node in turn.
-    RoundRobin,
-    /// The node that owns the fewest connections.
-    LeastConnections,
 }
 
 /// Why a node cannot be made so.

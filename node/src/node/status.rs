@@ -19,6 +19,7 @@ impl Node {
             contact: self.is_contact(),
             home_agent: self.home.status(now),
             draining: self.draining,
+            placement: self.policy.name().to_owned(),
             uptime_ms: millis(self.started.since(now)),
             connections: self.owned.len(),
             relayed: self.places.len(),

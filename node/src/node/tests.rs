@@ -176,6 +176,63 @@ fn new_connections_are_placed_as_configured() {
     assert_eq!(owned(Placement::Local), [6, 0, 0]);
     assert_eq!(owned(Placement::RoundRobin), [2, 2, 2]);
     assert_eq!(owned(Placement::LeastConnections), [2, 2, 2]);
+    assert_eq!(owned(Placement::Weighted), [2, 2, 2], "all weigh the same unless they are told otherwise");
+    let by_hash = owned(Placement::Hash);
+    assert!(by_hash.contains(&6), "one client has one node: {by_hash:?}");
+}
+
+#[test]
+fn a_new_connection_goes_where_no_configured_policy_sends_it_if_the_application_brings_its_own() {
+    #[derive(Debug)]
+    struct Last;
+    impl crate::Policy for Last {
+        fn name(&self) -> &str {
+            "last"
+        }
+        fn choose(&mut self, _: &crate::Newcomer, candidates: &[crate::Candidate<'_>]) -> usize {
+            candidates.iter().position(|one| one.name == "c").unwrap_or(usize::MAX)
+        }
+    }
+    let mut lan = Lan::new(|setup| setup.rules.policy = Some(Box::new(Last)));
+    let first = lan.connect();
+    assert_eq!(lan.nodes["c"].connections().len(), 1);
+    assert_eq!(lan.nodes["a"].status(lan.now).placement, "last");
+    lan.cut("a", "c");
+    let second = lan.connect();
+    assert_eq!(lan.nodes["a"].connections().len(), 1, "a number beyond the last means the first");
+    for client in [first, second] {
+        assert_eq!(lan.echo(client, b"hello"), b"hello");
+    }
+}
+
+#[test]
+fn the_contact_node_keeps_a_route_and_no_connection_of_what_it_places_elsewhere() {
+    let mut lan = Lan::new(|setup| {
+        setup.placement = Placement::Weighted;
+        setup.rules.weights = [("a".to_owned(), 0), ("b".to_owned(), 2)].into();
+    });
+    for _ in 0..6 {
+        lan.connect();
+    }
+    assert_eq!(lan::NAMES.map(|name| lan.nodes[name].connections().len()), [0, 4, 2]);
+    assert_eq!(lan.nodes["a"].control_blocks().count(), 0);
+    assert_eq!(lan.nodes["a"].status(lan.now).relayed, 6);
+    assert_eq!(lan.nodes["a"].status(lan.now).counters.accepted, 0);
+}
+
+#[test]
+fn the_nearest_node_is_the_one_whose_connections_have_measured_the_least() {
+    let mut lan = Lan::new(|setup| setup.placement = Placement::Nearest);
+    let prefix = super::near::prefix(address(50).address);
+    for (node, rtt_us) in [("b", 30_000), ("c", 200)] {
+        let bytes = Message::Near { prefix, rtt_us }.encode();
+        let from = NodeId::of(node);
+        lan.nodes.get_mut("a").unwrap().handle(Input::Peer { from, bytes }, lan.now);
+    }
+    for _ in 0..4 {
+        lan.connect();
+    }
+    assert_eq!(lan.nodes["c"].connections().len(), 4);
 }
 
 #[test]

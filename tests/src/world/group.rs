@@ -202,6 +202,7 @@ impl World {
             contact: name_of(0),
             home_agent: self.home_agent(),
             placement: plan.placement,
+            rules: ferry_node::Rules::default(),
             optimise: plan.optimise,
             plain_source: plan.plain_source,
             ask_again: Duration::from_mins(10),

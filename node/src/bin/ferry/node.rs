@@ -32,7 +32,7 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
     crate::log_to_stderr();
     // One thread is enough for the control plane, and leaves the other cores to data planes.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let options = Options { tap_fd: args.tap_fd, trace: args.trace.clone() };
+    let options = Options { tap_fd: args.tap_fd, trace: args.trace.clone(), policy: None };
     runtime.block_on(serve(&config, &options))
 }
 

@@ -42,12 +42,14 @@ fn status_text(status: &Status) -> String {
         (false, true) => ", draining",
     };
     let up = Duration::from_secs(uptime_ms / 1000);
+    let places = if status.placement.is_empty() { "?" } else { &status.placement };
     let mut rows = vec![
         ["node".to_owned(), format!("{name} of {group}{role}")],
         ["service address".to_owned(), service_address.to_string()],
         ["care-of address".to_owned(), care_of.to_string()],
         ["up for".to_owned(), format!("{up:?}")],
         ["connections".to_owned(), format!("{connections} owned, {moving} moving, {relayed} relayed")],
+        ["placement".to_owned(), places.to_owned()],
     ];
     if let Some(agent) = home_agent {
         rows.insert(2, ["home agent".to_owned(), home_agent_text(agent)]);

@@ -24,6 +24,7 @@ fn node() -> Node {
         contact: "a".into(),
         home_agent: None,
         placement: Placement::Local,
+        rules: crate::Rules::default(),
         optimise: crate::Optimise::Auto,
         plain_source: crate::PlainSource::Auto,
         ask_again: std::time::Duration::from_mins(10),

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,8 @@ impl Lab {
                 contact: "a".into(),
                 secret_file: PathBuf::new(),
                 placement: Placement::Local,
+                weights: BTreeMap::new(),
+                allowed: BTreeMap::new(),
                 optimise: crate::Optimise::Auto,
                 plain_source: crate::PlainSource::Auto,
                 ask_again: std::time::Duration::from_mins(10),

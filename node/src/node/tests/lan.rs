@@ -55,6 +55,7 @@ pub(super) fn setup(name: &str) -> Setup {
         contact: "a".to_owned(),
         home_agent: None,
         placement: Placement::Local,
+        rules: crate::Rules::default(),
         optimise: crate::Optimise::Auto,
         plain_source: crate::PlainSource::Auto,
         ask_again: std::time::Duration::from_mins(10),

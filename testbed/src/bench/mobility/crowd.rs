@@ -75,6 +75,7 @@ fn setup() -> Setup {
         contact: HOME_NODE.to_owned(),
         home_agent: None,
         placement: Placement::Local,
+        rules: ferry_node::Rules::default(),
         optimise: Optimise::Auto,
         plain_source: PlainSource::Auto,
         ask_again: core::time::Duration::from_mins(10),

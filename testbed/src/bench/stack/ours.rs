@@ -70,6 +70,7 @@ pub(super) fn setup(tap: &Tap) -> Setup {
         contact: "bench".to_owned(),
         home_agent: None,
         placement: Placement::Local,
+        rules: ferry_node::Rules::default(),
         optimise: Optimise::Auto,
         plain_source: PlainSource::Auto,
         ask_again: Duration::from_mins(10),
