@@ -115,6 +115,11 @@ impl Handoffs {
         self.draining = true;
     }
 
+    /// The draining is over.
+    pub fn stop_draining(&mut self) {
+        self.draining = false;
+    }
+
     /// How many handoffs are under way, as donor (not yet taken) or acceptor (not yet come).
     pub fn under_way(&self) -> usize {
         let given =

@@ -34,5 +34,5 @@ mod tests;
 pub use donor::Failure;
 pub use handoffs::{Action, Handoffs};
 pub use id::{Epoch, Incarnation, NodeId};
-pub use message::{Malformed, Message, Refusal};
+pub use message::{Malformed, Message, Order, Refusal};
 pub use snapshot::{MAX_SNAPSHOT, Refused, Snapshot, TooLarge, VERSION};

@@ -134,6 +134,40 @@ pub enum Message {
         /// The smoothed round trip between it and the sender; microseconds.
         rtt_us: u32,
     },
+    /// To a node that owns too much, or that is to be emptied: move connections.
+    Order {
+        /// Names the order among those of the sender.
+        run: u64,
+        /// What.
+        order: Order,
+    },
+    /// The answer, when it is done or was stopped.
+    Ordered {
+        /// As asked.
+        run: u64,
+        /// Connections that another node took.
+        moved: u32,
+        /// Connections that could not be moved.
+        failed: u32,
+        /// Connections that were not begun with when it was stopped.
+        left: u32,
+    },
+}
+
+/// What a node is told to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Everything, to whoever takes it; and to take nothing new.
+    Drain,
+    /// So many connections, to this node.
+    Shed {
+        /// Who takes them.
+        to: NodeId,
+        /// How many.
+        count: u32,
+    },
+    /// No more than is under way.
+    Stop,
 }
 
 /// Why a node does not take a connection.
@@ -157,6 +191,14 @@ pub enum Refusal {
     /// The session cannot go on there.
     #[error("the service refused: {0}")]
     Session(String),
+    /// The operator does not let one of the two nodes own connections of the service.
+    #[error("{node} may not own connections of the service \"{service}\"")]
+    NotAllowed {
+        /// Which of them.
+        node: String,
+        /// The service.
+        service: String,
+    },
 }
 
 /// Octets that are no message.

@@ -84,6 +84,15 @@ pub enum Command {
     },
     /// Hand every connection off, take no new ones. Answered when none is left, or none of those left can move.
     Drain,
+    /// Have the node of this name drained, this one or another. Answered like [`Command::Drain`].
+    DrainNode {
+        /// Its name.
+        node: String,
+    },
+    /// Even the load of the group: nodes with more than their share of connections, by weight, give to those with less.
+    Rebalance,
+    /// Stop what moves connections by command: what is under way still ends, and a draining node takes connections again.
+    Stop,
     /// Make this node the contact node, where there is a home agent.
     Contact,
     /// Let the home agent forget this node, because it ends. Answered when it has, or after two seconds.
@@ -116,9 +125,9 @@ pub enum Reply {
         /// In the order of client address and port.
         connections: Vec<Connection>,
     },
-    /// To [`Command::Handoff`] and [`Command::Drain`].
+    /// To [`Command::Handoff`], [`Command::Drain`], [`Command::DrainNode`] and [`Command::Rebalance`].
     Moved(Moved),
-    /// To [`Command::Contact`] and [`Command::Leave`].
+    /// To [`Command::Contact`], [`Command::Stop`] and [`Command::Leave`].
     Done,
     /// The command could not be carried out at all.
     Error {
@@ -254,6 +263,14 @@ pub struct Moved {
     pub moved: usize,
     /// How many could not be moved and stay.
     pub failed: Vec<NotMoved>,
+    /// How many stay because the command was stopped, or because another node that was asked to move them could not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A connection that could not be moved.
@@ -321,6 +338,64 @@ pub enum TraceEvent {
         contact: String,
         /// Counts the contact nodes.
         term: u64,
+    },
+    /// A move of a connection has ended, one way or the other. The driver also writes it to the log, target `ferry::audit`.
+    Move(Audit),
+}
+
+/// What is kept of a move: never what the connection carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// The client.
+    pub client: SocketAddrV6,
+    /// The port on the service address.
+    pub port: u16,
+    /// The service's name.
+    pub service: String,
+    /// The donor's name.
+    pub from: String,
+    /// The acceptor's name.
+    pub to: String,
+    /// The donor's epoch, where it is known.
+    pub before: Option<u32>,
+    /// The acceptor's epoch.
+    pub epoch: u32,
+    /// Why it was to move.
+    pub why: Reason,
+    /// How it ended.
+    #[serde(flatten)]
+    pub result: AuditResult,
+}
+
+/// Why a connection was to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Donor: an operator's `ferry handoff`.
+    Handoff,
+    /// Donor: it empties itself.
+    Drain,
+    /// Donor: the load is evened.
+    Rebalance,
+    /// Acceptor: the donor offered it.
+    Offered,
+}
+
+/// How a move ended, as the node sees it that tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub enum AuditResult {
+    /// The acceptor owns it.
+    Moved,
+    /// Donor: it goes on where it was, or has ended.
+    Stayed {
+        /// Why.
+        why_not: String,
+    },
+    /// Acceptor: it was not taken.
+    Refused {
+        /// Why.
+        why_not: String,
     },
 }
 

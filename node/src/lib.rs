@@ -45,11 +45,11 @@ mod node;
 pub mod services;
 pub mod session;
 
+pub use io::{Audit, AuditResult, Reason, Trace, TraceEvent, Which};
 pub use io::{
     Command, Connection, Counters, HomeAgentStatus, Input, Moved, NotMoved, Output, PeerStatus, Reply,
     Status, Step,
 };
-pub use io::{Trace, TraceEvent, Which};
 pub use node::{Candidate, Newcomer, Policy, Rules};
 pub use node::{HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};
 pub use session::{Ending, Event, Session, Stream};

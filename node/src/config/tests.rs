@@ -152,7 +152,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "placement = \"round-robin\"",
         "allowed = { b = [\"echo\", \"http\"] }",
-        ":9: `allowed` names the service \"http\", which there is not; name some of echo",
+        ":9: `allowed` names the service \"http\", which there is not; name some of file, echo",
     ),
     (
         "mtu = 1400",

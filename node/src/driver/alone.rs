@@ -33,7 +33,16 @@ impl Alone {
         let (mailbox, inbox) = mailbox()?;
         // Nobody commands it, so that there is nothing to answer.
         let (replies, _) = mpsc::channel(1);
-        let plane = DataPlane { node, tap, inbox, peers: BTreeMap::new(), replies, tracer: None, busy_poll };
+        let plane = DataPlane {
+            node,
+            tap,
+            inbox,
+            peers: BTreeMap::new(),
+            replies,
+            tracer: None,
+            auditor: None,
+            busy_poll,
+        };
         let (data, end) = plane.start()?;
         Ok(Self { mailbox, end, data: Some(data) })
     }

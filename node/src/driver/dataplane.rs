@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::ask::Replies;
+use super::audit::Auditor;
 use super::clock::now;
 use super::mailbox::{Inbox, Letter};
 use super::patience::Patience;
@@ -52,6 +53,7 @@ pub(crate) struct DataPlane {
     pub(crate) peers: BTreeMap<NodeId, PeerQueue>,
     pub(crate) replies: Replies,
     pub(crate) tracer: Option<Tracer>,
+    pub(crate) auditor: Option<Auditor>,
     pub(crate) busy_poll: Duration,
 }
 
@@ -199,6 +201,11 @@ impl Loop {
                     let _ = self.plane.replies.try_send((id, reply));
                 }
                 Output::Trace(trace) => {
+                    if let (crate::TraceEvent::Move(audit), Some(auditor)) =
+                        (&trace.event, &mut self.plane.auditor)
+                    {
+                        auditor.put(audit.clone());
+                    }
                     if let Some(tracer) = &self.plane.tracer {
                         tracer.put(trace);
                     }

@@ -9,6 +9,7 @@
 
 mod alone;
 mod ask;
+mod audit;
 mod clock;
 mod control;
 mod dataplane;

@@ -14,6 +14,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::mpsc;
 
 use super::ask::Asker;
+use super::audit::{AuditWriter, auditor};
 use super::clock;
 use super::control::{Control, ControlError};
 use super::dataplane::{DataPlane, End};
@@ -99,6 +100,7 @@ pub struct Running {
     fatal: mpsc::Receiver<PeerError>,
     end: End,
     data: JoinHandle<()>,
+    audit: AuditWriter,
     trace: Option<TraceWriter>,
 }
 
@@ -124,12 +126,22 @@ pub async fn start(config: &Config, options: &Options) -> Result<Running, StartE
             (Some(tracer), Some(writer))
         }
     };
+    let (auditor, audit) = auditor()?;
     let node = Node::new(setup, clock::now())?;
     let busy_poll = config.tap.busy_poll;
-    let plane = DataPlane { node, tap, inbox, peers: links.queues, replies, tracer, busy_poll };
+    let plane = DataPlane {
+        node,
+        tap,
+        inbox,
+        peers: links.queues,
+        replies,
+        tracer,
+        auditor: Some(auditor),
+        busy_poll,
+    };
     let (data, end) = plane.start()?;
     tokio::spawn(control.serve(asker.clone()));
-    Ok(Running { asker, mailbox, fatal: links.fatal, end, data, trace })
+    Ok(Running { asker, mailbox, fatal: links.fatal, end, data, audit, trace })
 }
 
 impl Running {
@@ -155,6 +167,7 @@ impl Running {
         self.mailbox.send(Letter::Stop);
         // A panic has told its own story.
         let _ = self.data.join();
+        self.audit.finish();
         if let Some(trace) = self.trace {
             trace.finish();
         }

@@ -1,11 +1,13 @@
 //! The node itself, sans-I/O: what arrives is brought to the connection that it belongs to, wherever that lives.
 
 mod ask;
+mod audit;
 mod commands;
 mod cookies;
 mod ended;
 mod hearing;
 mod home;
+mod jobs;
 mod mobility;
 mod moves;
 mod near;
@@ -37,10 +39,11 @@ use ferry_stack::tcp::{Endpoint, Flow, Handle, HandleMap, Listener, MapKey, Path
 use ferry_stack::{Instant, Interface};
 
 use self::ask::Asks;
-use self::commands::Jobs;
+use self::audit::Leaving;
 use self::ended::Ended;
 use self::home::Home;
 pub use self::home::HomeAgent;
+use self::jobs::Jobs;
 use self::mobility::Mobility;
 pub use self::mobility::{Optimise, PlainSource};
 use self::near::Near;
@@ -92,6 +95,7 @@ pub struct Node {
     ended: Ended,
     handoffs: Handoffs,
     warming: Warming,
+    leaving: Leaving,
     updates: Updates,
     asks: Asks,
     jobs: Jobs,
@@ -160,6 +164,7 @@ impl Node {
             placed: Placed::default(),
             handoffs: Handoffs::new(),
             warming: Warming::default(),
+            leaving: Leaving::default(),
             updates: Updates::default(),
             asks: Asks::default(),
             jobs: Jobs::default(),

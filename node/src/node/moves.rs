@@ -10,7 +10,7 @@ use ferry_stack::tcp::Flow;
 use super::places::{Arriving, Place, Route};
 use super::service::{AnySession, Service};
 use super::{Node, Owned};
-use crate::io::{Step, TraceEvent};
+use crate::io::{AuditResult, Step, TraceEvent};
 use crate::session::Event;
 
 impl Node {
@@ -46,6 +46,7 @@ impl Node {
         };
         let Some(service) = self.services.get(&flow.local.port()) else { return false };
         owned.offered = owned.offered.next();
+        self.leaving.begins(flow, owned.epoch);
         let epoch = owned.offered;
         self.handoffs.give(flow, to, epoch, service.name(), now);
         self.step(flow, to, epoch, Step::Asked, now);
@@ -126,6 +127,7 @@ impl Node {
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
         self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session });
         self.handoffs.installed(flow, from, epoch);
+        self.audit_taken(flow, from, epoch, AuditResult::Moved, now);
         self.counters.taken += 1;
         let held = match self.places.remove(&flow) {
             Some(Place::Arriving(arriving)) => arriving.held,
@@ -197,6 +199,7 @@ impl Node {
 
     fn reject(&mut self, flow: Flow, from: NodeId, epoch: Epoch, why: Refusal, now: Instant) {
         self.step(flow, from, epoch, Step::Failed { why: why.to_string() }, now);
+        self.audit_taken(flow, from, epoch, AuditResult::Refused { why_not: why.to_string() }, now);
         self.handoffs.rejected(flow, from, epoch, why, now);
     }
 
@@ -204,6 +207,7 @@ impl Node {
         self.counters.given += 1;
         self.peers.load_changed(now);
         self.step(flow, to, epoch, Step::Taken, now);
+        self.audit_given(flow, to, epoch, AuditResult::Moved, now);
         self.moved(flow, now);
     }
 
@@ -214,6 +218,8 @@ impl Node {
         }
         let epoch = self.tcp.find(&flow).and_then(|handle| self.owned.get(handle)).map(|owned| owned.offered);
         self.step(flow, to, epoch.unwrap_or_default(), Step::Failed { why: why.to_string() }, now);
+        let result = AuditResult::Stayed { why_not: why.to_string() };
+        self.audit_given(flow, to, epoch.unwrap_or_default(), result, now);
         self.not_moved(flow, to, why, now);
     }
 

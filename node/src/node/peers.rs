@@ -179,6 +179,7 @@ impl Node {
         self.handoffs.peer_down(peer);
         self.part_at_home(peer, now);
         self.cool_down(peer, now);
+        self.orders_lost(peer);
     }
 
     /// A message from another node. The driver vouches for the sender, not for what it says.
@@ -209,8 +210,13 @@ impl Node {
                 if let Some(state) = self.peers.states.get_mut(&from) {
                     (state.connections, state.open) = (*connections, *open);
                 }
-                self.drain_further(now);
+                self.go_on(now);
             }
+            Message::Order { run, order } => self.ordered(from, *run, *order, now),
+            Message::Ordered { run, moved, failed, left } => {
+                self.order_done(from, *run, (*moved, *failed, *left));
+            }
+            handoff if !self.permits(from, handoff, now) => {}
             handoff => self.handoffs.receive(from, handoff.clone(), now),
         }
     }

@@ -210,6 +210,7 @@ impl Node {
                 self.place_at(flow, to, now);
                 self.forward(datagram.clone(), to, now);
             }
+            None if !self.may_own(self.id, &flow) => self.counters.dropped += 1,
             None => self.accept(flow, syn, now),
         }
     }

@@ -1,4 +1,5 @@
 mod cookies;
+mod group;
 mod lan;
 mod late;
 mod limits;
@@ -16,7 +17,7 @@ use super::{Node, Placement, Service, SetupError};
 use crate::session::{Event, Session, Stream};
 use crate::{Command, Input, Moved, Output, Reply, Step, Which};
 
-const ONE_MOVED: Reply = Reply::Moved(Moved { moved: 1, failed: Vec::new() });
+const ONE_MOVED: Reply = Reply::Moved(Moved { moved: 1, failed: Vec::new(), left: 0 });
 
 #[test]
 fn a_connection_is_served_by_whoever_owns_it() {
@@ -241,7 +242,7 @@ fn a_drained_node_is_empty_and_gets_nothing_new() {
         let mut lan = Lan::new(|setup| setup.placement = Placement::RoundRobin);
         let clients: Vec<_> = (0..6).map(|_| lan.connect()).collect();
         let Some(Reply::Moved(moved)) = lan.ask(drained, Command::Drain) else { panic!("no answer") };
-        assert_eq!(moved, Moved { moved: 2, failed: vec![] });
+        assert_eq!(moved, Moved { moved: 2, ..Moved::default() });
         let late = lan.connect();
         assert!(lan.nodes[drained].connections().is_empty(), "{drained}");
         for client in clients.into_iter().chain([late]) {
@@ -303,7 +304,7 @@ fn a_homebody_stays(welcome: fn(&str) -> bool) {
         setup.services = vec![Service::new::<Homebody>("homebody", 7, welcome(&setup.name))];
     });
     let client = lan.connect();
-    let Reply::Moved(Moved { moved: 0, failed }) = lan.hand_off("a", "b") else { panic!("it moved") };
+    let Reply::Moved(Moved { moved: 0, failed, .. }) = lan.hand_off("a", "b") else { panic!("it moved") };
     assert_eq!(failed[0].why, "the service refused: it stays at home");
     assert_eq!(lan.owner(), ["a"]);
     assert_eq!(lan.echo(client, b"home again"), b"home again");

@@ -36,8 +36,16 @@ pub(crate) enum Task {
         after_help = "Examples:\n  ferry handoff --config a.toml --to b --all\n  ferry handoff --config a.toml --to b --client '[2001:db8::c]:40000' --port 80"
     )]
     Handoff(HandoffArgs),
-    /// Hand all connections of a running node off; it takes no new ones from then on
-    Drain(NodeAndFormat),
+    /// Hand all connections of a node off; it takes no new ones from then on
+    #[command(
+        after_help = "Examples:\n  ferry drain --config a.toml           # the node a itself\n  ferry drain b --config a.toml         # the node b, which a tells\n\nCtrl-C stops half-way: what is under way still moves, the rest stays, and the node takes connections again."
+    )]
+    Drain(DrainArgs),
+    /// Even the load of the group: nodes that own more than their share of connections give to those that own less
+    #[command(
+        after_help = "Shares are by the weights of the configuration. Ctrl-C stops half-way: what is under way still moves, the rest stays."
+    )]
+    Rebalance(NodeAndFormat),
     /// Make a running node the contact node, where the service address is with a home agent
     Contact(NodeAndFormat),
     /// Say what a node lacks, and the command that mends it
@@ -168,6 +176,15 @@ pub(crate) struct NodeAndFormat {
     /// Print the node's answer as the JSON that it is
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DrainArgs {
+    /// The node's name, if not the one that is asked
+    #[arg(value_name = "NODE")]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: NodeAndFormat,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Task::Connections(args) => show::connections(&args),
         Task::Handoff(args) => handoff::run(&args),
         Task::Drain(args) => handoff::drain(&args),
+        Task::Rebalance(args) => handoff::rebalance(&args),
         Task::Contact(args) => show::contact(&args),
         Task::Doctor(args) => doctor::run(&args),
         Task::Correspondent(args) => correspondent::run(&args),

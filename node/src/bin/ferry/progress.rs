@@ -64,7 +64,11 @@ pub(crate) fn summary(moved: &Moved) -> String {
         0 => String::new(),
         count => format!(", {count} stayed:"),
     };
-    let first = format!("{} moved{stayed}", moved.moved);
+    let left = match moved.left {
+        0 => String::new(),
+        count => format!(", {count} left where they were"),
+    };
+    let first = format!("{} moved{left}{stayed}", moved.moved);
     let rest =
         moved.failed.iter().map(|NotMoved { client, port, why }| format!("  {client} to port {port}: {why}"));
     core::iter::once(first).chain(rest).collect::<Vec<_>>().join("\n")
@@ -78,8 +82,12 @@ mod tests {
     fn the_summary_names_each_connection_that_stayed_and_why() {
         let failed =
             NotMoved { client: "[2001:db8::c]:4".parse().unwrap(), port: 80, why: "it is full".into() };
-        assert_eq!(summary(&Moved { moved: 3, failed: vec![] }), "3 moved");
+        assert_eq!(summary(&Moved { moved: 3, ..Moved::default() }), "3 moved");
+        assert_eq!(
+            summary(&Moved { moved: 3, left: 7, ..Moved::default() }),
+            "3 moved, 7 left where they were"
+        );
         let expected = "3 moved, 1 stayed:\n  [2001:db8::c]:4 to port 80: it is full";
-        assert_eq!(summary(&Moved { moved: 3, failed: vec![failed] }), expected);
+        assert_eq!(summary(&Moved { moved: 3, failed: vec![failed], left: 0 }), expected);
     }
 }

@@ -57,6 +57,7 @@ impl Lab {
             peers: BTreeMap::new(),
             replies: sender,
             tracer: None,
+            auditor: None,
             busy_poll,
         };
         Self { plane, wire, mailbox, replies }

@@ -16,7 +16,7 @@ use ferry_stack::{EthernetAddress, Frame, GroupClock, Instant};
 
 use crate::node::{Node, Peer, Placement, Service, Setup};
 use crate::services::Echo;
-use crate::{Command, Input, Output, Reply, Step, TraceEvent, Which};
+use crate::{Audit, Command, Input, Output, Reply, Step, TraceEvent, Which};
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 const SECRET: [u8; 32] = [7; 32];
@@ -76,6 +76,7 @@ pub(super) struct Lan {
     /// Every segment that came to the client.
     pub(super) seen: Vec<Segment>,
     pub(super) steps: Vec<(&'static str, Step)>,
+    pub(super) audits: Vec<(&'static str, Audit)>,
     /// What nodes sent, and to whom: the upper layer and the destination of each packet.
     pub(super) sent: Vec<(u8, Ipv6Addr)>,
     /// If the client understands Mobile IPv6: its correspondent, and what that has said and is held back.
@@ -102,6 +103,7 @@ impl Lan {
             asked: 0,
             seen: Vec::new(),
             steps: Vec::new(),
+            audits: Vec::new(),
             sent: Vec::new(),
             aware: None,
             deaf: false,
@@ -169,11 +171,11 @@ impl Lan {
                 Output::Frame(frame) => wire.push_back((place, frame)),
                 Output::Peer { to, bytes } => messages.push((NodeId::of(name), to, bytes)),
                 Output::Reply { id, reply } => drop(self.replies.insert(id, reply)),
-                Output::Trace(trace) => {
-                    if let TraceEvent::Handoff { step, .. } = trace.event {
-                        self.steps.push((name, step));
-                    }
-                }
+                Output::Trace(trace) => match trace.event {
+                    TraceEvent::Handoff { step, .. } => self.steps.push((name, step)),
+                    TraceEvent::Move(audit) => self.audits.push((name, audit)),
+                    _ => {}
+                },
                 Output::WaitUntil(_) => return,
             }
         }
@@ -250,12 +252,23 @@ impl Lan {
         }
     }
 
+    /// The answer to a command that a test gave by itself.
+    pub(super) fn reply(&mut self, id: u64) -> Option<Reply> {
+        self.replies.remove(&id)
+    }
+
     pub(super) fn connect(&mut self) -> Handle {
+        let handle = self.connect_at_once();
+        self.pass(50);
+        handle
+    }
+
+    /// Without letting time pass.
+    pub(super) fn connect_at_once(&mut self) -> Handle {
         let to = SocketAddrV6::new(service_address(), 7, 0, 0);
         let handle =
             self.client.tcp.connect(address(50).address, to, tcp::Config::default(), self.now).unwrap();
         self.run();
-        self.pass(50);
         handle
     }
 
