@@ -93,7 +93,7 @@ pub enum Command {
     Rebalance,
     /// Stop what moves connections by command: what is under way still ends, and a draining node takes connections again.
     Stop,
-    /// Make this node the contact node, where there is a home agent.
+    /// Make this node the contact node, where there is a home agent or both are on the home link.
     Contact,
     /// Let the home agent forget this node, because it ends. Answered when it has, or after two seconds.
     Leave,

@@ -238,6 +238,11 @@ impl Interface {
         }
     }
 
+    /// Announces an address no more, and goes on taking what comes for it.
+    pub fn stop_announcing(&mut self, address: Ipv6Addr) {
+        self.announcements.remove(&address);
+    }
+
     /// Stops to answer for an address, and to announce it.
     pub fn remove_address(&mut self, address: Ipv6Addr) {
         self.announcements.remove(&address);

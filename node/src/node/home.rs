@@ -1,6 +1,7 @@
 //! Where the service address is: on the home link with the contact node, or with a home agent of its own, with which
-//! the contact node registers. Then the role of the contact node can move: whoever has it says so to all, in a term
-//! that only grows, and the home agent sends to the one that has registered last.
+//! the contact node registers. The role of the contact node can move to any node with a home agent, which sends to the
+//! one that has registered last; without, to the nodes on the same link, by a neighbour advertisement that overrides the
+//! former (RFC 4861 section 7.2.6). Whoever has the role says so to all, in a term that only grows.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use ferry_handoff::{Message, NodeId};
 use ferry_mipv6::header::{Lifetime, Received};
 use ferry_mipv6::home_agent::{Now, Registrant, Registration, Timestamp};
+use ferry_stack::interface::Address;
 use ferry_stack::{GroupClock, Instant};
 
 use super::Node;
@@ -26,6 +28,12 @@ const MISSING_AT_START: Duration = Duration::from_secs(10);
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// How long a node that ends waits for its registration to be gone.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a former contact node still takes what neighbours send it that have not heard of the new one.
+const TAKE_LATE: Duration = Duration::from_secs(2);
+
+/// What an operator is told who wants the role to leave where it cannot.
+const STAYS: &str = "the service address is on the home link of the contact node, which this node is not on; only with a \
+                     [home-agent] can a node elsewhere take its place";
 
 /// The home agent of a group.
 #[derive(Clone)]
@@ -49,14 +57,19 @@ impl core::fmt::Debug for HomeAgent {
 /// What a node knows of the place of the service address.
 #[derive(Debug)]
 pub(super) struct Home {
-    /// If the service address is with a home agent.
+    /// If the role of the contact node can move.
     away: Option<Away>,
+    /// The nodes on this node's link.
+    on_link: BTreeSet<NodeId>,
 }
 
-/// What a node knows if the service address is with a home agent.
+/// What a node knows if the role of the contact node can move.
 #[derive(Debug)]
 struct Away {
-    registrant: Registrant,
+    /// If the service address is with a home agent.
+    registrant: Option<Registrant>,
+    /// Until when a former contact node on the home link keeps the service address.
+    let_go: Option<Instant>,
     clock: GroupClock,
     /// Counts the contact nodes.
     term: u64,
@@ -75,7 +88,7 @@ struct Away {
 
 impl Home {
     pub(super) fn new(setup: &Setup, now: Instant) -> Self {
-        let away = setup.home_agent.as_ref().map(|agent| {
+        let registrant = setup.home_agent.as_ref().map(|agent| {
             let registration = Registration {
                 home: setup.service_address,
                 care_of: setup.care_of.address,
@@ -84,48 +97,68 @@ impl Home {
                 key: agent.key.clone(),
                 lifetime: agent.lifetime,
             };
-            let first = setup.contact == setup.name;
+            Registrant::new(registration, 0)
+        });
+        let near = setup.peers.iter().filter(|peer| is_on(setup.care_of, peer.care_of));
+        let on_link: BTreeSet<_> = near.map(|peer| NodeId::of(&peer.name)).collect();
+        let away = (registrant.is_some() || !on_link.is_empty()).then(|| {
+            let (first, agent) = (setup.contact == setup.name, registrant.is_some());
             let listen = if setup.peers.is_empty() { Duration::ZERO } else { LISTEN_FIRST };
             Away {
-                registrant: Registrant::new(registration, 0),
+                registrant,
+                let_go: None,
                 clock: setup.group_clock,
                 term: 0,
-                claim: first.then(|| now + listen),
+                claim: (first && agent).then(|| now + listen),
                 unconfirmed: BTreeSet::new(),
                 tell_again: None,
-                missing: (!first).then(|| now + MISSING_AT_START),
+                missing: (!first && agent).then(|| now + MISSING_AT_START),
                 met: false,
                 leaving: None,
             }
         });
-        Self { away }
+        Self { away, on_link }
+    }
+
+    fn registrant(&self) -> Option<&Registrant> {
+        self.away.as_ref()?.registrant.as_ref()
     }
 
     /// The home agent's address, if there is one.
     pub(super) fn agent(&self) -> Option<Ipv6Addr> {
-        self.away.as_ref().map(|away| away.registrant.registration().home_agent)
+        self.registrant().map(|registrant| registrant.registration().home_agent)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let away = self.away.as_ref()?;
         let leave = away.leaving.map(|(_, until)| until);
-        let all = [away.registrant.deadline(), away.claim, away.tell_again, away.missing, leave];
+        let registrant = away.registrant.as_ref().and_then(Registrant::deadline);
+        let all = [registrant, away.let_go, away.claim, away.tell_again, away.missing, leave];
         all.into_iter().flatten().min()
     }
 
     /// A message of the home agent; `false` if it is none.
     pub(super) fn receive(&mut self, received: &Received, now: Instant) -> bool {
-        self.away.as_mut().is_some_and(|away| away.registrant.receive(received, away.both(now)))
+        self.away.as_mut().is_some_and(|away| {
+            let both = away.both(now);
+            away.registrant.as_mut().is_some_and(|registrant| registrant.receive(received, both))
+        })
     }
 
     pub(super) fn status(&self, now: Instant) -> Option<HomeAgentStatus> {
-        self.away.as_ref().map(|away| HomeAgentStatus {
-            address: away.registrant.registration().home_agent,
-            registered: away.registrant.is_registered(now),
-            superseded: away.registrant.is_superseded(),
-            refused: away.registrant.refused().map(|status| status.0),
+        self.registrant().map(|registrant| HomeAgentStatus {
+            address: registrant.registration().home_agent,
+            registered: registrant.is_registered(now),
+            superseded: registrant.is_superseded(),
+            refused: registrant.refused().map(|status| status.0),
         })
     }
+}
+
+/// Whether two nodes are on one link, by their care-of addresses.
+fn is_on(ours: Address, other: Ipv6Addr) -> bool {
+    let mask = u128::MAX.checked_shl(128 - u32::from(ours.prefix_len)).unwrap_or(0);
+    (ours.address.to_bits() ^ other.to_bits()) & mask == 0
 }
 
 impl Away {
@@ -137,7 +170,9 @@ impl Away {
     fn register(&mut self, now: Instant) {
         let both = self.both(now);
         (self.claim, self.missing) = (None, None);
-        self.registrant.register(both);
+        if let Some(registrant) = &mut self.registrant {
+            registrant.register(both);
+        }
     }
 
     fn is_due(at: &mut Option<Instant>, now: Instant) -> bool {
@@ -148,7 +183,7 @@ impl Away {
 impl Node {
     /// Whether the service address is on this node's link, and this node answers for it.
     pub(super) fn is_at_home(&self) -> bool {
-        self.is_contact() && self.home.away.is_none()
+        self.is_contact() && self.home.agent().is_none()
     }
 
     /// Where the tunnel ends that leads from here to the home link.
@@ -163,7 +198,12 @@ impl Node {
             away.register(now);
         }
         let both = away.both(now);
-        away.registrant.handle_timeout(both);
+        if let Some(registrant) = &mut away.registrant {
+            registrant.handle_timeout(both);
+        }
+        if Away::is_due(&mut away.let_go, now) {
+            self.interface.remove_address(self.service_address);
+        }
         let (missing, again) =
             (Away::is_due(&mut away.missing, now), Away::is_due(&mut away.tell_again, now));
         if missing {
@@ -177,7 +217,7 @@ impl Node {
 
     /// Sends what the registration has to say; whether there was anything.
     pub(super) fn register_further(&mut self, now: Instant) -> bool {
-        let Some(message) = self.home.away.as_mut().and_then(|away| away.registrant.poll()) else {
+        let Some(message) = self.home.away.as_mut().and_then(|away| away.registrant.as_mut()?.poll()) else {
             return false;
         };
         self.interface.send(message.packet(), now);
@@ -195,8 +235,17 @@ impl Node {
         if leads && away.claim.is_none() && away.leaving.is_none() {
             // It may have registered meanwhile, alone.
             away.register(now);
+            self.answer_at_home(now);
         }
         self.tell_contact(now);
+    }
+
+    /// Answers for the service address on the home link, if it is there, and says so to the neighbours.
+    pub(super) fn answer_at_home(&mut self, now: Instant) {
+        if self.is_at_home() {
+            let address = Address { address: self.service_address, prefix_len: 128 };
+            self.interface.add_address(address, true, now);
+        }
     }
 
     /// A link to another node broke.
@@ -204,7 +253,7 @@ impl Node {
         let contact = self.contact;
         let Some(away) = &mut self.home.away else { return };
         away.unconfirmed.remove(&peer);
-        if peer == contact {
+        if peer == contact && away.registrant.is_some() {
             away.missing = Some(now + MISSING);
         }
     }
@@ -244,11 +293,12 @@ impl Node {
     /// This node is the contact node from now on.
     pub(super) fn take_contact(&mut self, now: Instant) -> Result<(), String> {
         let Some(away) = &self.home.away else {
-            return Err("the service address is on the home link of the contact node, and cannot leave it; \
-                        only with a [home-agent] can another node take its place"
-                .to_owned());
+            return Err(STAYS.to_owned());
         };
-        if !self.is_contact() || away.registrant.is_superseded() {
+        if away.registrant.is_none() && !self.is_contact() && !self.home.on_link.contains(&self.contact) {
+            return Err(STAYS.to_owned());
+        }
+        if !self.is_contact() || away.registrant.as_ref().is_some_and(Registrant::is_superseded) {
             let (id, term) = (self.id, away.term + 1);
             self.appoint(id, term, now);
         }
@@ -273,11 +323,22 @@ impl Node {
         (away.claim, away.met) = (None, up);
         if node == self.id {
             away.register(now);
+            away.let_go = None;
             self.updates = Updates::default();
             self.contact_since = now;
+            self.answer_at_home(now);
         } else {
-            away.missing = (!up).then(|| now + MISSING);
-            away.registrant.step_down();
+            match &mut away.registrant {
+                Some(registrant) => {
+                    away.missing = (!up).then(|| now + MISSING);
+                    registrant.step_down();
+                }
+                None if before == self.id => {
+                    away.let_go = Some(now + TAKE_LATE);
+                    self.interface.stop_announcing(self.service_address);
+                }
+                None => {}
+            }
             if before == self.id {
                 // The owners tell the new one; what still comes here goes there.
                 self.forget_routes();
@@ -308,7 +369,8 @@ impl Node {
 
     /// A contact node that empties itself gives the role to another.
     pub(super) fn abdicate(&mut self, now: Instant) {
-        let next = self.peers.takers().first().copied().filter(|_| self.is_contact());
+        let on_link = |peer: &NodeId| self.home.agent().is_some() || self.home.on_link.contains(peer);
+        let next = self.peers.takers().into_iter().find(on_link).filter(|_| self.is_contact());
         if let (Some(next), Some(away)) = (next, &self.home.away) {
             let term = away.term + 1;
             self.appoint(next, term, now);
@@ -320,7 +382,9 @@ impl Node {
         if let Some(away) = &mut self.home.away {
             let both = away.both(now);
             away.claim = None;
-            away.registrant.leave(both);
+            if let Some(registrant) = &mut away.registrant {
+                registrant.leave(both);
+            }
             if let Some((before, _)) = away.leaving.replace((id, now + LEAVE_WITHIN)) {
                 self.reply(before, Reply::Done);
             }
@@ -332,7 +396,7 @@ impl Node {
 
     pub(super) fn finish_leaving(&mut self, now: Instant) {
         let Some(away) = &mut self.home.away else { return };
-        let idle = away.registrant.is_idle();
+        let idle = away.registrant.as_ref().is_none_or(Registrant::is_idle);
         if let Some((id, _)) = away.leaving.take_if(|(_, until)| idle || *until <= now) {
             self.reply(id, Reply::Done);
         }

@@ -33,7 +33,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ferry_handoff::{Epoch, Handoffs, Incarnation, Message, NodeId, Snapshot};
 use ferry_mipv6::{Stage, TUNNEL_OVERHEAD};
-use ferry_stack::interface::{Address, Config as InterfaceConfig};
+use ferry_stack::interface::Config as InterfaceConfig;
 use ferry_stack::ip::Packet;
 use ferry_stack::tcp::{Endpoint, Flow, Handle, HandleMap, Listener, MapKey, Path, Secret, Tcb};
 use ferry_stack::{Instant, Interface};
@@ -181,10 +181,7 @@ impl Node {
         if let Some(agent) = node.home.agent() {
             node.stage.admit(agent);
         }
-        if node.is_at_home() {
-            let address = Address { address: node.service_address, prefix_len: 128 };
-            node.interface.add_address(address, true, now);
-        }
+        node.answer_at_home(now);
         Ok(node)
     }
 

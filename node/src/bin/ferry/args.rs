@@ -46,7 +46,7 @@ pub(crate) enum Task {
         after_help = "Shares are by the weights of the configuration. Ctrl-C stops half-way: what is under way still moves, the rest stays."
     )]
     Rebalance(NodeAndFormat),
-    /// Make a running node the contact node, where the service address is with a home agent
+    /// Make a running node the contact node: any with a home agent, else one on the home link
     Contact(NodeAndFormat),
     /// Say what a node lacks, and the command that mends it
     Doctor(DoctorArgs),

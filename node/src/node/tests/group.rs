@@ -170,3 +170,27 @@ fn a_connection_is_not_taken_from_a_node_that_may_not_own_it_whatever_that_says(
         assert!(node.connections().is_empty());
     }
 }
+
+#[test]
+fn the_contact_role_moves_on_the_home_link_when_the_contact_node_is_drained_and_no_client_notices() {
+    let mut lan = Lan::new(|setup| setup.placement = Placement::RoundRobin);
+    let mut clients: Vec<_> = (0..6).map(|_| lan.connect()).collect();
+    for drained in lan::NAMES {
+        moved(&mut lan, drained, Command::Drain);
+        assert!(!lan.nodes[drained].is_contact(), "{drained}");
+        assert_eq!(lan.nodes.values().filter(|node| node.is_contact()).count(), 1);
+        // What neighbours that have not heard of it send still comes, for a while.
+        lan.pass(100);
+        clients.push(lan.connect());
+        lan.pass(3000);
+        clients.push(lan.connect());
+        for client in &clients {
+            assert_eq!(lan.echo(*client, b"still served"), b"still served", "{drained}");
+        }
+        assert!(lan.nodes[drained].connections().is_empty(), "{drained}");
+        lan.ask(drained, Command::Stop);
+    }
+    assert_eq!(lan.resets(), 0);
+    let Some(Reply::Done) = lan.ask("c", Command::Contact) else { panic!("refused") };
+    assert!(lan.nodes["c"].is_contact());
+}
