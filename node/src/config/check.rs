@@ -232,7 +232,8 @@ impl Checker<'_> {
         let raw::Group { name, service_address, contact, secret_file, placement, .. } = raw;
         let raw::Group { optimise, plain_source, ask_again_s, path_after_move, weights, allowed, .. } = raw;
         self.label(&name, "group");
-        let placement = self.choice(placement.as_ref(), "placement", &Placement::ALL.map(|one| (one.name(), one)));
+        let placement =
+            self.choice(placement.as_ref(), "placement", &Placement::ALL.map(|one| (one.name(), one)));
         let optimise = self.choice(optimise.as_ref(), "optimise", &OPTIMISE);
         let plain_source = self.choice(plain_source.as_ref(), "plain-source", &PLAIN_SOURCE);
         let path_after_move = self.choice(path_after_move.as_ref(), "path-after-move", &PATH_AFTER_MOVE);

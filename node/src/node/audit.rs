@@ -45,8 +45,8 @@ impl Node {
     }
 
     /// Tells of a move, however it ended.
-    pub(super) fn audit(&mut self, one: Move, result: AuditResult, now: Instant) {
-        let Move { flow, from, to, before, epoch, why } = one;
+    pub(super) fn audit(&mut self, one: &Move, result: AuditResult, now: Instant) {
+        let Move { flow, from, to, before, epoch, why } = *one;
         let audit = Audit {
             client: flow.remote,
             port: flow.local.port(),
@@ -71,7 +71,7 @@ impl Node {
         now: Instant,
     ) {
         let (before, why) = (self.leaving.0.remove(&flow), self.reason(&flow));
-        self.audit(Move { flow, from: self.id, to, before, epoch, why }, result, now);
+        self.audit(&Move { flow, from: self.id, to, before, epoch, why }, result, now);
     }
 
     /// A move to here has ended.
@@ -85,7 +85,7 @@ impl Node {
     ) {
         let before = self.places.get(&flow).and_then(super::Place::route).map(|route| route.epoch);
         let before = before.filter(|epoch| *epoch > Epoch::default());
-        self.audit(Move { flow, from, to: self.id, before, epoch, why: Reason::Offered }, result, now);
+        self.audit(&Move { flow, from, to: self.id, before, epoch, why: Reason::Offered }, result, now);
     }
 
     /// Whether a message moves nothing that is not allowed to be moved. If it does, who sent it is told so.

@@ -123,9 +123,10 @@ impl Node {
                 let next = self.peers.takers().into_iter();
                 let Some(to) = next.filter(|to| self.may_own(*to, &flow)).find(|to| !tried.contains(to))
                 else {
-                    let why = match tried.is_empty() {
-                        true => "no other node takes connections",
-                        false => "every other node refused it",
+                    let why = if tried.is_empty() {
+                        "no other node takes connections"
+                    } else {
+                        "every other node refused it"
                     };
                     return job.give_up(flow, why);
                 };

@@ -187,7 +187,7 @@ fn a_new_connection_goes_where_no_configured_policy_sends_it_if_the_application_
     #[derive(Debug)]
     struct Last;
     impl crate::Policy for Last {
-        fn name(&self) -> &str {
+        fn name(&self) -> &'static str {
             "last"
         }
         fn choose(&mut self, _: &crate::Newcomer, candidates: &[crate::Candidate<'_>]) -> usize {

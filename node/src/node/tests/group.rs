@@ -1,6 +1,5 @@
 //! Load that is evened, nodes that are emptied, and moves that are allowed or not, and told of.
 
-use bytes::Bytes;
 use ferry_handoff::{Epoch, Message, NodeId, Refusal};
 
 use super::lan::{self, Lan};
@@ -138,7 +137,7 @@ fn a_connection_is_not_taken_from_a_node_that_may_not_own_it_whatever_that_says(
     let flow = lan.nodes["a"].control_blocks().next().unwrap().flow;
     let [snapshot] = &lan.nodes["a"].snapshots(lan.now)[..] else { panic!("one connection") };
     let epoch = Epoch(9);
-    let snapshot = Bytes::from(ferry_handoff::Snapshot { epoch, ..snapshot.clone() }.encode().unwrap());
+    let snapshot = ferry_handoff::Snapshot { epoch, ..snapshot.clone() }.encode().unwrap();
     let why = Refusal::NotAllowed { node: "b".to_owned(), service: "echo".to_owned() };
     let cases = [
         (
