@@ -9,28 +9,16 @@ use std::time::Duration;
 
 use ferry_handoff::NodeId;
 use ferry_stack::interface::Address;
-use ferry_stack::tcp::PathPolicy;
 
 use super::error::{Spotted, add, nearest, write_as};
 use super::raw::{self, At};
 use super::{Config, Group, KeyFiles, Peer, PeerLink, Service, ServiceKind, Tap, control_folders};
-use crate::{Optimise, Placement, PlainSource};
 
 /// RFC 8200 section 5 to the most that a TAP can be set to.
 const MTU: RangeInclusive<i64> = 1280..=65_521;
 const DEFAULT_MTU: i64 = 1500;
 const BUSY_POLL_US: RangeInclusive<i64> = 0..=1_000_000;
-const ASK_AGAIN_S: RangeInclusive<i64> = 1..=86_400;
-const DEFAULT_ASK_AGAIN_S: i64 = 600;
-/// Zero: new connections go elsewhere.
-const WEIGHT: RangeInclusive<i64> = 0..=1_000_000;
 const PORT: RangeInclusive<i64> = 1..=65_535;
-// What may be written, the default first.
-const OPTIMISE: [(&str, Optimise); 3] =
-    [("auto", Optimise::Auto), ("never", Optimise::Never), ("always", Optimise::Always)];
-const PLAIN_SOURCE: [(&str, PlainSource); 2] = [("auto", PlainSource::Auto), ("never", PlainSource::Never)];
-const PATH_AFTER_MOVE: [(&str, PathPolicy); 3] =
-    [("keep", PathPolicy::Keep), ("halve", PathPolicy::Halve), ("initial-window", PathPolicy::InitialWindow)];
 /// RFC 1035 section 2.3.4: the names become labels in certificates.
 const MAX_LABEL: usize = 63;
 /// `IFNAMSIZ` less the terminating zero.
@@ -130,7 +118,7 @@ impl Checker<'_> {
         path
     }
 
-    fn label(&mut self, label: &At<String>, of: &str) {
+    pub(super) fn label(&mut self, label: &At<String>, of: &str) {
         let text = label.get_ref();
         if !is_label(text) {
             let right = format!("use 1 to {MAX_LABEL} of a-z, 0-9 and inner hyphens, such as \"{of}-1\"");
@@ -172,46 +160,6 @@ impl Checker<'_> {
         );
     }
 
-    /// What is laid down about nodes must be about nodes and services that there are.
-    fn rules(&mut self, group: &raw::Group, name: &At<String>, peers: &[raw::Peer], kinds: &[String]) {
-        let nodes: Vec<&str> = [name]
-            .into_iter()
-            .chain(peers.iter().map(|peer| &peer.name))
-            .map(|name| name.get_ref().as_str())
-            .collect();
-        let known = |this: &mut Self, node: &str, span, key: &str| {
-            if !nodes.contains(&node) {
-                let right = nearest(node, nodes.iter().copied()).map_or_else(
-                    || format!("name one of {}", nodes.join(", ")),
-                    |near| format!("did you mean \"{near}\"?"),
-                );
-                this.problem(
-                    &At::new(span, ()),
-                    format!("`{key}` names \"{node}\", which is no node of the group"),
-                    right,
-                );
-            }
-        };
-        for (node, weight) in &group.weights {
-            known(self, node, weight.span(), "weights");
-            if in_range(weight).is_none() {
-                let right = format!("it must lie between {} and {}", WEIGHT.start(), WEIGHT.end());
-                self.problem(weight, format!("the weight of {node} is {}", weight.get_ref()), right);
-            }
-        }
-        for (node, services) in &group.allowed {
-            known(self, node, services.span(), "allowed");
-            for service in services.get_ref().iter().filter(|service| !kinds.contains(service)) {
-                let right = format!("name some of {}", kinds.join(", "));
-                self.problem(
-                    services,
-                    format!("`allowed` names the service \"{service}\", which there is not"),
-                    right,
-                );
-            }
-        }
-    }
-
     fn links(&mut self, peer_link: Option<&At<raw::PeerLink>>, peers: &[raw::Peer]) {
         if let (None, Some(peer)) = (peer_link, peers.first()) {
             self.problem(&peer.name, "there is a peer, but no section [peer-link]", add("peer-link"));
@@ -228,40 +176,13 @@ impl Checker<'_> {
         }
     }
 
-    fn group(&mut self, raw: raw::Group) -> Option<Group> {
-        let raw::Group { name, service_address, contact, secret_file, placement, .. } = raw;
-        let raw::Group { optimise, plain_source, ask_again_s, path_after_move, weights, allowed, .. } = raw;
-        self.label(&name, "group");
-        let placement =
-            self.choice(placement.as_ref(), "placement", &Placement::ALL.map(|one| (one.name(), one)));
-        let optimise = self.choice(optimise.as_ref(), "optimise", &OPTIMISE);
-        let plain_source = self.choice(plain_source.as_ref(), "plain-source", &PLAIN_SOURCE);
-        let path_after_move = self.choice(path_after_move.as_ref(), "path-after-move", &PATH_AFTER_MOVE);
-        let ask_again_s = self.number(ask_again_s, "ask-again-s", &ASK_AGAIN_S, DEFAULT_ASK_AGAIN_S);
-        let service_address = self.unicast(&service_address, "service-address");
-        Some(Group {
-            name: name.into_inner(),
-            service_address: service_address?,
-            contact: contact.into_inner(),
-            secret_file: self.path(secret_file.get_ref()),
-            placement: placement?,
-            weights: weights
-                .into_iter()
-                .filter_map(|(node, weight)| Some((node, in_range(&weight)?)))
-                .collect(),
-            allowed: allowed
-                .into_iter()
-                .map(|(node, services)| (node, services.into_inner().into_iter().collect()))
-                .collect(),
-            optimise: optimise?,
-            plain_source: plain_source?,
-            ask_again: Duration::from_secs(ask_again_s?.unsigned_abs()),
-            path_after_move: path_after_move?,
-        })
-    }
-
     /// What a value stands for; the first of the choices if there is none.
-    fn choice<T: Copy>(&mut self, value: Option<&At<String>>, key: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        value: Option<&At<String>>,
+        key: &str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
         let Some(at) = value else { return choices.first().map(|(_, meaning)| *meaning) };
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
         self.one_of(at, key, &names).map(|nth| choices[nth].1)
@@ -522,11 +443,6 @@ pub(crate) fn is_label(text: &str) -> bool {
 pub(super) fn within(address: Ipv6Addr, link: Address) -> bool {
     let mask = u128::MAX.checked_shl(128 - u32::from(link.prefix_len)).unwrap_or(0);
     (address.to_bits() ^ link.address.to_bits()) & mask == 0
-}
-
-/// A weight, if it is one.
-fn in_range(weight: &At<i64>) -> Option<u32> {
-    WEIGHT.contains(weight.get_ref()).then(|| u32::try_from(*weight.get_ref()).ok()).flatten()
 }
 
 /// Names whose digest an earlier name has, with that earlier name.

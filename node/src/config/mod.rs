@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod files;
+mod group;
 mod home_agent;
 mod raw;
 #[cfg(test)]
