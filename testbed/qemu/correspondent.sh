@@ -256,9 +256,10 @@ make_network
 start_nodes
 boot
 await BEGINS 180
+# Now, since later the daemon may be about to begin anew.
+claim
 sleep 2
 hand_off
-claim
 await LEFT 250
 kill -INT $tcpdump
 wait $tcpdump 2>/dev/null || true
