@@ -38,6 +38,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod driver;
 pub mod home_agent;
+mod http;
 pub mod io;
 pub mod keygen;
 mod largest;

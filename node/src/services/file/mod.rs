@@ -1,7 +1,5 @@
 //! HTTP/1.1 over the files of a folder: `GET` and `HEAD`, with single ranges, one connection for many requests.
 
-mod request;
-mod response;
 mod root;
 #[cfg(test)]
 mod tests;
@@ -13,10 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use self::request::{After, Bad, Head, MAX_HEAD, Method, Request};
-use self::response::{Status, content_type, head, short};
 use self::root::{NoFile, OpenFile};
 use super::Pipe;
+use crate::http::request::{self, After, Bad, Head, MAX_HEAD, Method, Request};
+use crate::http::response::{Status, content_type, head, short};
 use crate::session::{Event, Session, Stream};
 
 pub use root::{FileService, RootError};

@@ -8,7 +8,7 @@ use super::request::{After, Bad};
 
 /// What a response says before its body.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Status {
+pub(crate) enum Status {
     Ok,
     /// These octets of so many: the first, the one after the last, all.
     Partial(u64, u64, u64),
@@ -34,7 +34,7 @@ impl Status {
 }
 
 /// A response that has no file for its body, with a line that says what it is.
-pub(super) fn short(status: Status, after: After, with_body: bool) -> Bytes {
+pub(crate) fn short(status: Status, after: After, with_body: bool) -> Bytes {
     let body = format!("{}\n", status.line());
     let mut text = head(status, "text/plain; charset=utf-8", body.len() as u64, after);
     if with_body {
@@ -44,7 +44,7 @@ pub(super) fn short(status: Status, after: After, with_body: bool) -> Bytes {
 }
 
 /// There is no `Date`: a session has no clock but its connection's (RFC 9110 section 6.6.1).
-pub(super) fn head(status: Status, content_type: &str, length: u64, after: After) -> String {
+pub(crate) fn head(status: Status, content_type: &str, length: u64, after: After) -> String {
     let mut text = String::with_capacity(256);
     let extra = match status {
         Status::Ok => "Accept-Ranges: bytes\r\n".to_owned(),
@@ -68,7 +68,7 @@ pub(super) fn head(status: Status, content_type: &str, length: u64, after: After
 }
 
 /// By the ending of the name; what is not known is octets.
-pub(super) fn content_type(path: &str) -> &'static str {
+pub(crate) fn content_type(path: &str) -> &'static str {
     match path.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()).as_deref() {
         Some("html" | "htm") => "text/html; charset=utf-8",
         Some("txt" | "md" | "log") => "text/plain; charset=utf-8",

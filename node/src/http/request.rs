@@ -3,22 +3,22 @@
 use httparse::{EMPTY_HEADER, Error, Header, Status as Parsed};
 
 /// Octets of a request's head; a longer one is refused.
-pub(super) const MAX_HEAD: usize = 8 << 10;
+pub(crate) const MAX_HEAD: usize = 8 << 10;
 
 const MAX_HEADERS: usize = 64;
 
 /// A request that can be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Request {
-    pub(super) method: Method,
+pub(crate) struct Request {
+    pub(crate) method: Method,
     /// Below the root, decoded.
-    pub(super) path: String,
-    pub(super) range: Option<Range>,
+    pub(crate) path: String,
+    pub(crate) range: Option<Range>,
 }
 
 /// What becomes of the connection after the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub(crate) enum After {
     /// Another request may follow.
     KeepAlive,
     /// So it may, and HTTP/1.0 must be told.
@@ -28,14 +28,14 @@ pub(super) enum After {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
+pub(crate) enum Method {
     Get,
     Head,
 }
 
 /// A single range of octets (RFC 9110 section 14.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Range {
+pub(crate) enum Range {
     /// From one octet to another, both included.
     Closed(u64, u64),
     /// From an octet on.
@@ -46,7 +46,7 @@ pub(super) enum Range {
 
 /// Why a request is not answered with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bad {
+pub(crate) enum Bad {
     Request,
     NotFound,
     Method,
@@ -55,7 +55,7 @@ pub(super) enum Bad {
 
 /// What the octets at the start of a connection's input are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Head {
+pub(crate) enum Head {
     /// Not yet a whole head.
     Partial,
     /// A whole head, of so many octets.
@@ -64,7 +64,7 @@ pub(super) enum Head {
     Broken(Bad),
 }
 
-pub(super) fn parse(octets: &[u8]) -> Head {
+pub(crate) fn parse(octets: &[u8]) -> Head {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(octets) {
@@ -155,7 +155,7 @@ fn range(headers: &[Header<'_>]) -> Option<Range> {
 impl Range {
     /// The octets that it means of a file of this length: the first, and the one after the last. `None` if there are
     /// none (RFC 9110 section 15.5.17).
-    pub(super) fn of(self, length: u64) -> Option<(u64, u64)> {
+    pub(crate) fn of(self, length: u64) -> Option<(u64, u64)> {
         let (start, end) = match self {
             Self::Closed(first, last) => (first, last.saturating_add(1).min(length)),
             Self::From(first) => (first, length),
