@@ -78,6 +78,29 @@ fn a_node_that_is_told_to_end_hands_its_connections_off_first() {
 }
 
 #[test]
+fn a_scraper_reads_from_a_running_node_what_its_operator_reads() {
+    in_namespace("a_scraper_reads_from_a_running_node_what_its_operator_reads", || {
+        let lab = Lab::new();
+        let config = std::fs::read_to_string(lab.path("a.toml")).unwrap();
+        std::fs::write(lab.path("a.toml"), config + "[metrics]\nlisten = \"[::1]:9464\"\n").unwrap();
+        let _nodes = lab.start_all();
+        let mut client = connect(7);
+        client.write_all(b"x").unwrap();
+        assert_eq!(read(&mut client, 1), b"x");
+        let scraped = std::process::Command::new("curl")
+            .args(["-sS", "--fail", "http://[::1]:9464/metrics"])
+            .output()
+            .unwrap();
+        let page = String::from_utf8(scraped.stdout).unwrap();
+        assert!(scraped.status.success(), "{page}{}", String::from_utf8_lossy(&scraped.stderr));
+        let expected =
+            ["ferry_connections 1", "ferry_connections_accepted_total 1", "ferry_peer_up{peer=\"c\"} 1"];
+        assert!(expected.iter().all(|line| page.lines().any(|found| found == *line)), "{page}");
+        assert!(lab.ask("a", &["status"]).contains("\"connections\":1"));
+    });
+}
+
+#[test]
 fn a_second_signal_ends_a_node_that_cannot_be_emptied() {
     in_namespace("a_second_signal_ends_a_node_that_cannot_be_emptied", || {
         let lab = Lab::new();

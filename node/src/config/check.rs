@@ -55,8 +55,8 @@ impl<'a> Checker<'a> {
 impl Checker<'_> {
     /// Each step notes its problems and goes on, so that all are told at once; `None` only after at least one.
     fn config(&mut self, raw: raw::Config, runtime_dir: Option<&Path>) -> Option<Config> {
-        let raw::Config { name, control, group, home_agent, tap, peer_link, peer: peers, service: services } =
-            raw;
+        let raw::Config { name, control, group, home_agent, tap, peer_link, metrics, .. } = raw;
+        let raw::Config { peer: peers, service: services, .. } = raw;
         self.label(&name, "node");
         self.names(&name, &peers);
         self.contact(&group.contact, &name, &peers);
@@ -67,6 +67,7 @@ impl Checker<'_> {
         let group = self.group(group);
         let address = At::new(tap.address.span(), ());
         let tap = self.tap(tap);
+        let metrics = metrics.map(|metrics| self.metrics(&metrics, peer_link.as_ref()));
         let peer_link = peer_link.map(|link| self.peer_link(link));
         let mut seen = self.own_addresses(&address, group.as_ref(), tap.as_ref());
         let agent_at = home_agent.as_ref().map(|agent| At::new(agent.agent_address.span(), ()));
@@ -88,7 +89,12 @@ impl Checker<'_> {
             None => None,
             Some(checked) => Some(checked?),
         };
-        Some(Config { name: name.into_inner(), control, group, home_agent, tap, peer_link, peers, services })
+        let metrics = match metrics {
+            None => None,
+            Some(checked) => Some(checked?),
+        };
+        let name = name.into_inner();
+        Some(Config { name, control, group, home_agent, tap, peer_link, metrics, peers, services })
     }
 
     pub(super) fn problem<T>(&mut self, at: &At<T>, what: impl Into<String>, right: impl Into<String>) {
@@ -329,6 +335,17 @@ impl Checker<'_> {
             return None;
         }
         Some(address)
+    }
+
+    fn metrics(&mut self, raw: &raw::Metrics, link: Option<&At<raw::PeerLink>>) -> Option<SocketAddr> {
+        let listen = self.socket(&raw.listen, "listen", true)?;
+        let links = link.and_then(|link| SocketAddr::from_str(link.get_ref().listen.get_ref()).ok());
+        if links == Some(listen) {
+            let what = format!("`listen` {listen} of [metrics] is also that of [peer-link]");
+            self.problem(&raw.listen, what, "take another port, such as 9464");
+            return None;
+        }
+        Some(listen)
     }
 
     fn peer_link(&mut self, raw: At<raw::PeerLink>) -> Option<PeerLink> {

@@ -149,6 +149,7 @@ fn example(key: &str) -> &'static str {
         "mtu" => "mtu = 1500",
         "busy-poll-us" => "busy-poll-us = 0",
         "peer-link" => r#"[peer-link] listen = "[2001:db8:fa::2]:7400", ca, certificate, key"#,
+        "metrics" => r#"[metrics] listen = "[::1]:9464""#,
         "listen" => r#"listen = "[2001:db8:fa::2]:7400""#,
         "ca" => r#"ca = "keys/ca.pem""#,
         "certificate" => r#"certificate = "keys/a.pem""#,

@@ -42,6 +42,8 @@ pub struct Config {
     pub tap: Tap,
     /// How to talk to the other nodes; may be absent only if there are none.
     pub peer_link: Option<PeerLink>,
+    /// Where metrics are served, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// The other nodes of the group.
     pub peers: Vec<Peer>,
     /// What is served; at least one.

@@ -18,6 +18,7 @@ pub(super) struct Config {
     pub(super) home_agent: Option<HomeAgentLink>,
     pub(super) tap: Tap,
     pub(super) peer_link: Option<At<PeerLink>>,
+    pub(super) metrics: Option<Metrics>,
     #[serde(default)]
     pub(super) peer: Vec<Peer>,
     #[serde(default)]
@@ -61,6 +62,12 @@ pub(super) struct PeerLink {
     pub(super) key: Option<At<String>>,
     #[serde(default)]
     pub(super) insecure_plaintext: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Metrics {
+    pub(super) listen: At<String>,
 }
 
 #[derive(Debug, Deserialize)]

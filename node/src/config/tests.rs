@@ -108,6 +108,28 @@ fn what_is_kept_of_a_path_is_what_is_written() {
 }
 
 #[test]
+fn metrics_are_served_where_it_is_written_and_nowhere_otherwise() {
+    let with =
+        |listen: &str| GOOD.replace("[peer-link]", &format!("[metrics]\nlisten = {listen}\n[peer-link]"));
+    assert_eq!(parse(GOOD).unwrap().metrics, None);
+    assert_eq!(parse(&with("\"[::1]:9464\"")).unwrap().metrics, Some("[::1]:9464".parse().unwrap()));
+    assert!(parse(&with("\"0.0.0.0:9464\"")).is_ok(), "any address will do");
+    let bad = [
+        ("\"[::1]\"", ":19: `listen` \"[::1]\" is not an address and port"),
+        ("\"[::1]:0\"", ":19: `listen` [::1]:0 names no address and port"),
+        (
+            "\"[2001:db8:fa::2]:7400\"",
+            ":19: `listen` [2001:db8:fa::2]:7400 of [metrics] is also that of [peer-link]; take another port, such as 9464",
+        ),
+        ("\"[::1]:9464\"\nport = 1", ":20: unknown key `port`; known here: listen"),
+    ];
+    for (listen, expected) in bad {
+        let said = parse(&with(listen)).unwrap_err();
+        assert!(said.contains(expected), "{listen}: {said}");
+    }
+}
+
+#[test]
 fn plain_text_needs_no_keys() {
     let text = without(GOOD, &["ca", "certificate", "key"])
         .replace("[peer-link]", "[peer-link]\ninsecure-plaintext = true");

@@ -19,6 +19,7 @@ use super::clock;
 use super::control::{Control, ControlError};
 use super::dataplane::{DataPlane, End};
 use super::mailbox::{Letter, Mailbox, mailbox};
+use super::metrics::{Metrics, MetricsError};
 use super::peers::{self, PeerError};
 use super::tap::{Tap, TapError};
 use super::trace::{TraceWriter, tracer};
@@ -62,6 +63,9 @@ pub enum StartError {
     /// Peer links cannot be started.
     #[error(transparent)]
     Peers(#[from] PeerError),
+    /// Metrics cannot be served.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// The core refuses the configuration.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -117,6 +121,10 @@ pub async fn start(config: &Config, options: &Options) -> Result<Running, StartE
     let (mailbox, inbox) = mailbox()?;
     let (asker, replies) = Asker::new(mailbox.clone());
     let control = Control::bind(&config.control)?;
+    let metrics = match config.metrics {
+        Some(address) => Some(Metrics::bind(address).await?),
+        None => None,
+    };
     let links = peers::start(config, incarnation, &mailbox).await?;
     let (tracer, trace) = match &options.trace {
         None => (None, None),
@@ -141,6 +149,7 @@ pub async fn start(config: &Config, options: &Options) -> Result<Running, StartE
     };
     let (data, end) = plane.start()?;
     tokio::spawn(control.serve(asker.clone()));
+    metrics.map(|metrics| tokio::spawn(metrics.serve(asker.clone())));
     Ok(Running { asker, mailbox, fatal: links.fatal, end, data, audit, trace })
 }
 

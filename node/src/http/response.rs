@@ -10,18 +10,22 @@ use super::request::{After, Bad};
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Status {
     Ok,
+    /// Something that was made for the request, and has no ranges.
+    Page,
     /// These octets of so many: the first, the one after the last, all.
     Partial(u64, u64, u64),
     /// None of what was asked for, of so many.
     NotSatisfiable(u64),
     Bad(Bad),
     Failed,
+    /// Not now.
+    Unavailable,
 }
 
 impl Status {
     const fn line(self) -> &'static str {
         match self {
-            Self::Ok => "200 OK",
+            Self::Ok | Self::Page => "200 OK",
             Self::Partial(..) => "206 Partial Content",
             Self::Bad(Bad::Request) => "400 Bad Request",
             Self::Bad(Bad::NotFound) => "404 Not Found",
@@ -29,6 +33,7 @@ impl Status {
             Self::NotSatisfiable(_) => "416 Range Not Satisfiable",
             Self::Bad(Bad::HeadTooLarge) => "431 Request Header Fields Too Large",
             Self::Failed => "500 Internal Server Error",
+            Self::Unavailable => "503 Service Unavailable",
         }
     }
 }
@@ -51,7 +56,7 @@ pub(crate) fn head(status: Status, content_type: &str, length: u64, after: After
         Status::Partial(start, end, all) => format!("Content-Range: bytes {start}-{}/{all}\r\n", end - 1),
         Status::NotSatisfiable(all) => format!("Content-Range: bytes */{all}\r\n"),
         Status::Bad(Bad::Method) => "Allow: GET, HEAD\r\n".to_owned(),
-        Status::Bad(_) | Status::Failed => String::new(),
+        Status::Page | Status::Bad(_) | Status::Failed | Status::Unavailable => String::new(),
     };
     let connection = match after {
         After::KeepAlive => "",

@@ -80,6 +80,7 @@ impl Lab {
                 busy_poll: Duration::ZERO,
             },
             peer_link: Some(PeerLink { listen: address(name), keys: Some(self.keys(name)) }),
+            metrics: None,
             peers: peers
                 .iter()
                 .map(|&peer| Peer { name: peer.into(), care_of, link: address(peer) })
