@@ -1,6 +1,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 
+use bytes::Bytes;
 use ferry_stack::tcp::Flow;
 use ferry_stack::{Alarms, Instant};
 
@@ -296,7 +297,7 @@ impl Handoffs {
     }
 
     /// A transfer is taken even if its reservation has expired: that only held segments.
-    fn transfer(&mut self, from: NodeId, flow: Flow, epoch: Epoch, bytes: &[u8], now: Instant) {
+    fn transfer(&mut self, from: NodeId, flow: Flow, epoch: Epoch, bytes: &Bytes, now: Instant) {
         let decided = self.decided.get(&flow).map_or(Repeat::New, |decided| decided.repeat(epoch));
         match decided {
             Repeat::Taken => return self.send(from, Message::Taken { flow, epoch }),

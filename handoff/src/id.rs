@@ -25,9 +25,10 @@ impl fmt::Debug for NodeId {
 }
 
 /// Counts the owners of a connection: it grows with every move and never shrinks. Who holds the greater epoch
-/// is the owner.
+/// is the owner. The upper half counts how often a copy of it was brought back to life after a crash, so that whoever does
+/// that is ahead of every move of which the copy may know nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Epoch(pub u32);
+pub struct Epoch(pub u64);
 
 impl Epoch {
     /// The epoch of a connection that has never moved.
@@ -35,7 +36,17 @@ impl Epoch {
 
     /// The epoch of the next owner.
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The epoch of an owner that begins with a copy, because the owner has died.
+    pub const fn recovered(self) -> Self {
+        Self(self.0.saturating_add(1 << 32))
+    }
+
+    /// How often it was brought back to life after a crash.
+    pub const fn recoveries(self) -> u64 {
+        self.0 >> 32
     }
 }
 

@@ -23,6 +23,7 @@ extern crate alloc;
 extern crate std;
 
 mod acceptor;
+pub mod copy;
 mod donor;
 mod handoffs;
 mod id;
@@ -31,8 +32,9 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+pub use copy::{Copy, Delta, Mirror, Unfit, Version};
 pub use donor::Failure;
 pub use handoffs::{Action, Handoffs};
 pub use id::{Epoch, Incarnation, NodeId};
-pub use message::{Malformed, Message, Order, Refusal};
+pub use message::{Claim, Malformed, Message, Order, Refusal};
 pub use snapshot::{MAX_SNAPSHOT, Refused, Snapshot, TooLarge, VERSION};

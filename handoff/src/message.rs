@@ -1,12 +1,12 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use ferry_stack::tcp::Flow;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Epoch, NodeId};
+use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId};
 
 /// What nodes tell each other about connections. The link has authenticated the sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +49,8 @@ pub enum Message {
         flow: Flow,
         /// The acceptor's.
         epoch: Epoch,
-        /// An encoded [`Snapshot`](crate::Snapshot).
+        /// An encoded [`Snapshot`](crate::Snapshot), or a [`Delta`](crate::Delta) on the copy that the acceptor has.
+        #[serde(with = "behind")]
         snapshot: Bytes,
     },
     /// Acceptor to donor: I run it.
@@ -152,6 +153,79 @@ pub enum Message {
         /// Connections that were not begun with when it was stopped.
         left: u32,
     },
+    /// Owner to acceptor, ahead of a handoff, or to a backup: what a copy of the connection lacks.
+    Copy {
+        /// Which.
+        flow: Flow,
+        /// The owner's.
+        epoch: Epoch,
+        /// The copy's number with it.
+        version: u64,
+        /// The backups that have copies, in their order; none if it is ahead of a handoff.
+        holders: Vec<NodeId>,
+        /// An encoded [`Delta`](crate::Delta).
+        #[serde(with = "behind")]
+        delta: Bytes,
+    },
+    /// The answer: the copy is there.
+    Copied {
+        /// Which.
+        flow: Flow,
+        /// As told.
+        epoch: Epoch,
+        /// The number that it has now: that of the delta, or a later one.
+        version: u64,
+    },
+    /// The answer: the delta builds on what is not there. The next one must build on nothing.
+    Lacks {
+        /// Which.
+        flow: Flow,
+        /// As told.
+        epoch: Epoch,
+        /// The number of the delta that was of no use.
+        version: u64,
+        /// The number that is there; 0 if none.
+        have: u64,
+    },
+    /// Owner to who held a copy: forget it.
+    Discard {
+        /// Which.
+        flow: Flow,
+        /// Up to this epoch.
+        epoch: Epoch,
+    },
+    /// To everybody, when a node has died: copies of its connections that the sender has, and would go on from.
+    Claims {
+        /// Who died.
+        dead: NodeId,
+        /// Which life of it.
+        life: Incarnation,
+        /// What the sender has.
+        copies: Vec<Claim>,
+    },
+    /// The answer.
+    Claimed {
+        /// As told.
+        dead: NodeId,
+        /// As told.
+        life: Incarnation,
+        /// Those of the connections that the sender of the claims must not go on with: the answerer runs them, or has
+        /// a better copy.
+        objections: Vec<Flow>,
+    },
+}
+
+/// A copy of a connection whose owner has died. The greatest goes on: by epoch, by version, by rank, by node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Which.
+    pub flow: Flow,
+    /// The dead owner's, as far as the copy knows.
+    pub epoch: Epoch,
+    /// Its number in that epoch.
+    pub version: u64,
+    /// Where the claimer stood among the backups that the owner had; 0 is the first of them.
+    pub rank: u32,
 }
 
 /// What a node is told to move.
@@ -209,15 +283,73 @@ pub struct Malformed;
 impl Message {
     /// The message as octets.
     pub fn encode(&self) -> Bytes {
+        let payload = self.payload();
         // Only a sequence of unknown length could fail, and there is none.
-        postcard::to_extend(self, Vec::with_capacity(128)).unwrap_or_default().into()
+        let octets = Vec::with_capacity(128 + payload.map_or(0, Bytes::len));
+        let mut octets = postcard::to_extend(self, octets).unwrap_or_default();
+        octets.extend_from_slice(payload.map_or(&[], |payload| payload));
+        octets.into()
     }
 
     /// The message in these octets, if they are exactly one.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        match postcard::take_from_bytes(bytes) {
-            Ok((message, [])) => Ok(message),
-            _ => Err(Malformed),
+    pub fn decode(octets: &Bytes) -> Result<Self, Malformed> {
+        let mut rest = octets.clone();
+        let message = Self::take(&mut rest)?;
+        if rest.is_empty() { Ok(message) } else { Err(Malformed) }
+    }
+
+    /// Takes the first of some messages in a row. Its payload is shared, not copied.
+    pub fn take(octets: &mut Bytes) -> Result<Self, Malformed> {
+        let (mut message, rest) = postcard::take_from_bytes::<Self>(octets).map_err(|_| Malformed)?;
+        let head = octets.len() - rest.len();
+        let Some(payload) = message.payload_mut() else {
+            octets.advance(head);
+            return Ok(message);
+        };
+        if rest.len() < payload.len() {
+            return Err(Malformed);
         }
+        octets.advance(head);
+        *payload = octets.split_to(payload.len());
+        Ok(message)
+    }
+
+    /// What follows the message instead of standing in it.
+    fn payload(&self) -> Option<&Bytes> {
+        match self {
+            Self::Transfer { snapshot: payload, .. } | Self::Copy { delta: payload, .. } => Some(payload),
+            _ => None,
+        }
+    }
+
+    fn payload_mut(&mut self) -> Option<&mut Bytes> {
+        match self {
+            Self::Transfer { snapshot: payload, .. } | Self::Copy { delta: payload, .. } => Some(payload),
+            _ => None,
+        }
+    }
+}
+
+/// A field whose octets follow the message, so that they are shared with what arrived, not copied. In the message
+/// stands their number.
+mod behind {
+    use super::{Bytes, MAX_SNAPSHOT};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    /// Stands for what follows until that is there: as long, and nothing else.
+    static PLACE: [u8; MAX_SNAPSHOT] = [0; MAX_SNAPSHOT];
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "no snapshot is longer than its limit, far below 2^32"
+    )]
+    pub(super) fn serialize<S: Serializer>(octets: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        (octets.len() as u32).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        let len = u32::deserialize(from)?;
+        let place = PLACE.get(..len as usize).map(Bytes::from_static);
+        place.ok_or_else(|| de::Error::custom("longer than a snapshot may be"))
     }
 }

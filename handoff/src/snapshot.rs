@@ -1,25 +1,25 @@
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
 use ferry_stack::tcp::{Broken, Tcb};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::Epoch;
+use crate::copy::{Copy, Delta, Unfit};
 
 /// The format's version. A change of the golden bytes in the tests means a new one.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bounds what another node can make us allocate: both buffers of a connection, and a session, with room to spare.
 pub const MAX_SNAPSHOT: usize = 8 << 20;
 
 const MAGIC: [u8; 4] = *b"FRRY";
-/// Magic, version, length of the body, CRC-32 of the body; all big-endian.
-const HEADER: usize = 4 + 2 + 4 + 4;
+/// Magic, version, length of the body, CRC-32 of the body; all big-endian. The body is a [`Delta`]: first what it says, then
+/// its octets of payload.
+pub(crate) const HEADER: usize = 4 + 2 + 4 + 4;
 
 /// A frozen connection with its application's state: everything that moves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Under which the new owner runs it.
     pub epoch: Epoch,
@@ -67,6 +67,20 @@ pub enum Refused {
     /// The body does not decode.
     #[error("the snapshot's body is malformed")]
     Malformed,
+    /// It says things that cannot both be true.
+    #[error("the snapshot contradicts itself")]
+    Contradiction,
+    /// More payload than there should be, or less.
+    #[error("the snapshot has {present} octets of payload instead of {wanted}")]
+    Payload {
+        /// Octets that are there.
+        present: usize,
+        /// Octets that should be.
+        wanted: usize,
+    },
+    /// It builds on what is not there.
+    #[error("there is nothing for the snapshot to build on")]
+    Nothing,
     /// It decodes, but no connection can be like that.
     #[error("the snapshot cannot be true: {0}")]
     Broken(#[from] Broken),
@@ -75,41 +89,33 @@ pub enum Refused {
 impl Snapshot {
     /// The snapshot as octets.
     pub fn encode(&self) -> Result<Bytes, TooLarge> {
-        let mut bytes =
-            Vec::with_capacity(HEADER + 512 + self.tcb.snd.queue.len() + self.tcb.rcv.unread.len());
-        bytes.resize(HEADER, 0);
-        // Only a sequence of unknown length could fail, and there is none.
-        let mut bytes = postcard::to_extend(self, bytes).map_err(|_| TooLarge(usize::MAX))?;
-        let body = bytes.len() - HEADER;
-        if bytes.len() > MAX_SNAPSHOT {
-            return Err(TooLarge(bytes.len()));
-        }
-        let length = u32::try_from(body).map_err(|_| TooLarge(body))?;
-        let check = crc32fast::hash(&bytes[HEADER..]);
-        bytes[..4].copy_from_slice(&MAGIC);
-        bytes[4..6].copy_from_slice(&VERSION.to_be_bytes());
-        bytes[6..10].copy_from_slice(&length.to_be_bytes());
-        bytes[10..14].copy_from_slice(&check.to_be_bytes());
-        Ok(bytes.into())
+        Delta::whole(self).encode()
     }
 
-    /// The snapshot in these octets, if they are exactly one that can be true.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Refused> {
-        if bytes.len() > MAX_SNAPSHOT {
-            return Err(Refused::TooLarge(bytes.len()));
+    /// The snapshot in these octets, if they are exactly one that can be true. Long payloads are shared, not copied.
+    pub fn decode(octets: &Bytes) -> Result<Self, Refused> {
+        let mut copy = Copy::default();
+        match copy.apply(Delta::decode(octets)?) {
+            Ok(_) => copy.into_snapshot(),
+            Err(Unfit::Lacks { .. }) => Err(Refused::Nothing),
+            Err(Unfit::Refused(why)) => Err(why),
         }
-        let body = check_header(bytes)?;
-        let (snapshot, rest) = postcard::take_from_bytes::<Self>(body).map_err(|_| Refused::Malformed)?;
-        if !rest.is_empty() {
-            return Err(Refused::Trailing(rest.len()));
-        }
-        snapshot.tcb.check()?;
-        Ok(snapshot)
     }
 }
 
+/// Writes the header in front of a body, where room was left for it.
+pub(crate) fn write_header(octets: &mut [u8]) -> Result<(), TooLarge> {
+    let Some((header, body)) = octets.split_at_mut_checked(HEADER) else { return Err(TooLarge(0)) };
+    let length = u32::try_from(body.len()).map_err(|_| TooLarge(body.len()))?;
+    header[..4].copy_from_slice(&MAGIC);
+    header[4..6].copy_from_slice(&VERSION.to_be_bytes());
+    header[6..10].copy_from_slice(&length.to_be_bytes());
+    header[10..].copy_from_slice(&crc32fast::hash(body).to_be_bytes());
+    Ok(())
+}
+
 /// The body that the header announces and vouches for.
-fn check_header(bytes: &[u8]) -> Result<&[u8], Refused> {
+pub(crate) fn check_header(bytes: &[u8]) -> Result<&[u8], Refused> {
     let truncated = |wanted| Refused::Truncated { present: bytes.len(), wanted };
     let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
     let (version, rest) = rest.split_first_chunk::<2>().ok_or(truncated(HEADER))?;

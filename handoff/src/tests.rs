@@ -1,3 +1,6 @@
+mod copies;
+mod deltas;
+mod messages;
 mod moves;
 mod snapshots;
 
@@ -51,7 +54,7 @@ pub(super) fn busy() -> Tcb {
     server
 }
 
-pub(super) fn snapshot(epoch: u32) -> Snapshot {
+pub(super) fn snapshot(epoch: u64) -> Snapshot {
     Snapshot {
         epoch: Epoch(epoch),
         service: "echo".into(),

@@ -245,7 +245,7 @@ pub struct Connection {
     /// The TCP state, as RFC 9293 spells it.
     pub state: String,
     /// Counts its owners.
-    pub epoch: u32,
+    pub epoch: u64,
     /// Octets that the client acknowledged.
     pub sent: u64,
     /// Octets received in order.
@@ -319,7 +319,7 @@ pub enum TraceEvent {
         /// The port on the service address.
         port: u16,
         /// The epoch of the new owner.
-        epoch: u32,
+        epoch: u64,
         /// The other node's name.
         peer: String,
         /// Which step.
@@ -357,9 +357,9 @@ pub struct Audit {
     /// The acceptor's name.
     pub to: String,
     /// The donor's epoch, where it is known.
-    pub before: Option<u32>,
+    pub before: Option<u64>,
     /// The acceptor's epoch.
-    pub epoch: u32,
+    pub epoch: u64,
     /// Why it was to move.
     pub why: Reason,
     /// How it ended.

@@ -72,7 +72,7 @@ pub struct Handoff {
     /// The connection.
     pub flow: Flow,
     /// The epoch that began.
-    pub epoch: u32,
+    pub epoch: u64,
     /// The donor.
     pub from: String,
     /// The acceptor.
@@ -111,7 +111,7 @@ pub fn handoffs(events: &[Event]) -> Vec<Handoff> {
     handoffs
 }
 
-fn step(event: &Event) -> Option<(Flow, u32, &Event, &str, &Step)> {
+fn step(event: &Event) -> Option<(Flow, u64, &Event, &str, &Step)> {
     let What::Node(Trace { event: what, .. }) = &event.what else { return None };
     let TraceEvent::Handoff { client, port, epoch, peer, step } = what else { return None };
     let flow = Flow { client_port: client.port(), service_port: *port };

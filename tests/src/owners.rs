@@ -17,7 +17,7 @@ pub struct Owners {
     /// Of each established connection: its owner, if it has one now.
     present: BTreeMap<Client, usize>,
     /// Of each connection that was ever owned: the last owner and epoch.
-    last: BTreeMap<Client, (usize, u32)>,
+    last: BTreeMap<Client, (usize, u64)>,
     /// Of each node: what it owns, handshakes included.
     of: BTreeMap<usize, BTreeSet<Client>>,
 }
@@ -72,7 +72,7 @@ fn key(connection: &Connection) -> Client {
 mod tests {
     use super::*;
 
-    fn connection(epoch: u32) -> Connection {
+    fn connection(epoch: u64) -> Connection {
         Connection {
             client: "[2001:db8::1]:5".parse().unwrap(),
             port: 80,

@@ -50,7 +50,7 @@ fn committed() -> Handoffs {
     donor
 }
 
-fn transfer(epoch: u32) -> Message {
+fn transfer(epoch: u64) -> Message {
     Message::Transfer { flow: flow(), epoch: Epoch(epoch), snapshot: snapshot(epoch).encode().unwrap() }
 }
 

@@ -207,7 +207,7 @@ impl Node {
                     self.receive(datagram, now);
                 }
             }
-            Input::Peer { from, bytes } => self.receive_message(from, &bytes, now),
+            Input::Peer { from, bytes } => self.receive_messages(from, bytes, now),
             Input::PeerUp { peer, incarnation } => self.peer_up(peer, incarnation, now),
             Input::PeerDown { peer } => self.peer_down(peer, now),
             Input::Command { id, command } => self.command(id, command, now),

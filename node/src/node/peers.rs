@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_stack::Instant;
 use ferry_stack::ip::MIN_MTU;
@@ -182,17 +183,19 @@ impl Node {
         self.orders_lost(peer);
     }
 
-    /// A message from another node. The driver vouches for the sender, not for what it says.
-    pub(super) fn receive_message(&mut self, from: NodeId, bytes: &[u8], now: Instant) {
-        let message = Message::decode(bytes);
-        let Ok(message) = message.as_ref() else {
-            self.counters.dropped += 1;
-            return;
-        };
-        if !self.peers.is_known(from) {
-            self.counters.dropped += 1;
-            return;
+    /// Messages from another node, in a row. The driver vouches for the sender, not for what it says.
+    pub(super) fn receive_messages(&mut self, from: NodeId, mut octets: Bytes, now: Instant) {
+        let known = self.peers.is_known(from);
+        while !octets.is_empty() {
+            let Some(message) = known.then(|| Message::take(&mut octets).ok()).flatten() else {
+                self.counters.dropped += 1;
+                return;
+            };
+            self.receive_message(from, &message, now);
         }
+    }
+
+    fn receive_message(&mut self, from: NodeId, message: &Message, now: Instant) {
         match message {
             Message::Owner { flow, epoch, node } => self.owner_told(from, *flow, *epoch, *node, now),
             Message::OwnerSeen { flow, epoch } => self.updates.seen(flow, *epoch),

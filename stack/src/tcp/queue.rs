@@ -11,7 +11,7 @@ const SMALL: usize = 1024;
 /// A run of octets in shared chunks: taken in, sliced and given out without copying, except where a slice
 /// crosses the border of two chunks. A single chunk, as most queues hold, needs no memory of its own, and neither
 /// does an empty queue: idle connections are many.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Eq, Serialize, Deserialize)]
 #[serde(from = "VecDeque<Bytes>", into = "VecDeque<Bytes>")]
 pub struct Queue {
     /// Empty only if there is nothing at all.
@@ -122,6 +122,19 @@ impl Queue {
         gathered.into()
     }
 
+    /// The octets from `offset` on, at most `len` of them, in as many pieces as they lie in: none is copied.
+    pub fn pieces(&self, offset: usize, len: usize) -> impl Iterator<Item = Bytes> {
+        let mut missing = len.min(self.len.saturating_sub(offset));
+        let (index, mut inner) = if missing == 0 { (0, 0) } else { self.locate(offset) };
+        let chunks = core::iter::once(self.chunk(index)).chain(self.rest().skip(index));
+        chunks.map_while(move |chunk| {
+            let piece = chunk.slice(inner..chunk.len().min(inner.saturating_add(missing)));
+            inner = 0;
+            missing -= piece.len();
+            (!piece.is_empty()).then_some(piece)
+        })
+    }
+
     /// The chunk that holds `offset` (which must be inside), and where in it. Searches from the nearer end.
     fn locate(&self, offset: usize) -> (usize, usize) {
         if offset <= self.len / 2 {
@@ -141,6 +154,33 @@ impl Queue {
             }
         }
         (0, 0)
+    }
+}
+
+/// The same octets, however they are cut into chunks.
+impl PartialEq for Queue {
+    fn eq(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (self.chunks(), other.chunks());
+        let (mut a, mut b): (&[u8], &[u8]) = (&[], &[]);
+        if self.len != other.len {
+            return false;
+        }
+        loop {
+            if a.is_empty() {
+                a = ours.next().map_or(&[], |chunk| chunk);
+            }
+            if b.is_empty() {
+                b = theirs.next().map_or(&[], |chunk| chunk);
+            }
+            let len = a.len().min(b.len());
+            if len == 0 {
+                return a.is_empty() && b.is_empty();
+            }
+            if a[..len] != b[..len] {
+                return false;
+            }
+            (a, b) = (&a[len..], &b[len..]);
+        }
     }
 }
 
@@ -185,6 +225,11 @@ mod tests {
                 let from = offset.min(model.len());
                 let to = (from + len).min(model.len());
                 prop_assert_eq!(&queue.slice(offset, len)[..], &model[from..to]);
+                let pieces: Vec<Bytes> = queue.pieces(offset, len).collect();
+                prop_assert_eq!(pieces.concat(), &model[from..to]);
+                let mut joined = Queue::default();
+                joined.push(Bytes::copy_from_slice(&model));
+                prop_assert!(joined == queue && (model.is_empty() || joined != Queue::default()));
                 let popped = queue.pop(len % 700);
                 prop_assert_eq!(&popped[..], &model[..popped.len()]);
                 model.drain(..popped.len());

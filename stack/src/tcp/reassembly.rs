@@ -8,7 +8,7 @@ use super::segment::Block;
 use crate::Seq;
 
 /// Bounds the work and the memory that a peer can cause with many small holes.
-const MAX_ISLANDS: usize = 512;
+pub(super) const MAX_ISLANDS: usize = 512;
 
 /// Octets received out of order: islands with gaps between them, in the order of sequence space.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,16 @@ impl Reassembly {
     /// The sequence number after the last octet, if there is one.
     pub fn end(&self) -> Option<Seq> {
         self.islands.last().map(Island::end)
+    }
+
+    /// The islands: where each begins, and its octets.
+    pub(super) fn islands(&self) -> impl ExactSizeIterator<Item = (Seq, &Queue)> {
+        self.islands.iter().map(|island| (island.seq, &island.octets))
+    }
+
+    /// The islands, whose octets may be taken out and put in again.
+    pub(super) fn islands_mut(&mut self) -> impl ExactSizeIterator<Item = (Seq, &mut Queue)> {
+        self.islands.iter_mut().map(|island| (island.seq, &mut island.octets))
     }
 
     /// The first octets from `from` to before `to` that are here already.

@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::path::Path;
 
+use bytes::Bytes;
 use ferry_handoff::{Message, Snapshot, VERSION};
 use ferry_node::driver::{Understood, understood};
 use ferry_stack::Instant;
@@ -12,7 +13,7 @@ use super::feed::Feed;
 
 /// A message of another node.
 pub fn message(octets: &[u8]) {
-    if let Ok(message) = Message::decode(octets) {
+    if let Ok(message) = Message::decode(&Bytes::copy_from_slice(octets)) {
         let again = Message::decode(&message.encode());
         assert_eq!(again, Ok(message), "we do not understand our own message");
     }
@@ -40,7 +41,7 @@ pub fn greeting(octets: &[u8]) {
 
 /// A snapshot: the octets as they are, or the body behind a header that vouches for it. One that is taken runs.
 pub fn snapshot(octets: &[u8]) {
-    let _ = Snapshot::decode(octets);
+    let _ = Snapshot::decode(&Bytes::copy_from_slice(octets));
     let Some((script, body)) = octets.split_first_chunk::<8>() else { return };
     let Ok(snapshot) = Snapshot::decode(&vouched(body)) else { return };
     let encoded = snapshot.encode().unwrap_or_else(|why| panic!("what was decoded cannot be encoded: {why}"));
@@ -52,11 +53,11 @@ pub fn snapshot(octets: &[u8]) {
 }
 
 /// A body behind the header that a snapshot of this version has.
-fn vouched(body: &[u8]) -> Vec<u8> {
+fn vouched(body: &[u8]) -> Bytes {
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let check = crc32fast::hash(body);
     let header: [&[u8]; 4] = [b"FRRY", &VERSION.to_be_bytes(), &length.to_be_bytes(), &check.to_be_bytes()];
-    [header.concat(), body.to_vec()].concat()
+    [&header.concat(), body].concat().into()
 }
 
 /// Runs what a snapshot holds for a while: sends, waits for its timers, reads, writes.

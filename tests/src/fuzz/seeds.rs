@@ -109,12 +109,13 @@ fn snapshots() -> Vec<Snapshot> {
     connections.into_iter().map(freeze).collect()
 }
 
-fn messages(snapshot: &Snapshot) -> [Message; 5] {
+fn messages(snapshot: &Snapshot) -> [Message; 6] {
     let (flow, epoch) = (snapshot.tcb.flow, snapshot.epoch);
     let octets = snapshot.encode().unwrap_or_default();
     [
         Message::Prepare { flow, epoch, service: "echo".to_owned() },
-        Message::Transfer { flow, epoch, snapshot: octets },
+        Message::Transfer { flow, epoch, snapshot: octets.clone() },
+        Message::Copy { flow, epoch, version: 3, holders: vec![NodeId::of("a")], delta: octets },
         Message::Refuse { flow, epoch, why: Refusal::Session("no".to_owned()) },
         Message::Owner { flow, epoch, node: NodeId::of("a") },
         Message::Load { connections: 300, open: true },

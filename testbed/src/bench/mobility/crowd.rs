@@ -3,6 +3,7 @@
 
 use core::net::{Ipv6Addr, SocketAddrV6};
 
+use bytes::Bytes;
 use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_mipv6::correspondent::Correspondent;
 use ferry_mipv6::header;
@@ -197,7 +198,7 @@ impl Crowd {
     }
 
     /// The contact node has seen who owns a connection.
-    fn confirm(&mut self, bytes: &[u8]) {
+    fn confirm(&mut self, bytes: &Bytes) {
         if let Ok(Message::Owner { flow, epoch, .. }) = Message::decode(bytes) {
             let bytes = Message::OwnerSeen { flow, epoch }.encode();
             self.node.handle(Input::Peer { from: NodeId::of(HOME_NODE), bytes }, now());

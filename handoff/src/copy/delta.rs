@@ -1,0 +1,101 @@
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use ferry_stack::tcp::{Extents, Tcb};
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::{HEADER, check_header, write_header};
+use crate::{Epoch, MAX_SNAPSHOT, Refused, Snapshot, TooLarge};
+
+/// Shorter payloads are copied, so that they do not pin the large buffer that they came in.
+const SHARE_FROM: usize = 2048;
+
+/// Numbers the states of a connection that copies of it were brought to. Greater ones are later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Version {
+    /// The owner's.
+    pub epoch: Epoch,
+    /// Counts the deltas of this epoch, from one.
+    pub number: u64,
+}
+
+/// What brings a copy from one version to another: everything that is not payload, and the octets that it lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The version that the copy must have; `None`: whatever it has, this is everything.
+    pub base: Option<Version>,
+    /// The version that it has then.
+    pub version: Version,
+    pub(crate) service: String,
+    /// If they have changed.
+    pub(crate) session: Option<Bytes>,
+    /// If it has changed.
+    pub(crate) client: Option<Bytes>,
+    pub(crate) extents: Extents,
+    /// Without payload.
+    pub(crate) tcb: Tcb<Duration>,
+    /// The octets that the copy lacks, in the order of the extents.
+    #[serde(skip)]
+    pub(crate) fresh: Vec<Bytes>,
+}
+
+impl Delta {
+    /// Everything, for whoever has nothing.
+    pub fn whole(snapshot: &Snapshot) -> Self {
+        let mut delta = super::Mirror::default().delta(snapshot);
+        delta.version.number = 0;
+        delta
+    }
+
+    /// Octets of payload that it carries.
+    pub fn fresh(&self) -> usize {
+        self.fresh.iter().map(Bytes::len).sum()
+    }
+
+    /// The delta as octets.
+    pub fn encode(&self) -> Result<Bytes, TooLarge> {
+        let fresh = self.fresh();
+        let held = usize::try_from(self.extents.len()).unwrap_or(usize::MAX);
+        if held > MAX_SNAPSHOT {
+            return Err(TooLarge(held));
+        }
+        let mut octets = Vec::with_capacity(HEADER + 1024 + fresh);
+        octets.resize(HEADER, 0);
+        // Only a sequence of unknown length could fail, and there is none.
+        let mut octets = postcard::to_extend(self, octets).map_err(|_| TooLarge(usize::MAX))?;
+        // What is held and what is sent together: no copy grows beyond what a snapshot may hold.
+        if octets.len() + held > MAX_SNAPSHOT {
+            return Err(TooLarge(octets.len() + held));
+        }
+        for piece in &self.fresh {
+            octets.extend_from_slice(piece);
+        }
+        write_header(&mut octets)?;
+        Ok(octets.into())
+    }
+
+    /// The delta in these octets, if they are exactly one that can be true. Long payloads are shared, not copied.
+    pub fn decode(octets: &Bytes) -> Result<Self, Refused> {
+        if octets.len() > MAX_SNAPSHOT {
+            return Err(Refused::TooLarge(octets.len()));
+        }
+        let body = check_header(octets)?;
+        let (mut delta, fresh) = postcard::take_from_bytes::<Self>(body).map_err(|_| Refused::Malformed)?;
+        if delta.extents.len() > MAX_SNAPSHOT as u64 {
+            return Err(Refused::TooLarge(usize::try_from(delta.extents.len()).unwrap_or(usize::MAX)));
+        }
+        let builds = delta.base.is_none_or(|base| base < delta.version);
+        let complete = delta.base.is_some() || delta.session.is_some() && delta.client.is_some();
+        if !builds || !complete || !delta.tcb.is_lean_for(&delta.extents) {
+            return Err(Refused::Contradiction);
+        }
+        if !fresh.is_empty() {
+            let short = fresh.len() < SHARE_FROM;
+            let fresh = if short { Bytes::copy_from_slice(fresh) } else { octets.slice_ref(fresh) };
+            delta.fresh.push(fresh);
+        }
+        Ok(delta)
+    }
+}

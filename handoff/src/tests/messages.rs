@@ -1,0 +1,81 @@
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{flow, snapshot};
+use crate::{Claim, Epoch, Incarnation, MAX_SNAPSHOT, Malformed, Message, NodeId, Refusal};
+
+fn messages() -> Vec<Message> {
+    let (flow, epoch, dead, life) = (flow(), Epoch(1 << 32 | 7), NodeId::of("a"), Incarnation(5));
+    let copies = [Claim { flow, epoch, version: 9, rank: 1 }].into();
+    let octets = snapshot(7).encode().unwrap();
+    [
+        Message::Prepare { flow, epoch, service: "echo".into() },
+        Message::Transfer { flow, epoch, snapshot: octets.clone() },
+        Message::Refuse { flow, epoch, why: Refusal::Session("no".into()) },
+        Message::Copy { flow, epoch, version: 9, holders: [dead].into(), delta: octets },
+        Message::Copy { flow, epoch, version: 9, holders: Vec::new(), delta: Bytes::new() },
+        Message::Copied { flow, epoch, version: 9 },
+        Message::Lacks { flow, epoch, version: 9, have: 3 },
+        Message::Discard { flow, epoch },
+        Message::Claims { dead, life, copies },
+        Message::Claimed { dead, life, objections: [flow].into() },
+    ]
+    .into()
+}
+
+#[test]
+fn every_message_comes_back_as_it_was() {
+    for message in messages() {
+        assert_eq!(Message::decode(&message.encode()).as_ref(), Ok(&message));
+    }
+}
+
+#[test]
+fn messages_in_a_row_are_told_apart() {
+    let row: Vec<Bytes> = messages().iter().map(Message::encode).collect();
+    let mut octets = Bytes::from(row.concat());
+    let (mut taken, whole) = (Vec::new(), octets.clone());
+    while !octets.is_empty() {
+        taken.push(Message::take(&mut octets).unwrap());
+    }
+    assert_eq!(taken, messages());
+    assert_eq!(Message::decode(&whole), Err(Malformed), "more than one");
+}
+
+#[test]
+fn a_message_that_was_cut_is_none() {
+    for message in messages() {
+        let octets = message.encode();
+        for len in 0..octets.len() {
+            assert_eq!(Message::decode(&octets.slice(..len)), Err(Malformed), "{message:?} cut at {len}");
+        }
+    }
+}
+
+#[test]
+fn a_payload_is_shared_with_what_arrived() {
+    let [_, transfer, ..] = &messages()[..] else { panic!() };
+    let octets = transfer.encode();
+    let Ok(Message::Transfer { snapshot, .. }) = Message::decode(&octets) else { panic!() };
+    assert_eq!(snapshot.as_ptr_range().end, octets.as_ptr_range().end);
+}
+
+#[test]
+fn a_payload_beyond_the_limit_is_refused_before_it_is_waited_for() {
+    let transfer = |len| {
+        let snapshot = Bytes::from(alloc::vec![0; len]);
+        Message::Transfer { flow: flow(), epoch: Epoch(1), snapshot }.encode()
+    };
+    assert!(Message::decode(&transfer(MAX_SNAPSHOT)).is_ok());
+    assert_eq!(Message::decode(&transfer(MAX_SNAPSHOT + 1)), Err(Malformed));
+}
+
+proptest! {
+    #[test]
+    fn octets_that_are_no_message_never_panic(octets in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut octets = Bytes::from(octets);
+        while !octets.is_empty() && Message::take(&mut octets).is_ok() {}
+    }
+}
