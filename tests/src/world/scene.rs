@@ -57,6 +57,11 @@ impl World {
         self.command(from, client, Command::Handoff { to, which });
     }
 
+    /// Whether every command is answered.
+    pub fn is_idle(&self) -> bool {
+        self.group.is_idle()
+    }
+
     /// Gives a node a command that concerns no single connection.
     pub fn order(&mut self, nth: usize, command: Command) {
         self.command(nth, None, command);

@@ -29,6 +29,8 @@ pub(crate) struct Setting {
     pub(crate) nodes: usize,
     pub(crate) placement: Placement,
     pub(crate) plain_source: PlainSource,
+    /// Whether the service address is with a home agent of its own.
+    pub(crate) agent: bool,
     /// Whether clients understand Mobile IPv6.
     pub(crate) aware: bool,
     pub(crate) clients: usize,
@@ -54,6 +56,7 @@ impl Default for Setting {
             nodes: 3,
             placement: Placement::Local,
             plain_source: PlainSource::Auto,
+            agent: false,
             aware: false,
             clients: 1,
             delay: Duration::from_millis(10),
@@ -100,6 +103,9 @@ impl Setting {
             manner: self.manner.clone(),
             www: None,
         };
+        if self.agent {
+            world.attach_home_agent(near("agent"));
+        }
         let nodes = world.attach_group(&plan, Operation::default());
         let clients = (0..self.clients).map(|nth| self.attach_client(&mut world, nth, scripts)).collect();
         Scene { world, nodes, clients }
