@@ -46,6 +46,8 @@ impl Said {
 pub struct Tamper {
     /// What happens to the message of which number, counted from zero.
     pub plan: Option<(u64, Fate)>,
+    /// Everything is said again so much later: five times, and each time again so much later.
+    pub echo: Option<Duration>,
     /// Messages so far.
     pub count: u64,
     /// Whether what is sent is kept.

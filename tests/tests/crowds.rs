@@ -24,7 +24,7 @@ fn ends(scene: &mut Scene) {
         assert!(scene.world.now < limit, "everything ends");
         assert!(scene.world.step());
     }
-    assert!(scene.world.watch.resets.is_empty(), "nobody is reset");
+    assert!(!scene.was_reset(), "nobody is reset");
     scene.world.everything_is_forgotten_in_the_end();
 }
 
@@ -49,8 +49,10 @@ fn chain(setting: &Setting, script: &Script, moves: usize) -> Scene {
 
 #[test]
 fn chains_that_are_faster_than_messages_settle_lose_nothing() {
-    for (nodes, millis, aware) in [(3, 1, false), (4, 1, true), (5, 20, false), (4, 20, true), (7, 5, false)] {
-        for script in [exchange(0, 600_000, Order::ServerFirst), exchange(300_000, 300_000, Order::Together)] {
+    for (nodes, millis, aware) in [(3, 1, false), (4, 1, true), (5, 20, false), (4, 20, true), (7, 5, false)]
+    {
+        for script in [exchange(0, 600_000, Order::ServerFirst), exchange(300_000, 300_000, Order::Together)]
+        {
             let setting = Setting { nodes, aware, manner: slow_messages(millis), ..Setting::default() };
             let mut scene = chain(&setting, &script, 30);
             ends(&mut scene);

@@ -92,7 +92,7 @@ impl Moment {
         }
         run.played.ended = scene.world.now;
         run.played.timeouts = run.timeouts.sum;
-        assert!(scene.world.watch.resets.is_empty(), "{}: nobody is reset", self.name);
+        assert!(!scene.was_reset(), "{}: nobody is reset", self.name);
         scene.world.everything_is_forgotten_in_the_end();
         run.played
     }

@@ -97,7 +97,8 @@ fn the_ten_round_trips_after_a_handoff(way: Way) {
                 let setting = setting(rate, delay, aware);
                 let [without, with] = [false, true].map(|moves| ten_round_trips(&setting, way, at, moves));
                 let kept = ratio(with, without);
-                let what = format!("{rate} octets/s, {delay:?} one way, {way:?}, aware: {aware}, after {at:?}");
+                let what =
+                    format!("{rate} octets/s, {delay:?} one way, {way:?}, aware: {aware}, after {at:?}");
                 println!("{what}: {with} of {without}: {kept:.4}");
                 assert!(kept >= 0.98, "{what}: {with} of {without}: {kept}");
             }
@@ -156,7 +157,7 @@ fn ping_pong(setting: &Setting, way: Way, every: Option<Duration>) -> (Duration,
         assert!(scene.world.now < scene::START + Duration::from_secs(60), "it ends");
     }
     let (took, moved) = (scene::START.since(scene.world.now), scene.world.tally().handoffs);
-    assert!(scene.world.watch.resets.is_empty());
+    assert!(!scene.was_reset());
     scene.world.everything_is_forgotten_in_the_end();
     for node in &scene.nodes {
         let remembered = scene.world.node(*node).remembered();

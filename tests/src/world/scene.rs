@@ -102,6 +102,12 @@ impl World {
         mut arrivals: Vec<Instant>,
         (from, to): (usize, usize),
     ) -> Vec<Instant> {
+        if let Some(echo) = self.tamper.echo {
+            let first = arrivals.clone();
+            let again = (1..=5).flat_map(|nth| first.iter().map(move |at| *at + echo * nth));
+            arrivals.extend(again);
+            self.group.count_fault((from, to));
+        }
         let Some(fate) = fate else { return arrivals };
         self.say(|| format!("    {fate:?}"));
         match fate {

@@ -66,7 +66,10 @@ fn data() -> Vec<Moment> {
     vec![
         moment("ESTABLISHED, idle", idle(500), |sight| {
             let (snd, rcv) = (&sight.tcb.snd, &sight.tcb.rcv);
-            sight.tcb.state == State::Established && snd.queue.is_empty() && rcv.unacked == 0 && rcv.total > 100
+            sight.tcb.state == State::Established
+                && snd.queue.is_empty()
+                && rcv.unacked == 0
+                && rcv.total > 100
         }),
         moment("data in flight both ways", exchange(300 * KIB, 300 * KIB, Order::Together), |sight| {
             sight.tcb.snd.in_flight > 20_000 && sight.client.snd.in_flight > 20_000
@@ -181,7 +184,8 @@ fn closings() -> Vec<Moment> {
             sight.tcb.state == State::FinWait1 && snd.queue.len() > 5_000 && snd.unsent() == 0
         }),
         moment("FIN sent and not acknowledged", down(100), |sight| {
-            sight.tcb.state == State::FinWait1 && sight.tcb.snd.fin.is_some_and(|fin| fin.before(sight.tcb.snd.nxt))
+            sight.tcb.state == State::FinWait1
+                && sight.tcb.snd.fin.is_some_and(|fin| fin.before(sight.tcb.snd.nxt))
         }),
         Moment {
             outage: Some((|sight| sight.tcb.state == State::FinWait1, Outage::Down, ms(700))),

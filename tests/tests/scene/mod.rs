@@ -17,7 +17,7 @@ use ferry_tests::serve::{EXCHANGE, Order};
 use ferry_tests::stack::{Plain, Stack};
 use ferry_tests::talk::{Script, Talk, Task};
 use ferry_tests::watch::Sender;
-use ferry_tests::world::{Attachment, GroupPlan, Operation, World, service_at};
+use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, World, service_at};
 
 /// When clients begin.
 pub(crate) const START: Instant = Instant::from_millis(200);
@@ -138,6 +138,11 @@ impl Scene {
     /// The only connection: its owner and control block, if it has one now.
     pub(crate) fn owned(&self) -> Option<(usize, &Tcb)> {
         self.world.owned().next()
+    }
+
+    /// Whether the group has sent a RST. (A client that has long finished answers what comes late with one.)
+    pub(crate) fn was_reset(&self) -> bool {
+        self.world.watch.resets.iter().any(|reset| *reset.from.ip() == SERVICE_ADDRESS)
     }
 
     /// The client's own control block of it.
