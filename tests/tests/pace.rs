@@ -154,7 +154,7 @@ fn ping_pong(setting: &Setting, way: Way, every: Option<Duration>) -> (Duration,
             hand_on(&mut scene);
         }
         nothing_grows(&scene);
-        assert!(scene.world.now < scene::START + Duration::from_secs(60), "it ends");
+        assert!(scene.world.now < scene::START + Duration::from_mins(1), "it ends");
     }
     let (took, moved) = (scene::START.since(scene.world.now), scene.world.tally().handoffs);
     assert!(!scene.was_reset());
