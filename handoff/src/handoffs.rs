@@ -128,6 +128,11 @@ impl Handoffs {
         given + self.reservations.len()
     }
 
+    /// Connections of which anything is remembered: as donor, as acceptor, and what was decided; each once for each.
+    pub fn remembered(&self) -> usize {
+        self.donors.len() + self.reservations.len() + self.decided.len()
+    }
+
     /// Whether this flow is being given away and not yet taken.
     pub fn is_giving(&self, flow: &Flow) -> bool {
         self.donors.get(flow).is_some_and(|(donor, _)| !matches!(donor, Donor::Forwarding { .. }))

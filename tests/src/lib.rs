@@ -29,6 +29,7 @@ pub mod shuttle;
 pub mod silence;
 pub mod stack;
 pub mod talk;
+pub mod tamper;
 pub mod tree;
 pub mod watch;
 pub mod wire;

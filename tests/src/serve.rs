@@ -31,6 +31,15 @@ pub enum Order {
     ServerFirst,
     /// Each when it has sent and received all.
     Together,
+    /// Each as soon as it has sent all.
+    Apart,
+}
+
+impl Order {
+    /// Whether the server, when it ends, knows how many octets it received, and says so.
+    fn has_trailer(self) -> bool {
+        matches!(self, Self::ClientFirst | Self::Together)
+    }
 }
 
 /// What the client of an exchange asks for: the first octets that it sends.
@@ -67,6 +76,7 @@ impl Request {
         let order = match octets[24] {
             0 => Order::ClientFirst,
             1 => Order::ServerFirst,
+            3 => Order::Apart,
             _ => Order::Together,
         };
         Self { key: number(0), up: number(8), down: number(16), order }
@@ -74,7 +84,7 @@ impl Request {
 
     /// Octets that the client gets.
     pub fn answer_len(&self) -> u64 {
-        self.down + if self.order == Order::ServerFirst { 0 } else { Self::TRAILER_LEN }
+        self.down + if self.order.has_trailer() { Self::TRAILER_LEN } else { 0 }
     }
 }
 
@@ -181,9 +191,9 @@ impl Exchange {
         let due = match request.order {
             Order::ClientFirst => io.at_end(),
             Order::Together => self.received == request.up,
-            Order::ServerFirst => true,
+            Order::ServerFirst | Order::Apart => true,
         };
-        let trailer = request.order != Order::ServerFirst;
+        let trailer = request.order.has_trailer();
         if self.sent < request.down || !due || (trailer && io.writable() < 8) {
             return;
         }

@@ -31,6 +31,10 @@ struct Ask {
 }
 
 impl Asks {
+    pub(super) fn len(&self) -> usize {
+        self.asks.len()
+    }
+
     /// A node does not own the connection. Once all have said so, the client may be told.
     pub(super) fn denied(&mut self, flow: &Flow, by: NodeId) -> Option<Segment> {
         let ask = self.asks.get_mut(flow)?;

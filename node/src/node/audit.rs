@@ -14,6 +14,10 @@ use crate::io::{Audit, AuditResult, Reason, TraceEvent};
 pub(super) struct Leaving(BTreeMap<Flow, Epoch>);
 
 impl Leaving {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn begins(&mut self, flow: Flow, epoch: Epoch) {
         self.0.entry(flow).or_insert(epoch);
     }

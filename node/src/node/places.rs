@@ -34,6 +34,10 @@ pub(super) struct Placed {
 }
 
 impl Placed {
+    pub(super) fn len(&self) -> usize {
+        self.placed.len()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.placed.front().map(|(until, _)| *until)
     }

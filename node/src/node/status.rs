@@ -1,11 +1,12 @@
 //! How the node is, for those who look.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ferry_stack::Instant;
 use ferry_stack::tcp::Tcb;
 
-use super::{Node, Owned};
+use super::{Node, Owned, Place};
 use crate::io::{Connection, Counters, Status};
 
 impl Node {
@@ -34,6 +35,29 @@ impl Node {
         let mut owned: Vec<_> = self.owned().collect();
         owned.sort_by_key(|(tcb, _)| (tcb.flow.remote, tcb.flow.local.port()));
         owned.into_iter().map(|(tcb, owned)| self.connection(owned, tcb)).collect()
+    }
+
+    /// How much it remembers, and of what: all of it is bounded, and gone some minutes after the last connection. For
+    /// tests and experiments.
+    pub fn remembered(&self) -> BTreeMap<&'static str, usize> {
+        let held = |place: &Place| match place {
+            Place::Arriving(arriving) => arriving.octets,
+            Place::Elsewhere(_) => 0,
+        };
+        [
+            ("connections", self.owned.len()),
+            ("places", self.places.len()),
+            ("held octets", self.places.values().map(held).sum()),
+            ("placed", self.placed.len()),
+            ("handoffs", self.handoffs.remembered()),
+            ("warming", self.warming.len()),
+            ("leaving", self.leaving.len()),
+            ("updates", self.updates.len()),
+            ("questions", self.asks.len()),
+            ("jobs", self.jobs.jobs.len()),
+            ("outputs", self.outputs.len()),
+        ]
+        .into()
     }
 
     fn connection(&self, owned: &Owned, tcb: &Tcb) -> Connection {

@@ -4,6 +4,7 @@ mod lan;
 mod late;
 mod limits;
 mod mobility;
+mod storm;
 
 use std::net::SocketAddrV6;
 

@@ -26,6 +26,10 @@ struct Update {
 }
 
 impl Updates {
+    pub(super) fn len(&self) -> usize {
+        self.unconfirmed.len()
+    }
+
     fn schedule(&mut self, flow: Flow, update: Update, now: Instant) {
         self.unconfirmed.insert(flow, update);
         self.due.set(flow, Some(now + update.wait));

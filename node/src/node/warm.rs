@@ -44,6 +44,11 @@ impl Warming {
         self.leaving.contains_key(flow)
     }
 
+    /// Connections that are about to leave, or to come.
+    pub(super) fn len(&self) -> usize {
+        self.leaving.len() + self.expected.len()
+    }
+
     /// How many connections are about to leave.
     pub(super) fn leaving(&self) -> usize {
         self.leaving.len()

@@ -6,6 +6,8 @@ use std::collections::BinaryHeap;
 use bytes::Bytes;
 use ferry_stack::{Frame, Instant};
 
+use crate::link::Quality;
+
 /// Something that will happen.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -38,6 +40,8 @@ pub(super) enum Event {
     RestartAgent,
     /// The contact node is to be lost.
     LoseContact,
+    /// A link becomes another: from the machine of this number, and to it.
+    Relink(usize, Box<(Quality, Quality)>),
     /// All faults end.
     Mend,
 }

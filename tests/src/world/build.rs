@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::rng::Rng;
 use crate::router::Router;
 use crate::silence::Silences;
+use crate::tamper::Tamper;
 use crate::watch::{Sender, Watch};
 
 /// How a machine is attached.
@@ -51,6 +52,7 @@ impl World {
             group: Group::default(),
             agent: None,
             lost_nodes: 0,
+            tamper: Tamper::default(),
             talks: BTreeMap::new(),
             judged: 0,
             log,

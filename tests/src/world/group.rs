@@ -118,6 +118,18 @@ impl Group {
         self.channels.values().map(|channel| channel.faults).sum()
     }
 
+    /// Something was done to a message.
+    pub(super) fn count_fault(&mut self, pair: (usize, usize)) {
+        if let Some(channel) = self.channels.get_mut(&pair) {
+            channel.faults += 1;
+        }
+    }
+
+    /// How often the link between two nodes has broken.
+    pub(super) fn life(&self, from: usize, to: usize) -> u32 {
+        self.channels.get(&(from, to)).map_or(0, |channel| channel.life)
+    }
+
     /// Whether a link between two nodes ever broke.
     pub(super) fn parted(&self) -> bool {
         self.channels.values().any(|channel| channel.life > 0)
@@ -290,9 +302,11 @@ impl World {
             let said = ferry_handoff::Message::decode(bytes);
             format!("{} tells {} {}", self.places[from].name, self.places[to].name, brief(&said))
         });
+        let fate = self.tamper.next(from, to, bytes, self.now);
         let Some(channel) = self.group.channels.get_mut(&(from, to)) else { return };
         let life = channel.life;
-        for at in channel.carry(bytes.len(), self.now) {
+        let arrivals = channel.carry(bytes.len(), self.now);
+        for at in self.as_fated(fate, arrivals, (from, to)) {
             self.schedule(at, Event::Message { from, to, life, bytes: bytes.clone() });
         }
     }

@@ -6,6 +6,7 @@ mod build;
 mod group;
 mod judge;
 mod report;
+mod scene;
 
 use core::net::SocketAddrV6;
 use core::time::Duration;
@@ -24,6 +25,7 @@ use crate::member::{Member, Wish};
 use crate::rng::Rng;
 use crate::router::Router;
 use crate::silence::Silences;
+use crate::tamper::Tamper;
 use crate::watch::{Sender, Watch};
 
 /// Steps at one instant after which time is thought to stand still.
@@ -108,6 +110,8 @@ pub struct World {
     agent: Option<usize>,
     /// Nodes that were lost.
     pub lost_nodes: u64,
+    /// What is done to messages between nodes one by one.
+    pub tamper: Tamper,
     /// Which client plays which script on which connection: (client's end, server's end) to (machine, talk).
     talks: BTreeMap<(SocketAddrV6, SocketAddrV6), (usize, usize)>,
     /// How many of the RST segments that were sent have been judged.
@@ -134,7 +138,8 @@ impl World {
         self.now = end;
     }
 
-    fn is_done(&self) -> bool {
+    /// Whether every client has what it wanted, and every command is answered.
+    pub fn is_done(&self) -> bool {
         let done = |place: &Place| match &place.body {
             Body::Host(machine) => machine.is_done(),
             Body::Node(_) | Body::Agent(_) | Body::Gone => true,
@@ -172,6 +177,7 @@ impl World {
             Event::Operate => self.operate(),
             Event::RestartAgent => self.restart_agent(),
             Event::LoseContact => self.lose_contact(),
+            Event::Relink(nth, qualities) => self.relink(nth, *qualities),
             Event::Mend => self.mend(),
         }
         true
