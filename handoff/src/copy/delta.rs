@@ -49,6 +49,11 @@ impl Delta {
         delta
     }
 
+    /// Everything that TCP knows, without payload.
+    pub fn tcb(&self) -> &Tcb<Duration> {
+        &self.tcb
+    }
+
     /// Octets of payload that it carries.
     pub fn fresh(&self) -> usize {
         self.fresh.iter().map(Bytes::len).sum()

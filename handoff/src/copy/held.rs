@@ -59,6 +59,11 @@ impl Copy {
         self.held.as_ref().map_or(0, |held| held.extents.len())
     }
 
+    /// Everything that TCP knows, without payload.
+    pub fn tcb(&self) -> Option<&Tcb<Duration>> {
+        self.held.as_ref().map(|held| &held.tcb)
+    }
+
     /// The service that the connection belongs to.
     pub fn service(&self) -> Option<&str> {
         self.held.as_ref().map(|held| held.service.as_str())
