@@ -149,6 +149,8 @@ pub enum ServiceKind {
         /// The folder.
         root: PathBuf,
     },
+    /// A stream at the pace that the client asks for.
+    Stream,
 }
 
 impl ServiceKind {
@@ -158,6 +160,7 @@ impl ServiceKind {
             Self::Echo => "echo",
             Self::Discard => "discard",
             Self::File { .. } => "file",
+            Self::Stream => "stream",
         }
     }
 }

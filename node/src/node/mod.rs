@@ -36,7 +36,7 @@ use ferry_mipv6::{Stage, TUNNEL_OVERHEAD};
 use ferry_stack::interface::Config as InterfaceConfig;
 use ferry_stack::ip::Packet;
 use ferry_stack::tcp::{Endpoint, Flow, Handle, HandleMap, Listener, MapKey, Path, Secret, Tcb};
-use ferry_stack::{Instant, Interface};
+use ferry_stack::{Alarms, Instant, Interface};
 
 use self::ask::Asks;
 use self::audit::Leaving;
@@ -89,6 +89,8 @@ pub struct Node {
     path: Path,
     services: BTreeMap<u16, Service>,
     owned: HandleMap<Owned>,
+    /// When which session wants to be woken. Those that sleep without end take no room here.
+    wakes: Alarms<Flow>,
     /// Connections that are not here: where their segments go.
     places: HashMap<Flow, Place, MapKey>,
     placed: Placed,
@@ -159,6 +161,7 @@ impl Node {
             path: Path { overhead: 0, segmentation: setup.offload },
             services: setup.services.into_iter().map(|service| (service.port(), service)).collect(),
             owned: HandleMap::default(),
+            wakes: Alarms::default(),
             places: HashMap::with_hasher(MapKey(key)),
             ended: Ended::new(MapKey(key)),
             placed: Placed::default(),
@@ -253,6 +256,7 @@ impl Node {
             self.mobility.deadline(),
             self.interface.deadline(),
             self.tcp.deadline(),
+            self.wakes.next(),
             self.handoffs.deadline(),
             self.warming.deadline(),
             self.updates.deadline(),
@@ -268,6 +272,7 @@ impl Node {
     fn handle_timeout(&mut self, now: Instant) {
         self.interface.handle_timeout(now);
         self.tcp.handle_timeout(now);
+        self.wake_sessions(now);
         self.mobility.handle_timeout(now);
         self.handle_home(now);
         self.handoffs.handle_timeout(now);
@@ -296,7 +301,7 @@ impl Node {
     /// The connections that this node owns, each as the snapshot that would move now. For tests and experiments.
     pub fn snapshots(&self, now: Instant) -> Vec<Snapshot> {
         self.owned()
-            .map(|(tcb, owned)| self.snapshot(owned, tcb.clone().freeze(now), owned.epoch, Bytes::new()))
+            .map(|(tcb, owned)| self.snapshot(owned, tcb.clone().freeze(now), owned.epoch, Bytes::new(), now))
             .collect()
     }
 
@@ -309,12 +314,20 @@ impl Node {
         self.owned.iter().filter_map(|(handle, owned)| Some((self.tcp.get(handle)?, owned)))
     }
 
-    fn snapshot(&self, owned: &Owned, tcb: Tcb<Duration>, epoch: Epoch, client: Bytes) -> Snapshot {
+    fn snapshot(
+        &self,
+        owned: &Owned,
+        tcb: Tcb<Duration>,
+        epoch: Epoch,
+        client: Bytes,
+        now: Instant,
+    ) -> Snapshot {
+        let wake = self.wakes.at(&tcb.flow).map(|at| at.until(now));
         let service = self.services.get(&tcb.flow.local.port());
         let encode = |session| service.and_then(|service| service.encode(session).ok());
         let session = owned.session.as_ref().and_then(encode).unwrap_or_default();
         let service = service.map(|service| service.name().to_owned()).unwrap_or_default();
-        Snapshot { epoch, service, tcb, session, client }
+        Snapshot { epoch, service, tcb, session, wake, client }
     }
 
     fn tell(&mut self, to: NodeId, message: &Message) {

@@ -89,7 +89,8 @@ impl Node {
         let client = *flow.remote.ip();
         self.mobility.gone(client);
         let known = self.mobility.take_along(client, now);
-        let snapshot = self.snapshot(&owned, tcb, epoch, known);
+        let snapshot = self.snapshot(&owned, tcb, epoch, known, now);
+        self.wakes.set(flow, None);
         match self.handoffs.frozen(&snapshot, now) {
             Ok(snapshot_bytes) => {
                 self.updates.forget(&flow);
@@ -102,7 +103,9 @@ impl Node {
     }
 
     fn put_back(&mut self, owned: Owned, snapshot: Snapshot, now: Instant) {
-        let client = *snapshot.tcb.flow.remote.ip();
+        let flow = snapshot.tcb.flow;
+        let client = *flow.remote.ip();
+        self.sleep_on(flow, snapshot.wake, now);
         if let Ok(handle) = self.tcp.import(snapshot.tcb, now) {
             self.mobility.came(client, Some(&snapshot.client), now);
             self.owned.insert(handle, owned);
@@ -126,6 +129,7 @@ impl Node {
         self.tcp.with(handle, |tcb| tcb.change_path(tcb.config.path_policy, now));
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
         self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session });
+        self.sleep_on(flow, snapshot.wake, now);
         self.handoffs.installed(flow, from, epoch);
         self.audit_taken(flow, from, epoch, AuditResult::Moved, now);
         self.counters.taken += 1;
@@ -231,6 +235,7 @@ impl Node {
         self.places.remove(&flow);
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
         self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session });
+        self.sleep_on(flow, snapshot.wake, now);
         self.tell_owner(flow, epoch, now);
         self.run(handle, Event::Adopted, now);
     }

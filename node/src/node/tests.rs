@@ -5,6 +5,7 @@ mod late;
 mod limits;
 mod mobility;
 mod storm;
+mod timer;
 
 use std::net::SocketAddrV6;
 
