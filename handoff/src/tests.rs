@@ -1,3 +1,4 @@
+mod ahead;
 mod copies;
 mod deltas;
 mod messages;
