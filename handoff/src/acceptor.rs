@@ -1,7 +1,9 @@
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use core::time::Duration;
 
 use ferry_stack::Instant;
+use ferry_stack::tcp::Flow;
 
 use crate::{Copy, Epoch, NodeId};
 
@@ -10,6 +12,9 @@ pub(crate) const RESERVATION: Duration = Duration::from_secs(5);
 /// How long it is remembered which epochs were taken or returned, after the connection has gone from here. Longer
 /// than any copy of a message lives.
 pub(crate) const MEMORY: Duration = Duration::from_mins(5);
+
+/// Connections of one donor of which it is remembered that they were returned.
+const MAX_RETURNED: usize = 1 << 14;
 
 /// A connection that was announced and has not come.
 #[derive(Debug)]
@@ -20,14 +25,46 @@ pub(crate) struct Reservation {
     pub(crate) copy: Option<Box<Copy>>,
 }
 
-/// The last epoch of a flow that was decided here.
+/// The last epoch of a flow that was taken here, or that went on here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decided {
     pub(crate) epoch: Epoch,
-    /// Whether it was taken; else it was returned, and will never be taken.
-    pub(crate) taken: bool,
     /// When it may be forgotten; not as long as the connection is here.
     pub(crate) until: Option<Instant>,
+}
+
+/// The last epoch of each connection that each donor got back. By donor, so that what one offers decides nothing about what
+/// others do.
+#[derive(Debug, Default)]
+pub(crate) struct Returned(BTreeMap<NodeId, BTreeMap<Flow, Epoch>>);
+
+impl Returned {
+    pub(crate) fn len(&self) -> usize {
+        self.0.values().map(BTreeMap::len).sum()
+    }
+
+    pub(crate) fn last(&self, donor: NodeId, flow: &Flow) -> Option<Epoch> {
+        self.0.get(&donor)?.get(flow).copied()
+    }
+
+    /// If it is one too many, another of the same donor is forgotten for it: that one.
+    pub(crate) fn remember(&mut self, donor: NodeId, flow: Flow, epoch: Epoch) -> Option<Flow> {
+        let flows = self.0.entry(donor).or_default();
+        flows.insert(flow, epoch);
+        let others = || flows.keys().copied().find(|other| *other != flow);
+        let forgotten = (flows.len() > MAX_RETURNED).then(others).flatten()?;
+        flows.remove(&forgotten);
+        Some(forgotten)
+    }
+
+    pub(crate) fn forget(&mut self, donor: NodeId, flow: &Flow) {
+        if let Some(flows) = self.0.get_mut(&donor) {
+            flows.remove(flow);
+            if flows.is_empty() {
+                self.0.remove(&donor);
+            }
+        }
+    }
 }
 
 /// What is to be said to a transfer whose epoch was decided before.
@@ -39,16 +76,4 @@ pub(crate) enum Repeat {
     Taken,
     /// It was returned.
     Returned,
-}
-
-impl Decided {
-    /// A donor that still waits for the answer to an epoch older than the last proves that it was taken: had it
-    /// been returned, and the answer been lost, no later epoch could exist.
-    pub(crate) fn repeat(&self, epoch: Epoch) -> Repeat {
-        match epoch.cmp(&self.epoch) {
-            core::cmp::Ordering::Greater => Repeat::New,
-            core::cmp::Ordering::Equal if !self.taken => Repeat::Returned,
-            _ => Repeat::Taken,
-        }
-    }
 }

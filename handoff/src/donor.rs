@@ -46,7 +46,7 @@ pub enum Failure {
 }
 
 /// The donor's side of one handoff.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub(crate) enum Donor {
     /// The acceptor was asked. The connection runs here.
     Asking { to: NodeId, epoch: Epoch, retry: Retry, ahead: Option<Box<Ahead>> },
@@ -60,6 +60,7 @@ pub(crate) enum Donor {
         incarnation: Incarnation,
         snapshot: Arc<Snapshot>,
         /// What is sent instead, as long as the acceptor has the copy that it builds on.
+        #[debug("{:?} octets", delta.as_ref().map(Bytes::len))]
         delta: Option<Bytes>,
         retry: Retry,
     },

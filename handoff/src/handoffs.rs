@@ -9,12 +9,13 @@ use bytes::Bytes;
 use ferry_stack::tcp::Flow;
 use ferry_stack::{Alarms, Instant};
 
-use crate::acceptor::{Decided, MEMORY, RESERVATION, Repeat, Reservation};
+use crate::acceptor::{Decided, MEMORY, RESERVATION, Repeat, Reservation, Returned};
 use crate::donor::{Donor, Failure, Next};
 use crate::{Copy, Delta, Epoch, Incarnation, Message, NodeId, Refusal, Snapshot};
 
-/// Connections that may be on their way here at once.
+/// Connections that may be on their way here at once, and from one donor: one that only announces leaves room for others.
 const MAX_RESERVATIONS: usize = 1 << 16;
+const MAX_RESERVATIONS_OF_ONE: usize = 1 << 14;
 
 /// What the node has to do for its handoffs.
 #[derive(Debug)]
@@ -93,6 +94,7 @@ enum Timer {
     Donor(Flow),
     Reservation(Flow),
     Decided(Flow),
+    Returned(NodeId, Flow),
 }
 
 /// All handoffs of one node, as donor and as acceptor. Messages and time in; [`Action`]s out by
@@ -101,9 +103,12 @@ enum Timer {
 pub struct Handoffs {
     donors: BTreeMap<Flow, (Donor, String)>,
     reservations: BTreeMap<Flow, Reservation>,
+    /// How many of these each donor has.
+    reserved: BTreeMap<NodeId, usize>,
     /// Octets that have come ahead of connections.
     copied: u64,
     decided: BTreeMap<Flow, Decided>,
+    returned: Returned,
     peers: BTreeMap<NodeId, Incarnation>,
     timers: Alarms<Timer>,
     actions: VecDeque<Action>,
@@ -136,7 +141,7 @@ impl Handoffs {
 
     /// Connections of which anything is remembered: as donor, as acceptor, and what was decided; each once for each.
     pub fn remembered(&self) -> usize {
-        self.donors.len() + self.reservations.len() + self.decided.len()
+        self.donors.len() + self.reservations.len() + self.decided.len() + self.returned.len()
     }
 
     /// Whether this flow is being given away and not yet taken.
@@ -147,6 +152,11 @@ impl Handoffs {
     /// Whether a connection has left, and what comes for it late still goes to where it went.
     pub fn is_forwarding(&self, flow: &Flow) -> bool {
         self.donors.get(flow).is_some_and(|(donor, _)| !donor.is_before_freeze())
+    }
+
+    /// Whether it is known what became of a connection that this donor offers in this epoch.
+    pub fn has_decided(&self, donor: NodeId, flow: &Flow, epoch: Epoch) -> bool {
+        self.repeat(donor, flow, epoch) != Repeat::New
     }
 
     /// What to do next.
@@ -187,7 +197,7 @@ impl Handoffs {
         let donor = Donor::commit(to, epoch, incarnation, Arc::new(snapshot), delta, now);
         self.donors.insert(flow, (donor, service));
         self.rearm(flow);
-        self.decide(flow, epoch, true, Some(now + MEMORY));
+        self.decide(flow, epoch, Some(now + MEMORY));
         Ok(len)
     }
 
@@ -214,14 +224,13 @@ impl Handoffs {
             self.actions.push_back(Action::Given { flow, to: donor.to(), epoch: donor.epoch() });
         }
         self.rearm(flow);
-        self.decide(flow, epoch, true, None);
+        self.decide(flow, epoch, None);
         self.send(from, Message::Taken { flow, epoch });
     }
 
     /// The connection of an [`Action::Install`] cannot run here, and never will in this epoch.
     pub fn rejected(&mut self, flow: Flow, from: NodeId, epoch: Epoch, why: Refusal, now: Instant) {
-        self.decide(flow, epoch, false, Some(now + MEMORY));
-        self.send(from, Message::Returned { flow, epoch, why });
+        self.give_back(flow, from, epoch, why, now);
         self.actions.push_back(Action::Release { flow });
     }
 
@@ -287,14 +296,16 @@ impl Handoffs {
             self.send(from, Message::Ready { flow, epoch });
             return;
         }
-        let known = self.decided.get(&flow).is_some_and(|decided| epoch <= decided.epoch);
+        let known = self.repeat(from, &flow, epoch) != Repeat::New;
         let later = self.reservations.get(&flow).is_some_and(|reserved| epoch <= reserved.epoch);
         let refusal = if self.draining {
             Some(Refusal::Draining)
         } else if known || later {
             Some(Refusal::Stale)
         } else {
-            (self.reservations.len() >= MAX_RESERVATIONS).then_some(Refusal::TooMany)
+            let of_one = self.reserved.get(&from).copied().unwrap_or_default();
+            let full = self.reservations.len() >= MAX_RESERVATIONS || of_one >= MAX_RESERVATIONS_OF_ONE;
+            full.then_some(Refusal::TooMany)
         };
         if let Some(why) = refusal {
             self.send(from, Message::Refuse { flow, epoch, why });
@@ -302,6 +313,7 @@ impl Handoffs {
         }
         self.unreserve(flow);
         self.reservations.insert(flow, Reservation { from, epoch, copy: None });
+        *self.reserved.entry(from).or_default() += 1;
         self.timers.set(Timer::Reservation(flow), Some(now + RESERVATION));
         self.actions.push_back(Action::Hold { flow, from, epoch });
         self.send(from, Message::Ready { flow, epoch });
@@ -317,7 +329,14 @@ impl Handoffs {
 
     fn unreserve(&mut self, flow: Flow) -> Option<Box<Copy>> {
         self.timers.set(Timer::Reservation(flow), None);
-        let copy = self.reservations.remove(&flow)?.copy?;
+        let Reservation { from, copy, .. } = self.reservations.remove(&flow)?;
+        if let Some(count) = self.reserved.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                self.reserved.remove(&from);
+            }
+        }
+        let copy = copy?;
         self.copied -= copy.len();
         Some(copy)
     }
@@ -332,13 +351,16 @@ impl Handoffs {
         known: Option<&Copy>,
         now: Instant,
     ) {
-        let decided = self.decided.get(&flow).map_or(Repeat::New, |decided| decided.repeat(epoch));
-        match decided {
+        match self.repeat(from, &flow, epoch) {
             Repeat::Taken => return self.send(from, Message::Taken { flow, epoch }),
             Repeat::Returned => {
                 return self.send(from, Message::Returned { flow, epoch, why: Refusal::Stale });
             }
             Repeat::New => {}
+        }
+        // Another has announced it, and may be about to send it: it is not for this one to come between.
+        if self.reservations.get(&flow).is_some_and(|reserved| reserved.from != from) {
+            return self.give_back(flow, from, epoch, Refusal::Stale, now);
         }
         let snapshot = match Delta::decode(octets) {
             _ if self.draining => Err(Refusal::Draining),
@@ -356,6 +378,26 @@ impl Handoffs {
             Ok(snapshot) => self.actions.push_back(Action::Install { flow, from, snapshot: snapshot.into() }),
             Err(why) => self.rejected(flow, from, epoch, why, now),
         }
+    }
+
+    /// What was decided about an epoch before. A donor that still waits for the answer to an epoch older than one that was
+    /// taken proves that it was taken, too: had it been returned, and the answer been lost, no later epoch could exist.
+    fn repeat(&self, donor: NodeId, flow: &Flow, epoch: Epoch) -> Repeat {
+        let taken = self.decided.get(flow).is_some_and(|decided| epoch <= decided.epoch);
+        match self.returned.last(donor, flow) {
+            Some(last) if epoch == last => Repeat::Returned,
+            _ if taken => Repeat::Taken,
+            Some(last) if epoch < last => Repeat::Returned,
+            _ => Repeat::New,
+        }
+    }
+
+    fn give_back(&mut self, flow: Flow, from: NodeId, epoch: Epoch, why: Refusal, now: Instant) {
+        self.timers.set(Timer::Returned(from, flow), Some(now + MEMORY));
+        if let Some(forgotten) = self.returned.remember(from, flow, epoch) {
+            self.timers.set(Timer::Returned(from, forgotten), None);
+        }
+        self.send(from, Message::Returned { flow, epoch, why });
     }
 
     /// Carries out what a donor decided.
@@ -380,7 +422,7 @@ impl Handoffs {
                 self.donors.remove(&flow);
                 let epoch = epoch.next();
                 let resume = Box::new(Snapshot { epoch, ..Arc::unwrap_or_clone(snapshot) });
-                self.decide(flow, epoch, true, None);
+                self.decide(flow, epoch, None);
                 self.actions.push_back(Action::Failed { flow, to, why, resume: Some(resume) });
             }
             Next::Forget => {
@@ -414,6 +456,7 @@ impl Handoffs {
                 Timer::Decided(flow) => {
                     self.decided.remove(&flow);
                 }
+                Timer::Returned(donor, flow) => self.returned.forget(donor, &flow),
             }
         }
     }
@@ -428,8 +471,8 @@ impl Handoffs {
         self.follow(flow, next);
     }
 
-    fn decide(&mut self, flow: Flow, epoch: Epoch, taken: bool, until: Option<Instant>) {
-        self.decided.insert(flow, Decided { epoch, taken, until });
+    fn decide(&mut self, flow: Flow, epoch: Epoch, until: Option<Instant>) {
+        self.decided.insert(flow, Decided { epoch, until });
         self.timers.set(Timer::Decided(flow), until);
     }
 

@@ -44,6 +44,13 @@ impl Epoch {
         Self(self.0.saturating_add(1 << 32))
     }
 
+    /// Whether a connection can have moved, and been brought back to life, so often: what another node says need not be
+    /// true, and who begins beyond all bounds leaves nothing to count on with.
+    pub const fn is_plausible(self) -> bool {
+        const MOST: u64 = 1 << 31;
+        self.recoveries() < MOST && self.0 & 0xffff_ffff < MOST
+    }
+
     /// How often it was brought back to life after a crash.
     pub const fn recoveries(self) -> u64 {
         self.0 >> 32

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId};
 
 /// What nodes tell each other about connections. The link has authenticated the sender.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// Donor to acceptor: will you take this connection?
     Prepare {
@@ -51,6 +51,7 @@ pub enum Message {
         epoch: Epoch,
         /// An encoded [`Snapshot`](crate::Snapshot), or a [`Delta`](crate::Delta) on the copy that the acceptor has.
         #[serde(with = "behind")]
+        #[debug("{} octets", snapshot.len())]
         snapshot: Bytes,
     },
     /// Acceptor to donor: I run it.
@@ -165,6 +166,7 @@ pub enum Message {
         holders: Vec<NodeId>,
         /// An encoded [`Delta`](crate::Delta).
         #[serde(with = "behind")]
+        #[debug("{} octets", delta.len())]
         delta: Bytes,
     },
     /// The answer: the copy is there.

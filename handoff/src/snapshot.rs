@@ -19,7 +19,7 @@ const MAGIC: [u8; 4] = *b"FRRY";
 pub(crate) const HEADER: usize = 4 + 2 + 4 + 4;
 
 /// A frozen connection with its application's state: everything that moves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Under which the new owner runs it.
     pub epoch: Epoch,
@@ -28,10 +28,12 @@ pub struct Snapshot {
     /// Everything that TCP knows, its clocks stopped.
     pub tcb: Tcb<Duration>,
     /// What the session knows, in the service's own encoding.
+    #[debug("{} octets", session.len())]
     pub session: Bytes,
     /// After which time the session wants to be woken.
     pub wake: Option<Duration>,
     /// What is known of the client's mobility, in the encoding of `ferry-mipv6`; empty if nothing.
+    #[debug("{} octets", client.len())]
     pub client: Bytes,
 }
 

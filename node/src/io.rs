@@ -8,7 +8,7 @@ use ferry_stack::{Frame, Instant};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened to a node.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub enum Input {
     /// A frame came from the TAP.
     Frame(Frame),
@@ -17,6 +17,7 @@ pub enum Input {
         /// The sender.
         from: NodeId,
         /// One whole message.
+        #[debug("{} octets", bytes.len())]
         bytes: Bytes,
     },
     /// The link to another node is up.
@@ -43,7 +44,7 @@ pub enum Input {
 }
 
 /// Something that a node wants done.
-#[derive(Debug)]
+#[derive(derive_more::Debug)]
 pub enum Output {
     /// Put a frame on the TAP.
     Frame(Frame),
@@ -52,6 +53,7 @@ pub enum Output {
         /// The receiver.
         to: NodeId,
         /// One whole message.
+        #[debug("{} octets", bytes.len())]
         bytes: Bytes,
     },
     /// The answer to a command.
@@ -229,6 +231,8 @@ pub struct Counters {
     pub cookies_accepted: u64,
     /// Cookies that came back when the connection that they had opened was over.
     pub cookies_replayed: u64,
+    /// Messages of other members that were not believed.
+    pub disbelieved: u64,
     /// Packets dropped as malformed, or meant for somebody else.
     pub dropped: u64,
 }

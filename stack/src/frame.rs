@@ -62,11 +62,13 @@ impl Offload {
 ///
 /// A frame that comes from a driver has everything in `head`; one that goes to a driver has its headers in
 /// `head` and its payload, if any, in `body`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, Default, PartialEq, Eq)]
 pub struct Frame {
     /// The first octets, beginning with the Ethernet header.
+    #[debug("{} octets", head.len())]
     pub head: Bytes,
     /// The rest.
+    #[debug("{} octets", body.len())]
     pub body: Bytes,
     /// What the driver tells or must be told. Offsets count from the Ethernet header.
     pub offload: Offload,

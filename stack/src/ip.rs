@@ -40,11 +40,13 @@ pub const NO_NEXT_HEADER: u8 = 59;
 pub const MOBILITY: u8 = 135;
 
 /// A whole IPv6 packet that is on its way out, in two parts so that the payload is not copied.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// The IPv6 header, extension headers and the upper layer's header.
+    #[debug("{} octets", head.len())]
     pub head: Vec<u8>,
     /// The payload.
+    #[debug("{} octets", body.len())]
     pub body: Bytes,
     /// Checksum and segmentation still to be done below. Offsets count from the IPv6 header.
     pub offload: Offload,
@@ -84,7 +86,7 @@ impl Packet {
 }
 
 /// A well-formed IPv6 packet that arrived: the extension-header chain has been walked, and lengths were right.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// Where it says it comes from.
     pub source: Ipv6Addr,
@@ -101,6 +103,7 @@ pub struct Datagram {
     /// Where the upper layer starts: octets from the start of `packet`.
     pub upper_at: usize,
     /// The packet from its IPv6 header on, cut to its payload length.
+    #[debug("{} octets", packet.len())]
     pub packet: Bytes,
     /// What the driver knows of it. Offsets count from the IPv6 header.
     pub offload: Offload,

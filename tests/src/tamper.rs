@@ -58,7 +58,23 @@ pub struct Tamper {
     stuck: Option<(usize, Instant)>,
 }
 
+/// The messages that are sent in a row, each by itself.
+pub(crate) fn one_by_one(octets: &Bytes) -> Vec<Bytes> {
+    let (mut rest, mut all) = (octets.clone(), Vec::new());
+    while !rest.is_empty() {
+        let before = rest.clone();
+        Message::take(&mut rest).expect("a node sends messages");
+        all.push(before.slice(..before.len() - rest.len()));
+    }
+    all
+}
+
 impl Tamper {
+    /// Whether anything is done to messages, so that those that are sent in a row have to be taken apart.
+    pub(crate) fn is_on(&self) -> bool {
+        self.plan.is_some() || self.records || self.echo.is_some()
+    }
+
     /// One more message is sent. What is to become of it.
     pub(crate) fn next(&mut self, from: usize, to: usize, bytes: &Bytes, now: Instant) -> Option<Fate> {
         let nth = self.count;

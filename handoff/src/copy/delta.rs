@@ -22,7 +22,7 @@ pub struct Version {
 }
 
 /// What brings a copy from one version to another: everything that is not payload, and the octets that it lacks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
     /// The version that the copy must have; `None`: whatever it has, this is everything.
     pub base: Option<Version>,
@@ -30,15 +30,18 @@ pub struct Delta {
     pub version: Version,
     pub(crate) service: String,
     /// If they have changed.
+    #[debug("{:?} octets", session.as_ref().map(Bytes::len))]
     pub(crate) session: Option<Bytes>,
     pub(crate) wake: Option<Duration>,
     /// If it has changed.
+    #[debug("{:?} octets", client.as_ref().map(Bytes::len))]
     pub(crate) client: Option<Bytes>,
     pub(crate) extents: Extents,
     /// Without payload.
     pub(crate) tcb: Tcb<Duration>,
     /// The octets that the copy lacks, in the order of the extents.
     #[serde(skip)]
+    #[debug("{} pieces", fresh.len())]
     pub(crate) fresh: Vec<Bytes>,
 }
 

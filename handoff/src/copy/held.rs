@@ -31,12 +31,14 @@ pub struct Copy {
     held: Option<Held>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, derive_more::Debug)]
 struct Held {
     version: Version,
     service: String,
+    #[debug("{} octets", session.len())]
     session: Bytes,
     wake: Option<Duration>,
+    #[debug("{} octets", client.len())]
     client: Bytes,
     /// Without payload.
     tcb: Tcb<Duration>,

@@ -21,13 +21,15 @@ pub struct Mirror {
 }
 
 /// The copy as the last delta makes it.
-#[derive(Clone, Debug)]
+#[derive(Clone, derive_more::Debug)]
 struct Base {
     version: Version,
     extents: Extents,
     /// Octets acknowledged and received in all.
     totals: (u64, u64),
+    #[debug("{} octets", session.len())]
     session: Bytes,
+    #[debug("{} octets", client.len())]
     client: Bytes,
 }
 

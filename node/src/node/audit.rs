@@ -94,22 +94,17 @@ impl Node {
 
     /// Whether a message moves nothing that is not allowed to be moved. If it does, who sent it is told so.
     pub(super) fn permits(&mut self, from: NodeId, message: &Message, now: Instant) -> bool {
-        let (flow, epoch, refuse): (_, _, fn(Flow, Epoch, Refusal) -> Message) = match message {
-            Message::Prepare { flow, epoch, .. } | Message::Copy { flow, epoch, .. } => {
-                (*flow, *epoch, |flow, epoch, why| Message::Refuse { flow, epoch, why })
-            }
-            Message::Transfer { flow, epoch, .. } => {
-                (*flow, *epoch, |flow, epoch, why| Message::Returned { flow, epoch, why })
-            }
-            _ => return true,
+        let (Message::Prepare { flow, .. } | Message::Copy { flow, .. } | Message::Transfer { flow, .. }) =
+            *message
+        else {
+            return true;
         };
         let Some(barred) = [from, self.id].into_iter().find(|node| !self.may_own(*node, &flow)) else {
             return true;
         };
         let (node, service) = (self.node_name(barred).to_owned(), self.service_name(&flow).to_owned());
         let why = Refusal::NotAllowed { node, service };
-        self.audit_taken(flow, from, epoch, AuditResult::Refused { why_not: why.to_string() }, now);
-        self.tell(from, &refuse(flow, epoch, why));
+        self.refuse_offer(from, message, &why, now);
         false
     }
 }

@@ -124,6 +124,11 @@ impl Home {
         self.away.as_ref()?.registrant.as_ref()
     }
 
+    /// Which contact node this is, counted from the first, if the role can move.
+    pub(super) fn term(&self) -> Option<u64> {
+        self.away.as_ref().map(|away| away.term)
+    }
+
     /// The home agent's address, if there is one.
     pub(super) fn agent(&self) -> Option<Ipv6Addr> {
         self.registrant().map(|registrant| registrant.registration().home_agent)
@@ -299,7 +304,7 @@ impl Node {
             return Err(STAYS.to_owned());
         }
         if !self.is_contact() || away.registrant.as_ref().is_some_and(Registrant::is_superseded) {
-            let (id, term) = (self.id, away.term + 1);
+            let (id, term) = (self.id, away.term.saturating_add(1));
             self.appoint(id, term, now);
         }
         Ok(())
@@ -360,7 +365,7 @@ impl Node {
         let first = self.peers.reachable().all(|peer| self.name.as_str() < self.peers.name(peer));
         if enough && first && !self.draining {
             let id = self.id;
-            self.appoint(id, term + 1, now);
+            self.appoint(id, term.saturating_add(1), now);
         } else if let Some(away) = &mut self.home.away {
             // The others may see more of the group, or less.
             away.missing = Some(now + MISSING);
@@ -372,7 +377,7 @@ impl Node {
         let on_link = |peer: &NodeId| self.home.agent().is_some() || self.home.on_link.contains(peer);
         let next = self.peers.takers().into_iter().find(on_link).filter(|_| self.is_contact());
         if let (Some(next), Some(away)) = (next, &self.home.away) {
-            let term = away.term + 1;
+            let term = away.term.saturating_add(1);
             self.appoint(next, term, now);
         }
     }

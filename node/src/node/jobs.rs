@@ -310,11 +310,13 @@ impl Node {
 /// Who gives how many to whom, so that each node has its share by weight, and no more move than must.
 fn plan(loads: &[(NodeId, usize, u32)]) -> Vec<(NodeId, NodeId, usize)> {
     let total: usize = loads.iter().map(|(_, load, _)| load).sum();
-    let weights: usize = loads.iter().map(|(.., weight)| *weight as usize).sum();
+    let weights: u128 = loads.iter().map(|(.., weight)| u128::from(*weight)).sum();
     if weights == 0 {
         return Vec::new();
     }
-    let mut shares: Vec<_> = loads.iter().map(|(.., weight)| total * *weight as usize / weights).collect();
+    // Loads are what nodes say, and a product of two may be long.
+    let share = |weight: u32| usize::try_from(total as u128 * u128::from(weight) / weights).unwrap_or(total);
+    let mut shares: Vec<_> = loads.iter().map(|(.., weight)| share(*weight)).collect();
     // What does not divide stays with those that have the most beyond their share.
     let mut rest = total - shares.iter().sum::<usize>();
     let mut order: Vec<_> = (0..loads.len()).filter(|at| loads[*at].2 > 0).collect();

@@ -2,6 +2,7 @@
 
 mod ask;
 mod audit;
+mod belief;
 mod commands;
 mod cookies;
 mod ended;
@@ -40,6 +41,7 @@ use ferry_stack::{Alarms, Instant, Interface};
 
 use self::ask::Asks;
 use self::audit::Leaving;
+use self::belief::Claims;
 use self::ended::Ended;
 use self::home::Home;
 pub use self::home::HomeAgent;
@@ -49,7 +51,7 @@ pub use self::mobility::{Optimise, PlainSource};
 use self::near::Near;
 use self::peers::Peers;
 pub use self::placement::{Candidate, Newcomer, Placement, Policy};
-use self::places::{Place, Placed};
+use self::places::{Held, Place, Placed};
 pub use self::rules::Rules;
 use self::service::AnySession;
 pub use self::service::{Commit, Service};
@@ -98,6 +100,8 @@ pub struct Node {
     handoffs: Handoffs,
     warming: Warming,
     leaving: Leaving,
+    claims: Claims,
+    held: Held,
     updates: Updates,
     asks: Asks,
     jobs: Jobs,
@@ -115,7 +119,7 @@ struct Owned {
     epoch: Epoch,
     /// The greatest epoch that was offered to another node.
     offered: Epoch,
-    /// Another node, out of reach now, may have answered the same SYN.
+    /// Another node may have it too: it has answered the same SYN, or got it from one that has died.
     doubtful: bool,
     /// Absent until the handshake is over.
     session: Option<AnySession>,
@@ -168,6 +172,8 @@ impl Node {
             handoffs: Handoffs::new(),
             warming: Warming::default(),
             leaving: Leaving::default(),
+            claims: Claims::default(),
+            held: Held::default(),
             updates: Updates::default(),
             asks: Asks::default(),
             jobs: Jobs::default(),

@@ -16,6 +16,9 @@ use crate::io::{PeerStatus, TraceEvent};
 /// The load is told at most so often.
 const LOAD_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Connections that a node can have told that it has.
+const MAX_LOAD: u32 = 1 << 30;
+
 /// How long a router's word about the size of packets holds (RFC 8201 section 4: 10 minutes).
 const PATH_MTU_LIFE: Duration = Duration::from_mins(10);
 
@@ -122,7 +125,7 @@ impl Peers {
     /// A connection was placed there: it counts until the node tells its load itself.
     pub(super) fn count_placed(&mut self, peer: NodeId) {
         if let Some(state) = self.states.get_mut(&peer) {
-            state.connections += 1;
+            state.connections = state.connections.saturating_add(1);
         }
     }
 
@@ -192,10 +195,16 @@ impl Node {
                 return;
             };
             self.receive_message(from, &message, now);
+            while let Some((from, message)) = self.claims.next_confirmed() {
+                self.receive_message(from, &message, now);
+            }
         }
     }
 
     fn receive_message(&mut self, from: NodeId, message: &Message, now: Instant) {
+        if !self.believes(from, message, now) {
+            return;
+        }
         match message {
             Message::Owner { flow, epoch, node } => self.owner_told(from, *flow, *epoch, *node, now),
             Message::OwnerSeen { flow, epoch } => self.updates.seen(flow, *epoch),
@@ -211,7 +220,7 @@ impl Node {
             }
             Message::Load { connections, open } => {
                 if let Some(state) = self.peers.states.get_mut(&from) {
-                    (state.connections, state.open) = (*connections, *open);
+                    (state.connections, state.open) = ((*connections).min(MAX_LOAD), *open);
                 }
                 self.go_on(now);
             }

@@ -14,6 +14,10 @@ use super::Node;
 const MAX_HELD: usize = 4096;
 /// Octets held for it.
 const MAX_HELD_OCTETS: usize = 8 << 20;
+/// Octets held for all of them together.
+const MAX_HELD_IN_ALL: usize = 256 << 20;
+/// They are counted anew at most so often.
+const COUNT_AGAIN: Duration = Duration::from_millis(100);
 /// Connections whose place is remembered. Beyond it the contact node asks again, which costs time, not correctness.
 const MAX_PLACES: usize = 1 << 20;
 
@@ -41,6 +45,13 @@ impl Placed {
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.placed.front().map(|(until, _)| *until)
     }
+}
+
+/// Octets held for all connections that are on their way here: no fewer than there are.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    octets: usize,
+    counted: Option<Instant>,
 }
 
 /// Where the segments of a connection go that is not here.
@@ -113,6 +124,27 @@ impl Node {
             *swept = Some(now);
         }
         placed.len() >= MAX_UNCONFIRMED
+    }
+
+    /// Whether so many octets more can be held. What was held for a connection that has come, or will not, is only found
+    /// out when there seems to be too much.
+    pub(super) fn has_room_to_hold(&mut self, octets: usize, now: Instant) -> bool {
+        let full = self.held.octets + octets > MAX_HELD_IN_ALL;
+        if full && self.held.counted.is_none_or(|counted| counted + COUNT_AGAIN <= now) {
+            self.held = Held { octets: self.octets_held(), counted: Some(now) };
+        }
+        let room = self.held.octets + octets <= MAX_HELD_IN_ALL;
+        self.held.octets += if room { octets } else { 0 };
+        room
+    }
+
+    /// Octets held for connections that are on their way here.
+    pub(super) fn octets_held(&self) -> usize {
+        let held = |place: &Place| match place {
+            Place::Arriving(arriving) => arriving.octets,
+            Place::Elsewhere(_) => 0,
+        };
+        self.places.values().map(held).sum()
     }
 
     /// Whether the place of one more connection can be remembered.

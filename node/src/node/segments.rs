@@ -45,11 +45,13 @@ impl Node {
             self.counters.dropped += 1;
             return;
         };
+        let room = !matches!(self.places.get(&flow), Some(Place::Arriving(_)))
+            || self.has_room_to_hold(datagram.packet.len(), now);
         match self.places.get_mut(&flow) {
             // What the donor forwards has passed it: only the new owner can use it. What comes another way still
             // belongs to the donor, which forwards it when the time has come.
             Some(Place::Arriving(arriving)) if from == Some(arriving.from) || arriving.before.is_none() => {
-                let kept = arriving.hold(datagram);
+                let kept = room && arriving.hold(datagram);
                 self.counters.held += u64::from(kept);
                 self.counters.dropped += u64::from(!kept);
             }

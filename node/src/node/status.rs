@@ -6,7 +6,7 @@ use std::time::Duration;
 use ferry_stack::Instant;
 use ferry_stack::tcp::Tcb;
 
-use super::{Node, Owned, Place};
+use super::{Node, Owned};
 use crate::io::{Connection, Counters, Status};
 
 impl Node {
@@ -40,18 +40,15 @@ impl Node {
     /// How much it remembers, and of what: all of it is bounded, and gone some minutes after the last connection. For
     /// tests and experiments.
     pub fn remembered(&self) -> BTreeMap<&'static str, usize> {
-        let held = |place: &Place| match place {
-            Place::Arriving(arriving) => arriving.octets,
-            Place::Elsewhere(_) => 0,
-        };
         [
             ("connections", self.owned.len()),
             ("places", self.places.len()),
-            ("held octets", self.places.values().map(held).sum()),
+            ("held octets", self.octets_held()),
             ("placed", self.placed.len()),
             ("handoffs", self.handoffs.remembered()),
             ("warming", self.warming.len()),
             ("leaving", self.leaving.len()),
+            ("claims", self.claims.len()),
             ("updates", self.updates.len()),
             ("questions", self.asks.len()),
             ("jobs", self.jobs.jobs.len()),

@@ -1,10 +1,13 @@
 mod ahead;
 mod cookies;
+mod early;
 mod group;
+mod hostile;
 mod lan;
 mod late;
 mod limits;
 mod mobility;
+mod silent;
 mod storm;
 mod timer;
 
@@ -99,22 +102,6 @@ fn late_duplicates_of_a_connection_that_ended_in_good_order_are_not_refused() {
         }
         assert_eq!(lan.nodes["a"].status(lan.now).relayed, 0);
     }
-}
-
-#[test]
-fn a_node_that_learns_of_a_later_epoch_drops_its_own_without_a_word() {
-    let mut lan = Lan::new(|_| {});
-    let client = lan.connect();
-    let flow = lan.client.tcp.get(client).unwrap().flow;
-    let flow = Flow { local: flow.remote, remote: flow.local };
-    let node = lan.nodes.get_mut("a").unwrap();
-    for (epoch, owned) in [(0, 1), (1, 1), (2, 0)] {
-        let bytes = Message::Owner { flow, epoch: Epoch(epoch), node: NodeId::of("c") }.encode();
-        node.handle(Input::Peer { from: NodeId::of("c"), bytes }, lan.now);
-        assert_eq!(node.connections().len(), owned, "epoch {epoch}");
-    }
-    lan.run();
-    assert_eq!(lan.resets(), 0);
 }
 
 /// What a peer tells the contact node, and what it is told in turn.

@@ -8,9 +8,10 @@ use super::Pipe;
 use crate::session::{Event, Session, Stream};
 
 /// Sends back what it gets (RFC 862), and finishes when the client has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echo {
     /// Read, and not yet taken back by the connection. Nothing more is read before this is gone.
+    #[debug("{} octets", held.len())]
     held: Bytes,
 }
 

@@ -11,7 +11,8 @@ const SMALL: usize = 1024;
 /// A run of octets in shared chunks: taken in, sliced and given out without copying, except where a slice
 /// crosses the border of two chunks. A single chunk, as most queues hold, needs no memory of its own, and neither
 /// does an empty queue: idle connections are many.
-#[derive(Clone, Debug, Default, Eq, Serialize, Deserialize)]
+#[derive(Clone, derive_more::Debug, Default, Eq, Serialize, Deserialize)]
+#[debug("Queue({len} octets)")]
 #[serde(from = "VecDeque<Bytes>", into = "VecDeque<Bytes>")]
 pub struct Queue {
     /// Empty only if there is nothing at all.

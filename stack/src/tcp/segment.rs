@@ -127,7 +127,7 @@ impl Codepoint {
 }
 
 /// A well-formed segment. The urgent pointer is neither read nor written (RFC 6093 section 6).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 pub struct Segment {
     /// SEG.SEQ.
     pub seq: Seq,
@@ -148,6 +148,7 @@ pub struct Segment {
     /// Options.
     pub options: Options,
     /// Data.
+    #[debug("{} octets", payload.len())]
     pub payload: Bytes,
     /// Set on a super-segment: the payload octets of each segment that it stands for.
     pub gso: Option<u16>,

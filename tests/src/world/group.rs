@@ -24,6 +24,7 @@ use crate::owners::{Client, Owners};
 use crate::rng::{PerMille, Rng};
 use crate::serve::{DISCARD, ECHO, EXCHANGE, HTTP};
 use crate::session::{ExchangeSession, Reluctance};
+use crate::tamper::one_by_one;
 use crate::watch::Sender;
 
 /// The address that clients know.
@@ -302,6 +303,16 @@ impl World {
             let said = ferry_handoff::Message::decode(bytes);
             format!("{} tells {} {}", self.places[from].name, self.places[to].name, brief(&said))
         });
+        if self.tamper.is_on() {
+            for one in one_by_one(bytes) {
+                self.carry(from, to, &one);
+            }
+        } else {
+            self.carry(from, to, bytes);
+        }
+    }
+
+    fn carry(&mut self, from: usize, to: usize, bytes: &Bytes) {
         let fate = self.tamper.next(from, to, bytes, self.now);
         let Some(channel) = self.group.channels.get_mut(&(from, to)) else { return };
         let life = channel.life;

@@ -96,6 +96,7 @@ fn counters_text(counters: &Counters) -> String {
         cookies_sent,
         cookies_accepted,
         cookies_replayed,
+        disbelieved,
         dropped,
     } = counters;
     let rows = [
@@ -106,6 +107,7 @@ fn counters_text(counters: &Counters) -> String {
         ("segments sent straight to clients that know the owner", vec![optimised]),
         ("segments sent again, resets sent", vec![retransmitted, resets_sent]),
         ("SYN cookies sent, accepted, replayed", vec![cookies_sent, cookies_accepted, cookies_replayed]),
+        ("messages not believed", vec![disbelieved]),
         ("packets dropped", vec![dropped]),
     ];
     let rows = rows.map(|(name, values)| {

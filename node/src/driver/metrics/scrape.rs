@@ -85,6 +85,7 @@ impl Page<'_> {
             cookies_sent,
             cookies_accepted,
             cookies_replayed,
+            disbelieved,
             dropped,
         } = counters;
         [
@@ -102,6 +103,7 @@ impl Page<'_> {
             ("cookies_sent", "SYN segments answered by a cookie", cookies_sent),
             ("cookies_accepted", "Connections that a cookie opened here", cookies_accepted),
             ("cookies_replayed", "Cookies that came back when their connection was over", cookies_replayed),
+            ("messages_disbelieved", "Messages of other members that were not believed", disbelieved),
             ("packets_dropped", "Packets that were malformed, or meant for somebody else", dropped),
         ]
         .into_iter()

@@ -65,6 +65,16 @@ pub(super) fn setup(name: &str) -> Setup {
     }
 }
 
+/// A segment that came to the client.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// Which node has put it on the link.
+    pub(super) by: &'static str,
+    /// Whether it has a Home Address option.
+    pub(super) straight: bool,
+    pub(super) segment: Segment,
+}
+
 pub(super) struct Lan {
     pub(super) now: Instant,
     pub(super) client: Host,
@@ -75,6 +85,7 @@ pub(super) struct Lan {
     asked: u64,
     /// Every segment that came to the client.
     pub(super) seen: Vec<Segment>,
+    pub(super) heard: Vec<Heard>,
     pub(super) steps: Vec<(&'static str, Step)>,
     pub(super) audits: Vec<(&'static str, Audit)>,
     /// What nodes sent, and to whom: the upper layer and the destination of each packet.
@@ -102,6 +113,7 @@ impl Lan {
             replies: BTreeMap::new(),
             asked: 0,
             seen: Vec::new(),
+            heard: Vec::new(),
             steps: Vec::new(),
             audits: Vec::new(),
             sent: Vec::new(),
@@ -196,6 +208,13 @@ impl Lan {
                 && let Ok((_, segment)) = Segment::parse(&datagram)
             {
                 self.seen.push(segment);
+            }
+            if let Ok(datagram) = ip::parse(frame.head.slice(14..), frame.offload)
+                && datagram.destination == address(50).address
+                && let Ok((_, segment)) = Segment::parse(&datagram)
+            {
+                let straight = datagram.home_address().is_some();
+                self.heard.push(Heard { by: NAMES[from], straight, segment });
             }
             if let Some(frame) = self.understood(frame) {
                 self.client.receive(frame, self.now);

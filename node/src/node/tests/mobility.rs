@@ -14,6 +14,7 @@ use ferry_stack::{Seq, checksum};
 
 use super::lan::{Lan, address, service_address};
 use super::*;
+use crate::Setup;
 
 /// A segment of the client to the service that belongs to no connection.
 fn stray(flags: u8) -> Packet {
@@ -119,8 +120,8 @@ fn a_home_address_option_makes_nodes_send_nothing_to_the_victim_that_it_names() 
 }
 
 /// A group one of whose nodes, not the contact node, serves a client that is bound to it.
-fn bound_at_b() -> (Lan, tcp::Handle) {
-    let mut lan = Lan::new(|_| {});
+pub(super) fn bound_at_b(change: impl Fn(&mut Setup)) -> (Lan, tcp::Handle) {
+    let mut lan = Lan::new(change);
     lan.aware = Some((Correspondent::new([5; 20]), VecDeque::new()));
     let client = lan.connect();
     assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
@@ -141,7 +142,7 @@ fn is_frozen(lan: &Lan) -> bool {
 
 #[test]
 fn a_connection_of_a_client_that_understands_is_frozen_when_the_acceptor_has_its_token() {
-    let (mut lan, client) = bound_at_b();
+    let (mut lan, client) = bound_at_b(|_| {});
     // The client's answers are held back.
     assert_eq!(lan.ask("b", Command::Handoff { to: "c".to_owned(), which: Which::All }), None);
     lan.pass(100);
@@ -158,7 +159,7 @@ fn a_connection_of_a_client_that_understands_is_frozen_when_the_acceptor_has_its
 
 #[test]
 fn a_connection_moves_although_its_client_has_fallen_silent() {
-    let (mut lan, _) = bound_at_b();
+    let (mut lan, _) = bound_at_b(|_| {});
     assert_eq!(lan.ask("b", Command::Handoff { to: "c".to_owned(), which: Which::All }), None);
     lan.pass(500);
     assert!(is_frozen(&lan) && lan.owner() == ["c"]);
@@ -166,7 +167,7 @@ fn a_connection_moves_although_its_client_has_fallen_silent() {
 
 #[test]
 fn a_connection_whose_acceptor_is_lost_while_it_warms_up_stays() {
-    let (mut lan, client) = bound_at_b();
+    let (mut lan, client) = bound_at_b(|_| {});
     assert_eq!(lan.ask("b", Command::Handoff { to: "c".to_owned(), which: Which::All }), None);
     lan.cut("b", "c");
     lan.pass(1_000);
@@ -199,7 +200,7 @@ fn unheard_answers(lan: &Lan) -> usize {
 
 #[test]
 fn a_client_that_falls_silent_is_asked_once_whether_its_binding_works() {
-    let (mut lan, client) = bound_at_b();
+    let (mut lan, client) = bound_at_b(|_| {});
     lan.pass(1_500);
     assert_eq!(unheard_answers(&lan), 0);
     lan.pass(1_000);
@@ -214,7 +215,7 @@ fn a_client_that_falls_silent_is_asked_once_whether_its_binding_works() {
 
 #[test]
 fn a_client_whose_way_with_a_routing_header_breaks_while_it_sends_is_sent_home() {
-    let (mut lan, client) = bound_at_b();
+    let (mut lan, client) = bound_at_b(|_| {});
     assert!(is_bound(&lan));
     // What it sends now would be lost: nothing comes, and b has nothing outstanding that could go unacknowledged.
     pass_without_routing_headers(&mut lan, 30_000);
@@ -226,7 +227,7 @@ fn a_client_whose_way_with_a_routing_header_breaks_while_it_sends_is_sent_home()
 
 #[test]
 fn a_client_that_starts_anew_and_says_so_is_bound_again_although_what_was_sent_to_it_is_lost() {
-    let (mut lan, client) = bound_at_b();
+    let (mut lan, client) = bound_at_b(|_| {});
     let old = lan.aware.take();
     lan.aware = Some((Correspondent::new([6; 20]), VecDeque::new()));
     // What goes straight to it is lost, until it complains. Its own host refuses what has a Home Address option.

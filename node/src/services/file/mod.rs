@@ -26,11 +26,13 @@ const CHUNK: usize = 256 << 10;
 ///
 /// Its state is what remains to be sent, by the file's path and length: the nodes have copies of the same files, and
 /// one that has not refuses the connection.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(derive_more::Debug, Default, Serialize, Deserialize)]
 pub struct File {
     /// Read, and not yet answered. At most one head, and what follows it.
+    #[debug("{} octets", input.len())]
     input: Vec<u8>,
     /// Of the present response: what is not yet taken by the connection, before the body.
+    #[debug("{} octets", head.len())]
     head: Bytes,
     /// Of the present response: what is still to be read from a file.
     body: Option<Body>,

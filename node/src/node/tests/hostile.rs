@@ -1,0 +1,287 @@
+//! A member that lies: what each lie can do at most.
+
+use std::net::{Ipv6Addr, SocketAddrV6};
+
+use bytes::Bytes;
+use ferry_handoff::{Epoch, Incarnation, Message, NodeId, Order, Refusal, Snapshot};
+use ferry_stack::tcp::{Flow, Handle};
+
+use super::lan::{Lan, service_address};
+use super::{ONE_MOVED, some_flow};
+use crate::node::Placement;
+use crate::{Command, Input, Output};
+
+const HUGE: Epoch = Epoch((1 << 31) - 1);
+
+/// Lets a node hear something; what it says in turn to that one, and to others.
+fn hear(lan: &mut Lan, at: &'static str, from: &str, message: &Message) -> Vec<(NodeId, Message)> {
+    let (now, node) = (lan.now, lan.nodes.get_mut(at).unwrap());
+    node.handle(Input::Peer { from: NodeId::of(from), bytes: message.encode() }, now);
+    let mut said = Vec::new();
+    loop {
+        match node.poll(now) {
+            Output::Peer { to, mut bytes } => {
+                while !bytes.is_empty() {
+                    said.push((to, Message::take(&mut bytes).unwrap()));
+                }
+            }
+            Output::WaitUntil(_) => return said,
+            _ => {}
+        }
+    }
+}
+
+fn flow_of(lan: &Lan, client: Handle) -> Flow {
+    let flow = lan.client.tcp.get(client).unwrap().flow;
+    Flow { local: flow.remote, remote: flow.local }
+}
+
+/// Any number of connections that nobody has.
+fn nobody_s(nth: u32) -> Flow {
+    let client = Ipv6Addr::from_bits(0x2001_0db8_eeee << 80 | u128::from(nth));
+    Flow {
+        local: SocketAddrV6::new(service_address(), 7, 0, 0),
+        remote: SocketAddrV6::new(client, 4000, 0, 0),
+    }
+}
+
+#[test]
+fn a_node_lets_go_of_a_connection_on_nobody_s_word_if_it_is_sure_of_it() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    for epoch in [Epoch(0), Epoch(1), Epoch(2), HUGE, Epoch::FIRST.recovered(), Epoch(u64::MAX)] {
+        for node in ["b", "c"].map(NodeId::of) {
+            let said = hear(&mut lan, "a", "c", &Message::Owner { flow, epoch, node });
+            assert_eq!(said, [(NodeId::of("c"), Message::OwnerSeen { flow, epoch })], "it is not repeated");
+        }
+    }
+    assert_eq!(lan.echo(client, b"still here"), b"still here");
+    // And it can move as before.
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    assert_eq!((lan.resets(), lan.owner()), (0, vec!["b"]));
+}
+
+#[test]
+fn a_node_that_got_a_connection_back_from_one_that_died_lets_go_of_it_when_another_has_it() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    let now = lan.now;
+    let (b, to) = (NodeId::of("b"), "b".to_owned());
+    let node = lan.nodes.get_mut("a").unwrap();
+    node.handle(Input::Command { id: 900, command: Command::Handoff { to, which: crate::Which::All } }, now);
+    hear(&mut lan, "a", "b", &Message::Ready { flow, epoch: Epoch(2) });
+    assert!(lan.nodes["a"].connections().is_empty(), "the snapshot is on its way");
+    let node = lan.nodes.get_mut("a").unwrap();
+    node.handle(Input::PeerUp { peer: b, incarnation: Incarnation(77) }, now);
+    assert_eq!(lan.nodes["a"].connections().len(), 1, "b has died, and a goes on");
+    // It had passed the connection on.
+    hear(&mut lan, "a", "c", &Message::Owner { flow, epoch: Epoch(9), node: NodeId::of("c") });
+    assert!(lan.nodes["a"].connections().is_empty());
+    assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn who_claims_a_connection_of_another_gets_its_segments_until_the_owner_has_spoken_and_then_never_at_once() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    let (b, c) = (NodeId::of("b"), NodeId::of("c"));
+    let route = |lan: &Lan| lan.nodes["a"].places.get(&flow).and_then(crate::node::Place::route).unwrap().to;
+    let lie = Message::Owner { flow, epoch: Epoch(40), node: c };
+    let said = hear(&mut lan, "a", "c", &lie);
+    assert!(said.contains(&(b, Message::Ask { flow })), "the owner is asked: {said:?}");
+    assert_eq!(route(&lan), c);
+    hear(&mut lan, "a", "b", &Message::Owner { flow, epoch: Epoch(2), node: b });
+    assert_eq!(route(&lan), b, "its word counts for more");
+    // From now on c has to wait.
+    let said = hear(&mut lan, "a", "c", &Message::Owner { flow, epoch: Epoch(50), node: c });
+    assert_eq!((said, route(&lan)), (vec![(b, Message::Ask { flow })], b));
+    hear(&mut lan, "a", "b", &Message::Owner { flow, epoch: Epoch(2), node: b });
+    assert_eq!(route(&lan), b);
+    assert_eq!(lan.echo(client, b"still at b"), b"still at b");
+    // What is true is believed all the same.
+    assert_eq!(lan.hand_off("b", "c"), ONE_MOVED);
+    lan.pass(200);
+    assert_eq!(route(&lan), c);
+    assert_eq!(lan.echo(client, b"now at c"), b"now at c");
+    assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn a_connection_of_another_can_neither_be_offered_nor_sent_to_the_contact_node() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    // A copy as good as any.
+    let [snapshot] = &lan.nodes["b"].snapshots(lan.now)[..] else { panic!("one connection") };
+    let forged = Snapshot { epoch: Epoch(40), ..snapshot.clone() }.encode().unwrap();
+    let service = "echo".to_owned();
+    let lies = [
+        Message::Owner { flow, epoch: Epoch(39), node: NodeId::of("c") },
+        Message::Prepare { flow, epoch: Epoch(40), service },
+        Message::Transfer { flow, epoch: Epoch(40), snapshot: forged },
+        Message::Prepare { flow, epoch: Epoch(2), service: "echo".to_owned() },
+        Message::Transfer { flow, epoch: Epoch(2), snapshot: snapshot.encode().unwrap() },
+    ];
+    for _ in 0..3 {
+        for lie in &lies {
+            let said = hear(&mut lan, "a", "c", lie);
+            assert!(
+                !said.iter().any(|(_, said)| matches!(said, Message::Ready { .. } | Message::Taken { .. }))
+            );
+            assert!(lan.nodes["a"].connections().is_empty());
+        }
+        // b says what is true.
+        hear(&mut lan, "a", "b", &Message::Owner { flow, epoch: Epoch(2), node: NodeId::of("b") });
+    }
+    assert_eq!(lan.echo(client, b"still at b"), b"still at b");
+    assert_eq!((lan.resets(), lan.owner()), (0, vec!["b"]));
+}
+
+#[test]
+fn a_node_s_own_connection_cannot_be_offered_to_it() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    let offer = Message::Prepare { flow, epoch: Epoch(9), service: "echo".to_owned() };
+    let said = hear(&mut lan, "a", "c", &offer);
+    // Else what comes for it would be held instead of delivered.
+    assert_eq!(said, [(NodeId::of("c"), Message::Refuse { flow, epoch: Epoch(9), why: Refusal::Stale })]);
+    assert_eq!(lan.echo(client, b"delivered"), b"delivered");
+}
+
+#[test]
+fn what_one_donor_offers_decides_nothing_about_what_another_does() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    let garbage = |epoch| Message::Transfer { flow, epoch, snapshot: Bytes::from_static(b"no snapshot") };
+    for epoch in [Epoch(2), Epoch(3), HUGE, Epoch(u64::MAX)] {
+        let said = hear(&mut lan, "b", "c", &garbage(epoch));
+        assert!(matches!(said[..], [(_, Message::Returned { .. })]), "{said:?}");
+    }
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    // In between, too: b is about to get it back from a.
+    assert_eq!(lan.hand_off("b", "a"), ONE_MOVED);
+    let offer = Message::Prepare { flow, epoch: Epoch(4), service: "echo".to_owned() };
+    hear(&mut lan, "b", "a", &offer);
+    let said = hear(&mut lan, "b", "c", &garbage(Epoch(9)));
+    assert!(matches!(said[..], [(_, Message::Returned { .. })]), "{said:?}");
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    assert_eq!(lan.echo(client, b"at b"), b"at b");
+}
+
+#[test]
+fn an_epoch_beyond_all_bounds_is_taken_from_nobody() {
+    let mut lan = Lan::new(|_| {});
+    let flow = some_flow();
+    for epoch in [Epoch(1 << 31), Epoch(u64::from(u32::MAX)), Epoch(1 << 63), Epoch(u64::MAX)] {
+        let service = "echo".to_owned();
+        let said = hear(&mut lan, "b", "c", &Message::Prepare { flow, epoch, service });
+        assert_eq!(said, [(NodeId::of("c"), Message::Refuse { flow, epoch, why: Refusal::Stale })]);
+        hear(&mut lan, "a", "c", &Message::Owner { flow, epoch, node: NodeId::of("c") });
+        assert!(lan.nodes["a"].places.is_empty(), "{epoch:?}");
+    }
+}
+
+#[test]
+fn who_is_not_the_owner_ends_nothing() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    lan.pass(300);
+    for epoch in [Epoch(2), Epoch(3), HUGE, Epoch(u64::MAX)] {
+        hear(&mut lan, "a", "c", &Message::Ended { flow, epoch });
+        hear(&mut lan, "a", "c", &Message::NotMine { flow });
+        assert_eq!(lan.nodes["a"].status(lan.now).relayed, 1);
+    }
+    // Nor can it keep the contact node from being told.
+    assert_eq!(lan.hand_off("b", "c"), ONE_MOVED);
+    let seen = Message::OwnerSeen { flow, epoch: HUGE };
+    hear(&mut lan, "c", "b", &seen);
+    lan.pass(300);
+    assert_eq!(lan.echo(client, b"at c"), b"at c");
+    assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn who_only_announces_connections_leaves_room_for_others() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let mut ready = 0;
+    for nth in 0..20_000 {
+        let offer = Message::Prepare { flow: nobody_s(nth), epoch: Epoch(2), service: "echo".to_owned() };
+        let said = hear(&mut lan, "b", "c", &offer);
+        ready += usize::from(said.iter().any(|(_, said)| matches!(said, Message::Ready { .. })));
+    }
+    assert_eq!(ready, 1 << 14);
+    assert!(lan.nodes["b"].remembered()["handoffs"] <= 1 << 14);
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    assert_eq!(lan.echo(client, b"at b"), b"at b");
+    // It is all forgotten.
+    lan.pass(6_000);
+    assert_eq!(lan.nodes["b"].remembered()["places"], 0);
+}
+
+#[test]
+fn a_load_or_a_term_beyond_all_bounds_makes_no_sum_overflow() {
+    let mut lan = Lan::new(|setup| setup.placement = Placement::RoundRobin);
+    hear(&mut lan, "a", "c", &Message::Load { connections: u32::MAX, open: true });
+    for _ in 0..6 {
+        let client = lan.connect();
+        assert_eq!(lan.echo(client, b"served"), b"served");
+    }
+    hear(&mut lan, "a", "c", &Message::Load { connections: u32::MAX, open: true });
+    assert!(lan.ask("a", Command::Rebalance).is_some());
+    hear(&mut lan, "a", "c", &Message::Near { prefix: u64::MAX, rtt_us: u32::MAX });
+    for term in [u64::MAX, 1 << 33] {
+        hear(&mut lan, "a", "c", &Message::Contact { node: NodeId::of("c"), term, answer: false });
+        assert!(lan.nodes["a"].is_contact(), "{term}");
+    }
+    // Step by step the role can be had by any member; it can always be taken back.
+    hear(&mut lan, "a", "c", &Message::Contact { node: NodeId::of("c"), term: 1 << 32, answer: false });
+    assert!(!lan.nodes["a"].is_contact());
+    assert_eq!(lan.ask("a", Command::Contact), Some(crate::Reply::Done));
+    assert!(lan.nodes["a"].is_contact());
+}
+
+#[test]
+fn orders_without_end_are_no_work_without_end() {
+    let mut lan = Lan::new(|_| {});
+    lan.connect();
+    // Nobody takes what is here: every order stays.
+    for peer in ["b", "c"] {
+        hear(&mut lan, "a", peer, &Message::Load { connections: 0, open: false });
+    }
+    lan.cut("a", "b");
+    for run in 0..1_000 {
+        for order in [Order::Drain, Order::Shed { to: NodeId::of("b"), count: u32::MAX }] {
+            hear(&mut lan, "a", "c", &Message::Order { run, order });
+        }
+        assert!(lan.nodes["a"].remembered()["jobs"] <= 8);
+    }
+}
+
+#[test]
+fn octets_that_are_no_messages_are_dropped() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let owner = Message::Owner { flow: flow_of(&lan, client), epoch: HUGE, node: NodeId::of("c") }.encode();
+    for len in 0..owner.len() {
+        let now = lan.now;
+        let bytes = owner.slice(..len);
+        lan.nodes.get_mut("a").unwrap().handle(Input::Peer { from: NodeId::of("c"), bytes }, now);
+    }
+    for octet in 0..=u8::MAX {
+        let (now, bytes) = (lan.now, Bytes::from(vec![octet; 100]));
+        lan.nodes.get_mut("a").unwrap().handle(Input::Peer { from: NodeId::of("c"), bytes }, now);
+    }
+    lan.run();
+    assert_eq!(lan.echo(client, b"served"), b"served");
+    assert!(lan.nodes["a"].status(lan.now).counters.dropped > 200);
+}
