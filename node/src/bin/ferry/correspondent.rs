@@ -19,7 +19,7 @@ pub(crate) fn run(args: &CorrespondentArgs) -> Outcome {
 }
 
 fn serve(args: &CorrespondentArgs) -> Outcome {
-    crate::log_to_stderr();
+    crate::log::to_stderr()?;
     let end = crate::end_of_signals()?;
     let mode = match args.mode {
         Way::Auto => None,

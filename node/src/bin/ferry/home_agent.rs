@@ -29,7 +29,7 @@ fn serve(args: &HomeAgentArgs) -> Outcome {
         println!("ok");
         return Ok(ExitCode::SUCCESS);
     }
-    crate::log_to_stderr();
+    crate::log::to_stderr()?;
     let end = crate::end_of_signals()?;
     let mut daemon = Daemon::start(&config)?;
     println!("ready {}", config.tap.address.address);

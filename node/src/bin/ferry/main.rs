@@ -6,19 +6,18 @@ mod doctor;
 mod handoff;
 mod home_agent;
 mod keygen;
+mod log;
 mod node;
 mod progress;
 mod show;
 mod socket;
 
 use std::error::Error;
-use std::io::IsTerminal as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tracing_subscriber::EnvFilter;
 
 use args::{Args, Task};
 
@@ -39,10 +38,12 @@ fn main() -> ExitCode {
         Task::Correspondent(args) => correspondent::run(&args),
         Task::HomeAgent(args) => home_agent::run(&args),
     };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("ferry: {error}");
+    let code = outcome.unwrap_or_else(|error| {
+        log::say(&format!("ferry: {error}"));
         ExitCode::FAILURE
-    })
+    });
+    log::end();
+    code
 }
 
 /// What becomes readable on Ctrl-C and SIGTERM. To be had first: whoever ends a daemon must find that it cleans up.
@@ -52,15 +53,4 @@ fn end_of_signals() -> std::io::Result<UnixStream> {
         signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
     }
     Ok(end)
-}
-
-/// What a daemon has to say goes to standard error, as much of it as `FERRY_LOG` asks for.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("FERRY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
 }

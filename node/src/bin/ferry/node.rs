@@ -12,6 +12,7 @@ use tokio::time::{interval, sleep};
 
 use crate::Outcome;
 use crate::args::NodeArgs;
+use crate::log::say;
 use crate::progress::{Progress, summary};
 
 /// Between two looks at a node that is emptying itself.
@@ -29,7 +30,7 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
         println!("ok");
         return Ok(ExitCode::SUCCESS);
     }
-    crate::log_to_stderr();
+    crate::log::to_stderr()?;
     // One thread is enough for the control plane, and leaves the other cores to data planes.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let options = Options { tap_fd: args.tap_fd, trace: args.trace.clone(), policy: None };
@@ -55,7 +56,7 @@ async fn live(running: &mut Running, signals: &mut Signals) -> Outcome {
     tokio::select! {
         failed = running.failed() => Err(failed.into()),
         () = signals.next() => {
-            eprintln!("leaving at once; connections that are still here are lost");
+            say("leaving at once; connections that are still here are lost");
             Ok(ExitCode::FAILURE)
         }
         () = empty(&asker) => Ok(ExitCode::SUCCESS),
@@ -83,7 +84,7 @@ impl Signals {
 
 /// Hands everything off; goes on trying for as long as something is left.
 async fn empty(asker: &Asker) {
-    eprintln!("draining; Ctrl-C again leaves at once");
+    say("draining; Ctrl-C again leaves at once");
     let mut progress = Progress::new(0);
     let mut told = String::new();
     loop {
@@ -106,7 +107,7 @@ async fn empty(asker: &Asker) {
     drop(progress);
     linger(asker).await;
     asker.ask(Command::Leave).await;
-    eprintln!("empty");
+    say("empty");
 }
 
 async fn drain(asker: &Asker, progress: &mut Progress) -> Moved {
@@ -145,7 +146,7 @@ async fn linger(asker: &Asker) {
             return;
         }
         if contact && !late && relayed != told {
-            eprintln!("empty, but the contact node: relaying {relayed} connections until they end");
+            say(&format!("empty, but the contact node: relaying {relayed} connections until they end"));
             told = relayed;
         }
     }

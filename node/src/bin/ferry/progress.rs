@@ -5,6 +5,8 @@ use std::io::IsTerminal as _;
 use ferry_node::{Moved, NotMoved};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::log::say;
+
 pub(crate) struct Progress {
     total: usize,
     shown: Option<(usize, usize)>,
@@ -37,7 +39,7 @@ impl Progress {
                 bar.set_position(gone as u64);
                 bar.set_message(format!("({moving} moving)"));
             }
-            None => eprintln!("{gone} of {} connections have left, {moving} are moving", self.total),
+            None => say(&format!("{gone} of {} connections have left, {moving} are moving", self.total)),
         }
     }
 
@@ -45,7 +47,7 @@ impl Progress {
     pub(crate) fn note(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            None => say(line),
         }
     }
 }
