@@ -51,6 +51,6 @@ pub use io::{
     Command, Connection, Counters, HomeAgentStatus, Input, Moved, NotMoved, Output, PeerStatus, Reply,
     Status, Step,
 };
-pub use node::{Candidate, Newcomer, Policy, Rules};
+pub use node::{Candidate, Newcomer, Policy, Rules, TokensAhead};
 pub use node::{HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};
 pub use session::{Ending, Event, Session, Stream};

@@ -1,5 +1,6 @@
 //! Events of the nodes and of the testbed on one time line.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -88,27 +89,34 @@ pub struct Handoff {
 /// The finished handoffs in the order of their freezing.
 pub fn handoffs(events: &[Event]) -> Vec<Handoff> {
     let steps = || events.iter().filter_map(step);
+    // By connection, epoch and who says so.
+    let mut installed = BTreeMap::<_, Vec<u64>>::new();
+    for (flow, epoch, event, _, _) in steps().filter(|(.., step)| matches!(step, Step::Installed { .. })) {
+        installed.entry((flow, epoch, event.node.as_str())).or_default().push(event.at_ns());
+    }
     let frozen = steps().filter_map(|(flow, epoch, event, peer, step)| {
         let Step::Frozen { snapshot_bytes } = *step else { return None };
-        let installed = steps().find(|(other, new, by, _, step)| {
-            (*other, *new) == (flow, epoch)
-                && by.node == peer
-                && by.at_ns() >= event.at_ns()
-                && matches!(step, Step::Installed { .. })
-        })?;
+        let there = installed.get(&(flow, epoch, peer))?;
         Some(Handoff {
             flow,
             epoch,
             from: event.node.clone(),
             to: peer.to_owned(),
             frozen_ns: event.at_ns(),
-            installed_ns: installed.2.at_ns(),
+            installed_ns: there.iter().copied().filter(|at| *at >= event.at_ns()).min()?,
             snapshot_bytes,
         })
     });
     let mut handoffs: Vec<_> = frozen.collect();
     handoffs.sort_by_key(|handoff| handoff.frozen_ns);
     handoffs
+}
+
+/// When the acceptor of each handoff was asked, by connection and epoch.
+pub fn asked(events: &[Event]) -> BTreeMap<(Flow, u64), u64> {
+    let steps = events.iter().filter_map(step);
+    let asked = steps.filter(|(.., step)| matches!(step, Step::Asked));
+    asked.map(|(flow, epoch, event, ..)| ((flow, epoch), event.at_ns())).collect()
 }
 
 fn step(event: &Event) -> Option<(Flow, u64, &Event, &str, &Step)> {

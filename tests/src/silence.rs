@@ -1,6 +1,6 @@
 //! How long the service was silent, as its clients' wires show it.
 
-use core::net::SocketAddrV6;
+use core::net::{Ipv6Addr, SocketAddrV6};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -15,6 +15,8 @@ pub struct Silences {
     pub on: bool,
     heard: BTreeMap<SocketAddrV6, Vec<Instant>>,
     moves: Vec<Move>,
+    /// When who sent straight to another care-of address than before (RFC 6275 section 6.4).
+    straight: Vec<(Instant, Ipv6Addr)>,
     frozen: BTreeMap<SocketAddrV6, Instant>,
 }
 
@@ -35,6 +37,29 @@ impl Silences {
         if let Ok(Content::Tcp(seen)) = wire::read(&octets) {
             self.heard.entry(seen.to).or_default().push(now);
         }
+    }
+
+    /// A frame was sent.
+    pub(crate) fn said(&mut self, frame: &Frame, now: Instant) {
+        if !self.on {
+            return;
+        }
+        let octets = frame.clone().contiguous().head;
+        if let Some(to) = straight_to(&octets)
+            && self.straight.last().is_none_or(|(_, last)| *last != to)
+        {
+            self.straight.push((now, to));
+        }
+    }
+
+    /// When each move began with the freeze, and when the connection ran again.
+    pub fn moves(&self) -> impl Iterator<Item = (Instant, Instant)> {
+        self.moves.iter().map(|one| (one.from, one.until))
+    }
+
+    /// When a client began to send straight to that care-of address, after a time.
+    pub fn straight_after(&self, from: Instant, to: Ipv6Addr) -> Option<Instant> {
+        self.straight.iter().find(|(at, there)| *at >= from && *there == to).map(|(at, _)| *at)
     }
 
     /// A connection was frozen.
@@ -65,6 +90,20 @@ impl Silences {
         let pairs = heard[first..].windows(2).take_while(|pair| pair[0] <= until);
         pairs.map(|pair| pair[0].since(pair[1])).max()
     }
+}
+
+/// Where a frame goes, if it has a routing header in front of a TCP segment or a Mobility Header.
+fn straight_to(frame: &[u8]) -> Option<Ipv6Addr> {
+    const IP: usize = 14;
+    const ROUTING: u8 = 43;
+    const TCP: u8 = 6;
+    const MOBILITY: u8 = 135;
+    let next = |at: usize| frame.get(IP + at).copied();
+    if next(6) != Some(ROUTING) || !matches!(next(40), Some(TCP | MOBILITY)) {
+        return None;
+    }
+    let destination: [u8; 16] = frame.get(IP + 24..IP + 40)?.try_into().ok()?;
+    Some(destination.into())
 }
 
 /// The value below which `percent` of the sorted values lie; zero if there are none.

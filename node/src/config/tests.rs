@@ -6,7 +6,7 @@ use ferry_stack::tcp::PathPolicy;
 use toml::Spanned;
 
 use super::{Config, KeyFiles, ServiceKind};
-use crate::Placement;
+use crate::{Placement, TokensAhead};
 
 const GOOD: &str = r#"name = "a"
 control = "run/a.sock"
@@ -95,6 +95,14 @@ fn a_client_is_left_alone_for_as_long_as_is_written() {
     assert_eq!(parse(&with("60")).unwrap().group.ask_again, Duration::from_mins(1));
     let said = parse(&with("0")).unwrap_err();
     assert!(said.contains("`ask-again-s` is 0; it must lie between 1 and 86400"), "{said}");
+}
+
+#[test]
+fn tokens_are_fetched_ahead_unless_it_is_written_that_they_are_not() {
+    let with = |value: &str| GOOD.replace("[tap]", &format!("tokens-ahead = \"{value}\"\n[tap]"));
+    assert_eq!(parse(GOOD).unwrap().group.tokens_ahead, TokensAhead::Auto);
+    assert_eq!(parse(&with("never")).unwrap().group.tokens_ahead, TokensAhead::Never);
+    assert!(parse(&with("sometimes")).unwrap_err().contains("there is no tokens-ahead \"sometimes\""));
 }
 
 #[test]

@@ -50,7 +50,7 @@ use self::near::Near;
 use self::peers::Peers;
 pub use self::placement::{Candidate, Newcomer, Placement, Policy};
 use self::places::{Place, Placed};
-pub use self::rules::Rules;
+pub use self::rules::{Rules, TokensAhead};
 use self::service::AnySession;
 pub use self::service::Service;
 pub use self::setup::{Peer, Setup, SetupError};

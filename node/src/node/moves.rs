@@ -9,7 +9,7 @@ use ferry_stack::tcp::Flow;
 
 use super::places::{Arriving, Place, Route};
 use super::service::{AnySession, Service};
-use super::{Node, Owned};
+use super::{Node, Owned, TokensAhead};
 use crate::io::{AuditResult, Step, TraceEvent};
 use crate::session::Event;
 
@@ -57,7 +57,9 @@ impl Node {
         let before = self.places.get(&flow).and_then(Place::route);
         let arriving = Arriving { from, epoch, before, held: VecDeque::new(), octets: 0 };
         self.places.insert(flow, Place::Arriving(arriving));
-        self.mobility.stand_by(*flow.remote.ip(), now);
+        if self.rules.tokens_ahead == TokensAhead::Auto {
+            self.mobility.stand_by(*flow.remote.ip(), now);
+        }
         self.step(flow, from, epoch, Step::Reserved, now);
     }
 

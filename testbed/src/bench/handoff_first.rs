@@ -3,7 +3,8 @@
 use core::time::Duration;
 use std::path::Path;
 
-use super::host_time;
+use super::handoff::{REPAIRED, host_time};
+use super::stack::{Scale, measured};
 use crate::demo::{Options, Stage};
 use crate::link::Profile;
 use crate::nodes;
@@ -16,7 +17,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// All rows.
 pub(super) fn rows(runs: usize, ferry: &Path, link: Profile) -> Result<Vec<Row>> {
-    Ok([goodput(runs, ferry, link)?, host_time::empty(runs)?].into_iter().flatten().collect())
+    let scale = Scale { runs, quick: false };
+    let host_time = measured("host-time-empty", "µs", REPAIRED, None, scale, host_time(scale, 0));
+    Ok(goodput(runs, ferry, link)?.into_iter().chain([host_time]).collect())
 }
 
 /// A download with a handoff every 100 ms against one without, in turn, in one world.

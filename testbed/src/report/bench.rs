@@ -143,6 +143,8 @@ pub enum Bar {
     AtLeast(f64),
     /// This or less.
     AtMost(f64),
+    /// As close to the first as the second.
+    Near(f64, f64),
 }
 
 impl Bar {
@@ -151,6 +153,7 @@ impl Bar {
         match self {
             Self::AtLeast(bar) => figure >= bar,
             Self::AtMost(bar) => figure <= bar,
+            Self::Near(bar, distance) => (figure - bar).abs() <= distance,
         }
     }
 }
@@ -160,6 +163,7 @@ impl fmt::Display for Bar {
         match self {
             Self::AtLeast(bar) => write!(f, "≥ {bar}"),
             Self::AtMost(bar) => write!(f, "≤ {bar}"),
+            Self::Near(bar, distance) => write!(f, "{bar} ± {distance}"),
         }
     }
 }
@@ -241,6 +245,13 @@ mod tests {
         assert!(row(Bar::AtMost(5.0)).ok);
         assert!(!row(Bar::AtMost(4.9)).ok);
         assert!(!row(Bar::AtLeast(5.1)).ok);
+    }
+
+    #[test]
+    fn a_bar_with_two_sides_judges_both() {
+        let bar = Bar::Near(1.0, 0.05);
+        assert!([0.951, 1.0, 1.049].into_iter().all(|figure| bar.holds(figure)));
+        assert!([0.94, 1.06, -1.0, f64::NAN].into_iter().all(|figure| !bar.holds(figure)));
     }
 
     #[test]
