@@ -35,11 +35,13 @@ pub struct Options {
     pub plain_source: &'static str,
     /// As in a node's configuration.
     pub ask_again_s: u32,
+    /// As in a node's configuration.
+    pub tokens_ahead: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { placement: "local", plain_source: "auto", ask_again_s: 600 }
+        Self { placement: "local", plain_source: "auto", ask_again_s: 600, tokens_ahead: "auto" }
     }
 }
 
@@ -114,6 +116,7 @@ secret-file = "group.secret"
 placement = "{}"
 plain-source = "{}"
 ask-again-s = {}
+tokens-ahead = "{}"
 
 [tap]
 device = "{TAP}"
@@ -130,6 +133,7 @@ key = "{node}.key"
         options.placement,
         options.plain_source,
         options.ask_again_s,
+        options.tokens_ahead,
     );
     for peer in world.hosts.iter().filter(|peer| peer.node != *node) {
         let Host { node, care_of, link_address, .. } = peer;

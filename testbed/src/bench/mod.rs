@@ -56,7 +56,8 @@ pub fn run(name: &str, options: &Options, ferry: &Path) -> Result<BenchReport> {
     }
     if name == handoff::NAME {
         check_rows(options, name, &handoff::row_names())?;
-        return Ok(BenchReport::new(handoff::NAME, handoff::rows(options, ferry)?));
+        let (rows, fits) = handoff::rows(options, ferry)?;
+        return Ok(BenchReport::new(handoff::NAME, rows).with(fits));
     }
     if name == stack::NAME {
         check_rows(options, name, &stack::row_names())?;

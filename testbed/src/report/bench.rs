@@ -6,6 +6,7 @@ use std::process::Command;
 use serde::Serialize;
 
 use super::VERSION;
+use crate::regression::Fit;
 
 /// How a benchmark ended.
 #[derive(Clone, Debug, Serialize)]
@@ -17,12 +18,20 @@ pub struct BenchReport {
     pub machine: Machine,
     /// What was measured.
     pub rows: Vec<Row>,
+    /// Formulas that were fitted to what was measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fits: Vec<Fit>,
 }
 
 impl BenchReport {
     /// Of these rows, on this machine.
     pub fn new(bench: &'static str, rows: Vec<Row>) -> Self {
-        Self { version: VERSION, bench, machine: Machine::this(), rows }
+        Self { version: VERSION, bench, machine: Machine::this(), rows, fits: Vec::new() }
+    }
+
+    /// The same with the formulas that were fitted.
+    pub fn with(self, fits: Vec<Fit>) -> Self {
+        Self { fits, ..self }
     }
 
     /// Whether every bar was met.
@@ -198,7 +207,7 @@ impl fmt::Display for BenchReport {
             let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
             writeln!(f, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
-        Ok(())
+        self.fits.iter().try_for_each(|fit| write!(f, "{fit}"))
     }
 }
 

@@ -23,6 +23,8 @@ const TCP_TIMESTAMP: c_int = 24;
 const TCP_REPAIR_WINDOW: c_int = 29;
 /// Of <linux/sockios.h>: octets that were never sent.
 const SIOCOUTQNSD: libc::Ioctl = 0x894b;
+/// More than any queue that moves.
+const ROOM: c_int = 8 << 20;
 const RECV_QUEUE: c_int = 1;
 const SEND_QUEUE: c_int = 2;
 const OPTION_MSS: u32 = 2;
@@ -132,8 +134,14 @@ pub fn thaw(frozen: &Frozen) -> io::Result<TcpStream> {
     tcp_set(&socket, TCP_REPAIR_OPTIONS, list.as_slice())?;
     tcp_set(&socket, TCP_REPAIR_WINDOW, &frozen.window)?;
     tcp_set(&socket, TCP_TIMESTAMP, &frozen.timestamp)?;
-    for (queue, octets) in [(RECV_QUEUE, &frozen.unread), (SEND_QUEUE, &frozen.sent)] {
+    let buffers = [
+        (RECV_QUEUE, libc::SO_RCVBUFFORCE, &frozen.unread),
+        (SEND_QUEUE, libc::SO_SNDBUFFORCE, &frozen.sent),
+    ];
+    for (queue, buffer, octets) in buffers {
         if !octets.is_empty() {
+            // Else the kernel waits for room that only acknowledgements could make.
+            set(&socket, libc::SOL_SOCKET, buffer, &ROOM)?;
             tcp_set(&socket, TCP_REPAIR_QUEUE, &queue)?;
             fill(&socket, octets)?;
         }

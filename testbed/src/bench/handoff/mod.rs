@@ -3,18 +3,22 @@
 //! Host time and handoffs a second are measured within this process; what passes between nodes and clients in the demos'
 //! world, between kernels and node processes; the gap also in the simulated world, over a complete grid of latencies.
 
+mod client_rto;
 mod freeze;
 mod gap;
 mod group;
 mod host_time;
 mod rate;
-mod regression;
 
+use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 
 pub(in crate::bench) use self::host_time::{PEER as REPAIRED, measure as host_time};
-use super::Options;
 use super::stack::{Figures, Scale, measured, picture};
+use super::{Options, handoff_first};
+use crate::error::Doing;
+use crate::regression::Fit;
 use crate::report::{Bar, Row};
 use crate::{Error, Result};
 
@@ -59,10 +63,18 @@ const PLANS: [Plan; 4] = [
 /// Rows that are measured together.
 struct Family {
     names: &'static [&'static str],
-    measure: fn(Means<'_>) -> Result<Vec<Row>>,
+    measure: fn(Means<'_>) -> Result<Measured>,
 }
 
-const FAMILIES: [Family; 1] = [Family { names: &["freeze-p50", "freeze-p99"], measure: frozen }];
+/// Rows, and the formulas that some of them tell of.
+type Measured = (Vec<Row>, Vec<Fit>);
+
+const FAMILIES: [Family; 4] = [
+    Family { names: &["freeze-p50", "freeze-p99"], measure: frozen },
+    Family { names: &gap::ROWS, measure: |means| gap::rows(means) },
+    Family { names: &["client-rto"], measure: |means| Ok((vec![client_rto::row(means)?], Vec::new())) },
+    Family { names: &["goodput-10-per-second"], measure: goodput },
+];
 
 /// The names of all rows.
 pub(super) fn row_names() -> Vec<&'static str> {
@@ -71,7 +83,7 @@ pub(super) fn row_names() -> Vec<&'static str> {
 }
 
 /// Both against the median of the round trips: the bar of the 99th percentile is the stricter for it.
-fn frozen(means: Means<'_>) -> Result<Vec<Row>> {
+fn frozen(means: Means<'_>) -> Result<Measured> {
     const TRIP: &str = "Prepare until Ready of the same handoffs: a message and its answer, median";
     let times = freeze::measure(means)?;
     let pick = |pick: fn(&freeze::Times) -> f64| times.iter().map(pick).collect::<Vec<_>>();
@@ -80,31 +92,63 @@ fn frozen(means: Means<'_>) -> Result<Vec<Row>> {
         let bar = Some(Bar::AtMost(most)).filter(|_| !means.scale.quick);
         Row::new(name, "µs", &ours, Some((TRIP, &trips)), bar).ok_or_else(|| broken("there are no figures"))
     };
-    Ok(vec![
+    let rows = vec![
         row("freeze-p50", pick(|times| times.freeze.p50), 2.0)?,
         row("freeze-p99", pick(|times| times.freeze.p99), 4.0)?,
-    ])
+    ];
+    Ok((rows, Vec::new()))
 }
 
-/// The rows that were asked for, or all. A row that cannot be measured says why, and has not met its bar.
-pub(super) fn rows(options: &Options, ferry: &Path) -> Result<Vec<Row>> {
+fn goodput(means: Means<'_>) -> Result<Measured> {
+    let bar = Some(Bar::AtLeast(0.97)).filter(|_| !means.scale.quick);
+    let octets = if means.scale.quick { 16 << 20 } else { 256 << 20 };
+    let (name, runs, link) = ("goodput-10-per-second", means.scale.runs, means.options.link);
+    let row = handoff_first::goodput(name, bar, runs, octets, means.ferry, link)?;
+    Ok((row.into_iter().collect(), Vec::new()))
+}
+
+/// The rows that were asked for, or all, with the formulas that some of them tell of. A row that cannot be measured says
+/// why, and has not met its bar.
+pub(super) fn rows(options: &Options, ferry: &Path) -> Result<Measured> {
     let scale = Scale { runs: options.runs.max(1), quick: options.quick };
     let means = Means { options, ferry, scale };
     let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|row| row == name);
-    let mut rows = Vec::new();
+    let (mut rows, mut fits) = (Vec::new(), Vec::new());
     for Plan { name, unit, peer, bar, measure } in PLANS.iter().filter(|plan| wanted(plan.name)) {
         eprintln!("bench handoff: {name}");
         rows.push(measured(name, unit, peer, *bar, scale, measure(means)));
     }
-    for Family { names, measure } in
-        FAMILIES.iter().filter(|family| family.names.iter().any(|name| wanted(name)))
-    {
+    for Family { names, measure } in &FAMILIES {
+        if !names.iter().any(|name| wanted(name)) {
+            continue;
+        }
         eprintln!("bench handoff: {}", names.join(", "));
         match measure(means) {
-            Ok(some) => rows.extend(some.into_iter().filter(|row| wanted(row.name))),
+            Ok((some, more)) => {
+                rows.extend(some);
+                fits.extend(more);
+            }
             Err(why) => rows.extend(names.iter().map(|name| Row::failed(name, "", None, why.to_string()))),
         }
     }
+    rows.retain(|row| wanted(row.name));
     picture(options, NAME, &rows)?;
-    Ok(rows)
+    if let Some(folder) = &options.out {
+        let path = folder.join("handoff.csv");
+        fs::write(&path, csv(&rows)).doing(format!("write {}", path.display()))?;
+    }
+    Ok((rows, fits))
+}
+
+fn csv(rows: &[Row]) -> String {
+    let mut text = String::from("row,unit,ours,peer,ratio,bar,ok,runs,least,greatest\n");
+    let maybe = |figure: Option<f64>| figure.map_or(String::new(), |figure| figure.to_string());
+    for row in rows {
+        let Row { name, unit, ours, peer, ratio, bar, ok, runs, spread: [least, greatest], .. } = row;
+        let bar = bar.map_or(String::new(), |bar| bar.to_string());
+        // Writing to a string cannot fail.
+        let (peer, ratio) = (maybe(*peer), maybe(*ratio));
+        let _ = writeln!(text, "{name},{unit},{ours},{peer},{ratio},{bar},{ok},{runs},{least},{greatest}");
+    }
+    text
 }

@@ -5,16 +5,21 @@
 //! the longest time without new octets from the service while a connection moves, less the pace: what the client's
 //! application sees of the handoff, and would not see without.
 
+mod chart;
+mod kernels;
 mod simulated;
 
-use serde::Serialize;
+use std::fmt::Write as _;
+use std::fs;
 
-use super::regression::{Fit, fit};
+use super::{Means, Measured, broken};
 use crate::Result;
+use crate::error::Doing;
+use crate::regression::{Fit, Term, fit};
+use crate::report::{Bar, Row};
 
 /// How the client is reached, and what the acceptor has at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
     /// An ordinary client; what it sends goes by the home link.
     Relayed,
@@ -49,7 +54,7 @@ impl Mode {
 }
 
 /// Latencies of a handoff, one way, in milliseconds: D donor, A acceptor, C client, H home link.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Latencies {
     pub(super) da: f64,
     pub(super) ac: f64,
@@ -60,11 +65,10 @@ pub(super) struct Latencies {
 }
 
 /// One handoff.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Point {
     pub(super) world: &'static str,
     pub(super) mode: Mode,
-    #[serde(flatten)]
     pub(super) latencies: Latencies,
     /// Between two requests.
     pub(super) pace_ms: f64,
@@ -118,6 +122,9 @@ impl Legs {
     }
 }
 
+/// How often each handoff between kernels is repeated at most.
+const MOST_RUNS: usize = 5;
+
 /// Every choice of L(D,A), L(A,C) and L(D,C) among some levels that can be had around one router, each with one of some
 /// distances of the home link from it.
 pub(super) fn grid(levels: &[f64], homes: &[f64]) -> Vec<Legs> {
@@ -143,13 +150,69 @@ pub(super) struct Gaps {
     pub(super) others: Vec<Fit>,
 }
 
+/// One for each term that has a bar.
+pub(super) const ROWS: [&str; 4] = ["gap-LDA", "gap-LAC", "gap-LDC", "gap-LHA"];
+
+/// Measures both worlds; puts every handoff into a table, and a picture beside it.
+pub(super) fn rows(means: Means<'_>) -> Result<Measured> {
+    let mut points = simulated(means.scale.quick, 1)?;
+    points.extend(kernels::measure(means.ferry, means.scale.runs.min(MOST_RUNS), means.scale.quick)?);
+    let gaps = Gaps::of(points);
+    if let Some(folder) = &means.options.out {
+        fs::create_dir_all(folder).doing(format!("make {}", folder.display()))?;
+        for (name, text) in [("handoff-gap.csv", csv(&gaps.points)), ("handoff-gap.svg", chart::draw(&gaps))]
+        {
+            let path = folder.join(name);
+            fs::write(&path, text).doing(format!("write {}", path.display()))?;
+        }
+    }
+    let rows = (0..).zip(ROWS).map(|(term, name)| row(name, term, &gaps.gaps, means.scale.quick));
+    Ok((rows.collect::<Result<_>>()?, [gaps.gaps, gaps.others].concat()))
+}
+
+/// What a coefficient is, over what the formula says, in every fit: the bar is met only if it is by each.
+fn row(name: &'static str, term: usize, fits: &[Fit], quick: bool) -> Result<Row> {
+    // The constant comes last, and has no formula.
+    let terms: Vec<_> = fits.iter().filter_map(|fit| Some((fit, fit.terms.get(term)?))).collect();
+    let figure = |term: &Term| match term.formula {
+        Some(0.0) => Some(term.fitted),
+        Some(formula) => Some(term.fitted / formula),
+        None => None,
+    };
+    let figures: Vec<f64> = terms.iter().filter_map(|(_, term)| figure(term)).collect();
+    let none = terms.iter().all(|(_, term)| term.formula.is_none_or(|formula| formula == 0.0));
+    let bar = if none { Bar::Near(0.0, 0.02) } else { Bar::Near(1.0, 0.05) };
+    let bar = Some(bar).filter(|_| !quick);
+    let row = Row::new(name, if none { "" } else { "of the formula's" }, &figures, None, bar);
+    let mut row = row.ok_or_else(|| broken("there are no gaps"))?;
+    row.ok &= bar.is_none_or(|bar| row.spread.iter().all(|extreme| bar.holds(*extreme)));
+    let least_sure = terms.iter().map(|(_, term)| term.uncertain).fold(0.0, f64::max);
+    row.peer_is =
+        Some(format!("each of {} regressions; each at most ± {least_sure:.4} (95 %)", figures.len()));
+    Ok(row)
+}
+
 /// The grid in the simulated world.
-pub(super) fn measure(quick: bool, seed: u64) -> Result<Gaps> {
+fn simulated(quick: bool, seed: u64) -> Result<Vec<Point>> {
     let mut points = Vec::new();
     for mode in Mode::ALL {
         points.extend(simulated::measure(mode, quick, seed)?);
     }
-    Ok(Gaps::of(points))
+    Ok(points)
+}
+
+fn csv(points: &[Point]) -> String {
+    let mut text = String::from("world,mode,l_da,l_ac,l_dc,l_ha,l_hc,l_hd,pace_ms,gap_ms,straight_ms\n");
+    for Point { world, mode, latencies, pace_ms, gap_ms, straight_ms } in points {
+        let Latencies { da, ac, dc, ha, hc, hd } = latencies;
+        let (name, straight) = (mode.name(), straight_ms.map_or(String::new(), |ms| format!("{ms:.4}")));
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{world},\"{name}\",{da:.3},{ac:.3},{dc:.3},{ha:.3},{hc:.3},{hd:.3},{pace_ms:.3},{gap_ms:.4},{straight}"
+        );
+    }
+    text
 }
 
 impl Gaps {
@@ -238,7 +301,7 @@ mod tests {
 
     #[test]
     fn in_the_simulated_world_gaps_are_what_the_formulas_say() {
-        let gaps = measure(true, 1).expect("measured");
+        let gaps = Gaps::of(simulated(true, 1).expect("measured"));
         assert_eq!((gaps.gaps.len(), gaps.others.len()), (4, 4));
         for fit in gaps.gaps.iter().chain(&gaps.others) {
             for term in &fit.terms {

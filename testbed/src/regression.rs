@@ -1,44 +1,57 @@
 //! Ordinary least squares: what each term of a formula weighs, how sure that is, and what the formula does not explain.
 
+use core::fmt;
+
 use serde::Serialize;
 
 /// A term of a formula, as it was fitted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Term {
+pub struct Term {
     /// What it is called in the formula.
-    pub(super) name: &'static str,
+    pub name: &'static str,
     /// What the formula says that it weighs; none for what is only looked for.
-    pub(super) formula: Option<f64>,
+    pub formula: Option<f64>,
     /// What it weighs.
-    pub(super) fitted: f64,
+    pub fitted: f64,
     /// Half of the confidence interval (95 %, Student's t).
-    pub(super) uncertain: f64,
+    pub uncertain: f64,
 }
 
 /// A formula, as it was fitted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Fit {
+pub struct Fit {
     /// What was measured, and where.
-    pub(super) name: String,
+    pub name: String,
     /// The constant comes last.
-    pub(super) terms: Vec<Term>,
+    pub terms: Vec<Term>,
     /// How many figures it was fitted to.
-    pub(super) points: usize,
+    pub points: usize,
     /// The standard deviation of the residuals, in the unit of the figures.
-    pub(super) residual: f64,
+    pub residual: f64,
     /// The greatest residual, either way.
-    pub(super) greatest: f64,
+    pub greatest: f64,
     /// The share of the variance that it explains.
-    pub(super) r_squared: f64,
+    pub r_squared: f64,
+}
+
+impl fmt::Display for Fit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, terms, points, residual, greatest, r_squared } = self;
+        writeln!(
+            f,
+            "  {name}: {points} points, residual {residual:.4} (at most {greatest:.4}), R² {r_squared:.6}"
+        )?;
+        for Term { name, formula, fitted, uncertain } in terms {
+            let formula = formula.map_or(String::new(), |weight| format!("  formula {weight}"));
+            writeln!(f, "    {name:<18}{fitted:>9.4} ± {uncertain:.4}{formula}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Fits `figure = Σ weight · value + constant` to points, each of them its values and its figure. `None` if the points do
 /// not determine it.
-pub(super) fn fit(
-    name: String,
-    terms: &[(&'static str, Option<f64>)],
-    points: &[(Vec<f64>, f64)],
-) -> Option<Fit> {
+pub fn fit(name: String, terms: &[(&'static str, Option<f64>)], points: &[(Vec<f64>, f64)]) -> Option<Fit> {
     let width = terms.len() + 1;
     let rows: Vec<(Vec<f64>, f64)> =
         points.iter().map(|(values, figure)| ([&values[..], &[1.0]].concat(), *figure)).collect();
