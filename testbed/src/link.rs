@@ -93,8 +93,6 @@ pub enum Filter {
     Routing,
     /// Nor do those that begin with destination options.
     Extensions,
-    /// Mobility Headers do not, as long as they are in no tunnel.
-    Mobility,
     /// Nothing passes, nor does what is on its way.
     Everything,
 }
@@ -104,14 +102,12 @@ impl Filter {
     fn stops(filter: u8, frame: &[u8]) -> bool {
         const ROUTING: u8 = 43;
         const DESTINATION_OPTIONS: u8 = 60;
-        const MOBILITY: u8 = 135;
         let next = frame.get(20).filter(|_| frame[12..14] == [0x86, 0xdd]);
         let is = |one: Self| filter == one as u8;
         is(Self::Everything)
             || match next {
                 Some(&ROUTING) => is(Self::Routing) || is(Self::Extensions),
                 Some(&DESTINATION_OPTIONS) => is(Self::Extensions),
-                Some(&MOBILITY) => is(Self::Mobility),
                 _ => false,
             }
     }
@@ -352,7 +348,6 @@ mod tests {
             (Filter::None, vec![6, 43, 60, 135]),
             (Filter::Routing, vec![6, 60, 135]),
             (Filter::Extensions, vec![6, 135]),
-            (Filter::Mobility, vec![6, 43, 60]),
             (Filter::Everything, vec![]),
         ] {
             let mut wires = wires(Profile::default());

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use super::super::broken;
 use super::super::group::{ECHO, Group};
-use super::{Latencies, Legs, Mode, Point, grid};
+use super::{Legs, Mode, Point, grid};
 use crate::Result;
 use crate::clock::{await_some, nanos, now_ns, pause};
 use crate::correspondent::Daemon;
@@ -27,7 +27,9 @@ const LEVELS: [f64; 4] = [0.1, 1.0, 10.0, 100.0];
 const QUICK: [f64; 2] = [1.0, 10.0];
 const HOMES: [f64; 3] = [0.05, 1.0, 20.0];
 /// All modes that are measured here.
-const MODES: [Mode; 3] = [Mode::Relayed, Mode::TokensAhead, Mode::HomeTokenOnly];
+const MODES: [Mode; 2] = [Mode::Relayed, Mode::TokensAhead];
+/// Milliseconds.
+const LEAST_PACE: f64 = 1.0;
 /// Nothing waits for its turn.
 const LINK: Profile = Profile { delay_us: 1000, rate_mbit: 10_000, ..Profile::GOOD };
 const WORLD: &str = "kernels";
@@ -42,9 +44,7 @@ pub(super) fn measure(ferry: &Path, runs: usize, quick: bool) -> Result<Vec<Poin
     for mode in MODES {
         eprintln!("bench handoff: gaps between kernels, {}", mode.name());
         let world = World::build_far(LINK, LINK)?;
-        let tokens_ahead = if mode == Mode::HomeTokenOnly { "never" } else { "auto" };
-        let options = nodes::Options { tokens_ahead, ..nodes::Options::default() };
-        let mut group = Group::start(world, ferry, 3, options)?;
+        let mut group = Group::start(world, ferry, 3, nodes::Options::default())?;
         let daemon = mode.is_aware().then(|| Daemon::start(&group.world)).transpose()?;
         for legs in grid(levels, &HOMES) {
             points.extend(at(&mut group, mode, &legs, runs)?);
@@ -62,15 +62,16 @@ fn at(group: &mut Group, mode: Mode, legs: &Legs, runs: usize) -> Result<Vec<Poi
     for (link, leg) in places.chain([(&group.world.link, client)]) {
         link.set_delay(microseconds(leg));
     }
-    let pace = Duration::from_secs_f64(legs.pace().max(legs.turned().pace()) * 1e-3);
+    let pace = Duration::from_secs_f64(legs.pace(LEAST_PACE) * 1e-3);
+    let rest = pace * 12 + Duration::from_secs_f64(legs.round_trip() * 6e-3);
     let stream = Paced::start(group, pace)?;
     group.move_all(0, 1, 1)?;
-    settle(group, 1, mode, pace)?;
+    settle(group, 1, mode, rest)?;
     let mut moves = 0;
     for _ in 0..runs {
         for (from, to) in [(1, 2), (2, 1)] {
             group.move_all(from, to, 1)?;
-            settle(group, to, mode, pace)?;
+            settle(group, to, mode, rest)?;
             moves += 1;
         }
     }
@@ -87,9 +88,8 @@ fn at(group: &mut Group, mode: Mode, legs: &Legs, runs: usize) -> Result<Vec<Poi
     }
     let mut gaps = [Vec::new(), Vec::new()];
     for (nth, one) in moved.iter().enumerate() {
-        let Latencies { ac, .. } = ways[nth % 2];
-        // Until the first answer of the acceptor has come, and a little longer.
-        let until = one.installed_ns + nanos(Duration::from_secs_f64(ac * 1e-3) + pace * 2);
+        // Until the first answer of the acceptor has come.
+        let until = one.installed_ns + nanos(Duration::from_secs_f64(ways[nth % 2].last_way(mode) * 1e-3));
         let longest = longest(&heard, &(one.frozen_ns..until));
         gaps[nth % 2]
             .push(longest.ok_or_else(|| broken("nothing was heard around a handoff"))? - in_millis(pace));
@@ -120,7 +120,7 @@ fn longest(heard: &[u64], window: &Range<u64>) -> Option<f64> {
 }
 
 /// Until nothing is under way but what the pace brings; with Mobile IPv6, until segments go straight.
-fn settle(group: &mut Group, owner: usize, mode: Mode, pace: Duration) -> Result<()> {
+fn settle(group: &mut Group, owner: usize, mode: Mode, rest: Duration) -> Result<()> {
     if mode.is_aware() {
         let node = &mut group.nodes[owner];
         let before = node.control.status()?.counters.optimised;
@@ -128,7 +128,7 @@ fn settle(group: &mut Group, owner: usize, mode: Mode, pace: Duration) -> Result
             Ok((node.control.status()?.counters.optimised > before + 2).then_some(()))
         })?;
     }
-    pause(pace * 24);
+    pause(rest);
     Ok(())
 }
 

@@ -29,6 +29,8 @@ const MTU: u16 = 1500;
 const START: Instant = Instant::from_millis(1000);
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Milliseconds.
+const LEAST_PACE: f64 = 0.25;
 /// The world's name in the results.
 const WORLD: &str = "simulated";
 
@@ -53,7 +55,10 @@ pub(super) fn measure(mode: Mode, quick: bool, seed: u64) -> Result<Vec<Point>> 
 fn to_and_fro(mode: Mode, legs: &Legs, seed: u64) -> Result<Vec<Point>> {
     let mut play = Play::new(mode, legs, seed)?;
     play.hand_over(0, 1)?;
-    Ok(vec![play.point(1, 2, legs)?, play.point(2, 1, &legs.turned())?])
+    let there = play.point(1, 2, legs)?;
+    // On the way back the acceptor's token of before would come along.
+    let back = (mode != Mode::HomeTokenOnly).then(|| play.point(2, 1, &legs.turned())).transpose()?;
+    Ok([Some(there), back].into_iter().flatten().collect())
 }
 
 /// From the contact node, which knows nothing of its clients.
@@ -72,6 +77,7 @@ struct Play {
     nodes: Vec<usize>,
     client: usize,
     pace: Duration,
+    round_trip: Duration,
     /// When new octets came, in order.
     heard: Vec<Instant>,
     received: u64,
@@ -92,7 +98,7 @@ impl Play {
         } else {
             Box::new(Plain::new(interface, config, secret, false))
         };
-        let pace = millis(legs.pace().max(legs.turned().pace()));
+        let pace = millis(legs.pace(LEAST_PACE));
         let mut machine = Machine::new(stack);
         machine.talks = vec![talk(seed, pace)];
         let client = world.attach(machine, Sender::Ours, attachment("client"));
@@ -106,7 +112,8 @@ impl Play {
                 world.set_peer_distance(*nth, *other, millis(leg + more));
             }
         }
-        let mut play = Self { world, mode, nodes, client, pace, heard: Vec::new(), received: 0 };
+        let round_trip = millis(legs.round_trip());
+        let mut play = Self { world, mode, nodes, client, pace, round_trip, heard: Vec::new(), received: 0 };
         play.until(|play| play.received > 0)?;
         play.rest();
         Ok(play)
@@ -137,33 +144,36 @@ impl Play {
 
     /// Until nothing is under way but what the pace brings.
     fn rest(&mut self) {
-        let end = self.world.now + self.pace * 40;
+        let end = self.world.now + self.round_trip * 6 + self.pace * 12;
         while self.world.now < end && self.step() {}
     }
 
-    /// Moves the connection, and waits until all that follows has happened. Tells when it was frozen and, if it is to come
-    /// to that, when the client began to send straight.
-    fn hand_over(&mut self, from: usize, to: usize) -> Result<(Instant, Option<Instant>)> {
+    /// Moves the connection, and waits until all that follows has happened. Tells when it was frozen, when it ran again
+    /// and, if it is to come to that, when the client began to send straight.
+    fn hand_over(&mut self, from: usize, to: usize) -> Result<(Instant, Instant, Option<Instant>)> {
         let before = self.world.silences.moves().count();
         let care_of = World::address_of(self.nodes[to]);
         self.world.hand_over(self.nodes[from], self.nodes[to]);
         self.until(|play| play.world.is_settled() && play.world.silences.moves().count() > before)?;
-        let frozen = self.world.silences.moves().last().map(|(from, _)| from);
-        let frozen = frozen.ok_or_else(|| broken("nothing was frozen"))?;
+        let moved = self.world.silences.moves().last();
+        let (frozen, installed) = moved.ok_or_else(|| broken("nothing was frozen"))?;
         let mut straight = None;
         if self.mode.is_aware() {
             self.until(|play| play.world.silences.straight_after(frozen, care_of).is_some())?;
             straight = self.world.silences.straight_after(frozen, care_of);
         }
         self.rest();
-        Ok((frozen, straight))
+        Ok((frozen, installed, straight))
     }
 
     fn point(&mut self, from: usize, to: usize, legs: &Legs) -> Result<Point> {
-        let begun = self.heard.len().saturating_sub(1);
-        let (frozen, straight) = self.hand_over(from, to)?;
-        let silences = self.heard[begun..].windows(2).map(|pair| pair[0].since(pair[1]));
-        let longest = silences.max().ok_or_else(|| broken("nothing was heard"))?;
+        let (frozen, installed, straight) = self.hand_over(from, to)?;
+        // Until the first answer of the acceptor has come.
+        let until = installed + millis(legs.latencies().last_way(self.mode));
+        let begun = self.heard.partition_point(|at| *at <= frozen).saturating_sub(1);
+        let touched = self.heard[begun..].windows(2).take_while(|pair| pair[0] <= until);
+        let longest = touched.map(|pair| pair[0].since(pair[1])).max();
+        let longest = longest.ok_or_else(|| broken("nothing was heard"))?;
         Ok(Point {
             world: WORLD,
             mode: self.mode,
