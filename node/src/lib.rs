@@ -48,8 +48,8 @@ pub mod session;
 
 pub use io::{Audit, AuditResult, Reason, Trace, TraceEvent, Which};
 pub use io::{
-    Command, Connection, Counters, HomeAgentStatus, Input, Moved, NotMoved, Output, PeerStatus, Reply,
-    Status, Step,
+    Command, Connection, Counters, HomeAgentStatus, Input, Moment, Moved, NotMoved, Output, PeerStatus,
+    Reply, Status, Step,
 };
 pub use node::{Candidate, Newcomer, Policy, Rules, TokensAhead};
 pub use node::{HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};

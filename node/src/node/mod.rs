@@ -9,6 +9,7 @@ mod hearing;
 mod home;
 mod jobs;
 mod mobility;
+mod moment;
 mod moves;
 mod near;
 mod peers;

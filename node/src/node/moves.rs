@@ -10,7 +10,7 @@ use ferry_stack::tcp::Flow;
 use super::places::{Arriving, Place, Route};
 use super::service::{AnySession, Service};
 use super::{Node, Owned, TokensAhead};
-use crate::io::{AuditResult, Step, TraceEvent};
+use crate::io::{AuditResult, Moment, Step, TraceEvent};
 use crate::session::Event;
 
 impl Node {
@@ -96,7 +96,8 @@ impl Node {
             Ok(snapshot_bytes) => {
                 self.updates.forget(&flow);
                 self.places.insert(flow, Place::Elsewhere(Route { to, epoch }));
-                self.step(flow, to, epoch, Step::Frozen { snapshot_bytes }, now);
+                let moment = Moment::of(&snapshot.tcb);
+                self.step(flow, to, epoch, Step::Frozen { snapshot_bytes, moment }, now);
             }
             // Nothing has left: it goes on as if it had not been asked.
             Err(_) => self.put_back(owned, snapshot, now),

@@ -98,8 +98,7 @@ fn times(group: &Group, ends: &[u64], left: &[Vec<Vec<u64>>]) -> Result<Vec<Time
         for one in moves.iter().filter(of_run) {
             let acceptor = usize::from(one.to == "b");
             let after = left[acceptor].partition_point(|at| *at < one.frozen_ns);
-            let (Some(ran), Some(asked)) = (left[acceptor].get(after), asked.get(&(one.flow, one.epoch)))
-            else {
+            let (Some(ran), Some(asked)) = (left[acceptor].get(after), asked.get(&one.name())) else {
                 return Err(broken(format!("no first segment or no question: {one:?}")));
             };
             freeze.push(micros(ran - one.frozen_ns));
