@@ -11,6 +11,7 @@ use ferry_stack::host::Host;
 use ferry_stack::interface::{self, Address};
 use ferry_stack::tcp::{Config, Endpoint, Handle, Listener, Secret, State};
 use ferry_stack::{EthernetAddress, Instant};
+use rustix::net::sockopt::set_tcp_congestion;
 
 use super::broken;
 use crate::Result;
@@ -193,6 +194,8 @@ impl Kernel {
         other_namespace.batch(&up_there)?;
         let listener =
             namespace.run(|| TcpListener::bind(SocketAddrV6::new(address(2), PORT, 0, 0)).doing("listen"))?;
+        // Its window is wide when much has passed, whatever the path.
+        set_tcp_congestion(&listener, "cubic").doing("choose CUBIC")?;
         let to = SocketAddrV6::new(address(2), PORT, 0, 0);
         let mut other = other_namespace.run(|| TcpStream::connect(to).doing("connect"))?;
         let mut moved = listener.accept().doing("accept")?.0;
