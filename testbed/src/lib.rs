@@ -15,6 +15,7 @@ pub mod correspondent;
 pub mod demo;
 pub mod drive;
 pub mod enter;
+pub mod errands;
 pub mod error;
 pub mod ferry;
 pub mod link;

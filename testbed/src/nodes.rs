@@ -149,7 +149,8 @@ key = "{node}.key"
     text + "\n[[service]]\nkind = \"file\"\nport = 80\nroot = \"www\"\n"
 }
 
-fn control_socket(node: &str) -> PathBuf {
+/// Where a node listens for commands.
+pub fn control_socket(node: &str) -> PathBuf {
     folder(node).join("control.sock")
 }
 
@@ -237,6 +238,18 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Nodes say that they are ready before they have found each other: waits until each has links to so many others.
+pub fn await_links(nodes: &mut [Node], others: usize) -> Result<()> {
+    for node in nodes {
+        let what = format!("the links of node {}", node.name);
+        await_some(&what, START, Duration::from_millis(10), || {
+            let up = node.control.status()?.peers.iter().filter(|peer| peer.up).count();
+            Ok((up >= others).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 /// The file that a node's process logs to.

@@ -1,6 +1,7 @@
 //! What the testbed prints and writes.
 
 mod bench;
+mod details;
 
 use core::fmt;
 use std::fs;
@@ -9,6 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use self::bench::{Bar, BenchReport, Machine, Row, median};
+pub use self::details::{Balance, Count, Moments};
 use crate::Result;
 use crate::analysis::Spread;
 use crate::error::Doing;
@@ -102,6 +104,12 @@ pub struct Demo {
     pub world: &'static str,
     /// Frames that the capture missed.
     pub capture_drops: u64,
+    /// Of `any-moment`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moments: Option<Moments>,
+    /// Of `load-balancing`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
     /// What did not hold, and where the evidence is.
     pub why: Option<String>,
 }
@@ -138,6 +146,8 @@ impl Demo {
             link: None,
             world: "namespaces",
             capture_drops: 0,
+            moments: None,
+            balance: None,
             why: None,
         }
     }
@@ -179,7 +189,7 @@ impl fmt::Display for Demo {
             ("nodes", format!("users {:?}, capabilities {}", self.node_uids, self.node_capabilities)),
             ("octets", self.bytes.to_string()),
             ("digests", if self.digest_match { "match" } else { "not shown to match" }.to_owned()),
-            ("handoffs", format!("{}, {} ms apart on average", self.handoffs, self.interval_ms)),
+            ("handoffs", self.apart()),
             ("way", self.way()),
             ("resets", self.resets.to_string()),
             ("peers the client saw", self.peers.join(", ")),
@@ -193,6 +203,9 @@ impl fmt::Display for Demo {
             ("upload through echo", mbit(self.upload_mbit)),
             ("seed", self.seed.to_string()),
         ];
+        rows.extend(self.moments.iter().flat_map(Moments::lines));
+        rows.extend(self.balance.iter().flat_map(Balance::lines));
+        rows.retain(|(_, value)| value != "-");
         if let Some(why) = &self.why {
             rows.push(("why", why.clone()));
         }
@@ -202,6 +215,13 @@ impl fmt::Display for Demo {
 }
 
 impl Demo {
+    fn apart(&self) -> String {
+        match self.interval_ms {
+            0 => self.handoffs.to_string(),
+            millis => format!("{}, {millis} ms apart on average", self.handoffs),
+        }
+    }
+
     fn way(&self) -> String {
         let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
         match self.packets_via_contact_after_binding {

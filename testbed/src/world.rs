@@ -51,6 +51,17 @@ pub struct Host {
     pub care_of: Ipv6Addr,
 }
 
+/// Another ordinary host, behind an emulated link of its own.
+#[derive(Debug)]
+pub struct Visitor {
+    /// Where it lives.
+    pub namespace: Namespace,
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Between it and the router.
+    pub link: Link,
+}
+
 /// All hosts, connected.
 #[derive(Debug)]
 pub struct World {
@@ -78,13 +89,21 @@ impl World {
         Self::build_in(client, Some(hosts))
     }
 
+    /// One more client, on a link of its own.
+    pub fn add_client(&self, name: &str, profile: Profile) -> Result<Visitor> {
+        let namespace = Namespace::add(name)?;
+        namespace.set(&[("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/default/accept_ra", "0")])?;
+        let link = connect_client(&namespace, &self.router, SECOND, profile, false)?;
+        Ok(Visitor { namespace, address: SECOND.address(), link })
+    }
+
     fn build_in(profile: Profile, far: Option<Profile>) -> Result<Self> {
         let (client, router) = (Namespace::add("client")?, Namespace::add("router")?);
         for namespace in [&client, &router] {
             namespace.set(&[("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/default/accept_ra", "0")])?;
         }
         router.set(&[("ipv6/conf/all/forwarding", "1")])?;
-        let link = connect_client(&client, &router, profile, far.is_some())?;
+        let link = connect_client(&client, &router, FIRST, profile, far.is_some())?;
         let uids = node_uids()?;
         let (mut hosts, mut legs) = (Vec::new(), Vec::new());
         for ((index, node), uid) in (0..).zip(NODES).zip(uids) {
@@ -121,19 +140,49 @@ fn plug(namespace: &Namespace, name: &str) -> Result<File> {
     })
 }
 
-fn connect_client(client: &Namespace, router: &Namespace, profile: Profile, punctual: bool) -> Result<Link> {
+/// A link of the router's on which a client is.
+#[derive(Clone, Copy, Debug)]
+struct Visit {
+    prefix: u16,
+    router_interface: &'static str,
+}
+
+const FIRST: Visit = Visit { prefix: 1, router_interface: ROUTER_INTERFACE };
+const SECOND: Visit = Visit { prefix: 2, router_interface: "client1" };
+
+impl Visit {
+    const fn router(self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, self.prefix, 0, 0, 0, 0, 1)
+    }
+
+    const fn address(self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, self.prefix, 0, 0, 0, 0, 2)
+    }
+}
+
+fn connect_client(
+    client: &Namespace,
+    router: &Namespace,
+    visit: Visit,
+    profile: Profile,
+    punctual: bool,
+) -> Result<Link> {
     let start = if punctual { Link::start_punctual } else { Link::start };
-    let link = start(plug(client, CLIENT_INTERFACE)?, plug(router, ROUTER_INTERFACE)?, profile)?;
+    let Visit { router_interface, .. } = visit;
+    let link = start(plug(client, CLIENT_INTERFACE)?, plug(router, router_interface)?, profile)?;
     // The queues of the TAPs must not be where frames get lost: the profile says where.
     client.batch(&format!(
         "link set {CLIENT_INTERFACE} up txqueuelen 10000\n\
-         addr add {CLIENT}/64 dev {CLIENT_INTERFACE} nodad\n\
-         route add default via 2001:db8:1::1{}",
+         addr add {}/64 dev {CLIENT_INTERFACE} nodad\n\
+         route add default via {}{}",
+        visit.address(),
+        visit.router(),
         congestion_control()
     ))?;
     router.batch(&format!(
-        "link set {ROUTER_INTERFACE} up txqueuelen 10000\n\
-         addr add 2001:db8:1::1/64 dev {ROUTER_INTERFACE} nodad"
+        "link set {router_interface} up txqueuelen 10000\n\
+         addr add {}/64 dev {router_interface} nodad",
+        visit.router()
     ))?;
     Ok(link)
 }

@@ -4,6 +4,7 @@ use core::net::{Ipv6Addr, SocketAddrV6};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use ferry_node::Moment;
 use ferry_stack::{Frame, Instant};
 
 use crate::wire::{self, Content};
@@ -18,6 +19,7 @@ pub struct Silences {
     /// When who sent straight to another care-of address than before (RFC 6275 section 6.4).
     straight: Vec<(Instant, Ipv6Addr)>,
     frozen: BTreeMap<SocketAddrV6, Instant>,
+    moments: Vec<(SocketAddrV6, Moment)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +65,16 @@ impl Silences {
     }
 
     /// A connection was frozen.
-    pub(crate) fn frozen(&mut self, client: SocketAddrV6, now: Instant) {
+    pub(crate) fn frozen(&mut self, client: SocketAddrV6, moment: &Moment, now: Instant) {
         self.frozen.insert(client, now);
+        if self.on {
+            self.moments.push((client, moment.clone()));
+        }
+    }
+
+    /// How each connection was that was frozen, and whose it is.
+    pub fn moments(&self) -> &[(SocketAddrV6, Moment)] {
+        &self.moments
     }
 
     /// A connection was installed.

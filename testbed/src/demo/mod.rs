@@ -1,6 +1,9 @@
 //! The demos.
 
+mod any_moment;
 mod crossing;
+mod evidence;
+mod moments_chart;
 mod stage;
 
 use core::time::Duration;
@@ -10,16 +13,17 @@ use crate::link::Profile;
 use crate::nodes;
 use crate::report::Demo;
 
+pub use any_moment::NAME as ANY_MOMENT;
 pub use crossing::OPTIMISED;
 pub use stage::Stage;
 
 /// All demos, in the order in which they run.
-pub const NAMES: [&str; 2] = [crossing::RELAYED, crossing::OPTIMISED];
+pub const NAMES: [&str; 3] = [crossing::RELAYED, crossing::OPTIMISED, any_moment::NAME];
 
 /// What can be chosen about a demo.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Go on until so many connections have moved during downloads.
+    /// Go on until so many connections have moved; each demo has a number of its own in mind.
     pub handoffs: usize,
     /// The mean time between two handoffs.
     pub interval: Duration,
@@ -43,7 +47,15 @@ pub struct Options {
 
 /// Runs the demo called `name`, which must be one of [`NAMES`]. Whatever goes wrong is told in the result.
 pub fn run(name: &str, options: &Options) -> Demo {
+    if name == any_moment::NAME {
+        return any_moment::run(options);
+    }
     let aware = name == crossing::OPTIMISED;
     debug_assert!(aware || name == crossing::RELAYED);
     crossing::run(&Options { aware, ..options.clone() })
+}
+
+/// How many connections have to move in a demo, if nobody says.
+pub fn usual_handoffs(name: &str) -> usize {
+    if name == any_moment::NAME { any_moment::HANDOFFS } else { crossing::HANDOFFS }
 }

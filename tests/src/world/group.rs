@@ -342,7 +342,7 @@ impl World {
         self.say(|| format!("{} traces {:?}", self.places[nth].name, trace.event));
         if let TraceEvent::Handoff { client, step, .. } = &trace.event {
             match step {
-                Step::Frozen { .. } => self.silences.frozen(*client, self.now),
+                Step::Frozen { moment, .. } => self.silences.frozen(*client, moment, self.now),
                 Step::Installed { .. } => self.silences.installed(*client, self.now),
                 _ => {}
             }

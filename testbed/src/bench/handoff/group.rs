@@ -8,14 +8,12 @@ use std::path::Path;
 
 use super::broken;
 use crate::Result;
-use crate::clock::await_some;
 use crate::error::Doing;
 use crate::nodes::{self, Node};
 use crate::world::{SERVICE, World};
 
 pub(super) const ECHO: u16 = 7;
 const PATIENCE: Duration = Duration::from_secs(20);
-const BEAT: Duration = Duration::from_millis(10);
 const LEAVE: Duration = Duration::from_secs(10);
 
 /// A world, and node processes in it.
@@ -30,19 +28,8 @@ impl Group {
         nodes::prepare(&world, ferry, options)?;
         let nodes = world.hosts[..count].iter().map(Node::start).collect::<Result<Vec<_>>>()?;
         let mut group = Self { nodes, world };
-        group.await_links()?;
+        nodes::await_links(&mut group.nodes, count - 1)?;
         Ok(group)
-    }
-
-    fn await_links(&mut self) -> Result<()> {
-        let others = self.nodes.len() - 1;
-        for node in &mut self.nodes {
-            await_some("the links between the nodes", PATIENCE, BEAT, || {
-                let up = node.control.status()?.peers.iter().filter(|peer| peer.up).count();
-                Ok((up >= others).then_some(()))
-            })?;
-        }
-        Ok(())
     }
 
     /// A connection to `echo` that has carried something.
