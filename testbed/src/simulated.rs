@@ -19,11 +19,12 @@ use ferry_tests::watch::Sender;
 use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, World};
 
 use crate::analysis::Spread;
-use crate::demo::{ANY_MOMENT, NAMES, OPTIMISED, usual_handoffs};
+use crate::demo::{ANY_MOMENT, LOAD_BALANCING, NAMES, OPTIMISED, usual_handoffs};
 use crate::link::Profile;
 use crate::report::{Demo, median};
 
 mod any_moment;
+mod load_balancing;
 
 const MTU: u16 = 1500;
 /// Milliseconds of virtual time between two handoffs.
@@ -39,7 +40,11 @@ pub fn run(name: Option<&str>, handoffs: Option<usize>, seed: u64) -> Vec<Demo> 
     let chosen = NAMES.into_iter().filter(|known| name.is_none_or(|name| name == *known));
     let play = |name| {
         let handoffs = handoffs.unwrap_or_else(|| usual_handoffs(name));
-        if name == ANY_MOMENT { any_moment::run(handoffs, seed) } else { demo(name, handoffs, seed) }
+        match name {
+            ANY_MOMENT => any_moment::run(handoffs, seed),
+            LOAD_BALANCING => load_balancing::run(handoffs, seed),
+            _ => demo(name, handoffs, seed),
+        }
     };
     chosen.map(play).collect()
 }
@@ -192,7 +197,7 @@ mod tests {
         assert_eq!(demos.len(), NAMES.len());
         for demo in demos {
             assert!(demo.ok && demo.handoffs >= 5 && demo.resets == 0, "{demo}");
-            let told = demo.gap_ms.is_some() || demo.moments.is_some();
+            let told = demo.gap_ms.is_some() || demo.moments.is_some() || demo.balance.is_some();
             assert!(demo.bytes > 1 << 20 && told, "{demo}");
         }
     }

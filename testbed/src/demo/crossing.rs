@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::Options;
-use super::evidence::{keep, write_events};
+use super::evidence::{check_privileges, keep, write_events};
 use super::stage::{FILE, Stage};
 use crate::analysis::{ClientView, Flow, Spread};
 use crate::capture::Captured;
@@ -16,11 +16,11 @@ use crate::report::{Demo, median};
 use crate::straight::Straight;
 use crate::timeline;
 use crate::trace::{Handoff, handoffs};
-use crate::world::{SERVICE, UserMap};
+use crate::world::SERVICE;
 use crate::{Error, Result};
 
 /// With an ordinary client.
-pub(super) const RELAYED: &str = "simple-handoff";
+pub const RELAYED: &str = "simple-handoff";
 /// How many connections have to move, if nobody says.
 pub(super) const HANDOFFS: usize = 40;
 /// With a client that understands Mobile IPv6.
@@ -56,7 +56,7 @@ pub(super) fn run(options: &Options) -> Demo {
 fn play(options: &Options, folder: Option<&Path>, demo: &mut Demo) -> Result<Vec<String>> {
     let mut stage = Stage::set(demo.name, options, folder)?;
     demo.client += &how(&stage);
-    let mut problems = check_privileges(&stage, demo)?;
+    let mut problems = check_privileges(&stage.world, &stage.nodes, demo)?;
     let mut played = Played::default();
     let failed = transfer(&mut stage, options, &mut played).err();
     demo.digest_match = failed.is_none();
@@ -110,23 +110,6 @@ fn stalled(stage: &Stage, options: &Options, begun_ns: u64) -> Result<()> {
         return Err(Error::Late { what: "the first handoff".to_owned(), within_s: patience / SECOND });
     }
     Ok(())
-}
-
-fn check_privileges(stage: &Stage, demo: &mut Demo) -> Result<Vec<String>> {
-    let all = stage.nodes.iter().map(|node| node.privileges.capabilities).fold(0, |all, one| all | one);
-    demo.node_capabilities = format!("{all:x}");
-    let users = UserMap::read()?;
-    demo.node_uids = stage.world.hosts.iter().filter_map(|host| users.outside(host.uid)).collect();
-    let mut problems = Vec::new();
-    for (node, host) in stage.nodes.iter().zip(&stage.world.hosts) {
-        if !node.privileges.are_none_but(host.uid) {
-            problems.push(format!("node {} has privileges: {:?}", node.name, node.privileges));
-        }
-    }
-    if demo.node_uids.contains(&0) {
-        problems.push("a node runs as root".to_owned());
-    }
-    Ok(problems)
 }
 
 fn judge_wire(captured: &Captured, demo: &mut Demo, problems: &mut Vec<String>) {

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::Options;
 use crate::error::Doing;
+use crate::nodes::Node;
 use crate::report::Demo;
 use crate::trace::Event;
-use crate::world::NODES;
+use crate::world::{NODES, UserMap, World};
 use crate::{Result, correspondent, nodes};
 
 /// Plays a demo, with a folder of its own if one is wanted, and concludes it. `play` gives everything that did not hold.
@@ -77,4 +78,22 @@ fn keep_logs(name: &str, folder: Option<&Path>) -> String {
         Ok(()) => format!("evidence: {}", to.display()),
         Err(error) => format!("no evidence could be kept: {error}"),
     }
+}
+
+/// What the nodes' processes may do: told, and nothing of it good.
+pub(super) fn check_privileges(world: &World, nodes: &[Node], demo: &mut Demo) -> Result<Vec<String>> {
+    let all = nodes.iter().map(|node| node.privileges.capabilities).fold(0, |all, one| all | one);
+    demo.node_capabilities = format!("{all:x}");
+    let users = UserMap::read()?;
+    demo.node_uids = world.hosts.iter().filter_map(|host| users.outside(host.uid)).collect();
+    let mut problems = Vec::new();
+    for (node, host) in nodes.iter().zip(&world.hosts) {
+        if !node.privileges.are_none_but(host.uid) {
+            problems.push(format!("node {} has privileges: {:?}", node.name, node.privileges));
+        }
+    }
+    if demo.node_uids.contains(&0) {
+        problems.push("a node runs as root".to_owned());
+    }
+    Ok(problems)
 }

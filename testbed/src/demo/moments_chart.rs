@@ -24,7 +24,7 @@ pub(super) fn write(moments: &Moments, path: &Path) -> Result<()> {
 #[allow(clippy::cast_precision_loss)] // A picture.
 fn draw(moments: &Moments) -> String {
     let lines = moments.states.len() + moments.conditions.len();
-    let (width, height) = (LEFT + WIDTH + 90.0, TOP + LINE * (lines as f64 + 2.0) + 20.0);
+    let (width, height) = (LEFT + WIDTH + 90.0, TOP + LINE * (lines as f64 + 4.0));
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -43,15 +43,15 @@ fn draw(moments: &Moments) -> String {
     let counts = moments.states.values().chain(moments.conditions.values());
     let most = counts.map(|count| count.all()).max().unwrap_or(1).max(1) as f64;
     let mut y = TOP;
-    let states = moments.states.iter().map(|(name, count)| (name.as_str(), count));
+    let states = moments.in_order();
     let conditions = moments.conditions.iter().map(|(name, count)| (*name, count));
     for (heading, some) in [("in state", states.collect::<Vec<_>>()), ("with", conditions.collect())] {
         text(&mut svg, 16.0, y + 14.0, "start", heading);
+        y += LINE;
         for (name, count) in some {
             bar(&mut svg, y, name, *count, most);
             y += LINE;
         }
-        y += LINE;
     }
     svg + "</svg>\n"
 }

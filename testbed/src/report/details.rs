@@ -71,6 +71,18 @@ const CONDITIONS: [Condition; 8] = [
     ("nothing under way", |moment| moment.in_flight == 0 && moment.unread == 0),
 ];
 
+/// Those of RFC 9293 section 3.3.2 in which a connection of a server can be.
+const STATES: [&str; 8] = [
+    "SYN-RECEIVED",
+    "ESTABLISHED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "CLOSE-WAIT",
+    "CLOSING",
+    "LAST-ACK",
+    "TIME-WAIT",
+];
+
 impl Moments {
     /// Of handoffs: whether each was of an aware client, and how its connection was.
     pub fn count<'a>(moves: impl Iterator<Item = (bool, &'a Moment)>) -> Self {
@@ -86,12 +98,17 @@ impl Moments {
         moments
     }
 
+    /// The states in the order of a connection's life.
+    pub fn in_order(&self) -> impl Iterator<Item = (&'static str, &Count)> {
+        STATES.into_iter().filter_map(|state| Some((state, self.states.get(state)?)))
+    }
+
     /// A table.
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         let line = |(name, count): (&str, &Count)| {
             format!("{name:<32}{:>7} of plain clients{:>7} of aware ones", count.plain, count.aware)
         };
-        let states = self.states.iter().map(|(name, count)| line((name, count)));
+        let states = self.in_order().map(line);
         let conditions = self.conditions.iter().map(|(name, count)| line((name, count)));
         let mut lines = vec![("connections", self.connections.to_string())];
         lines.extend(headed("frozen in state", states));

@@ -29,6 +29,11 @@ impl World {
         self.command(from, None, Command::Handoff { to, which: Which::All });
     }
 
+    /// The load of the group is evened.
+    pub fn rebalance(&mut self, nth: usize) {
+        self.command(nth, None, Command::Rebalance);
+    }
+
     /// Whether every command is answered.
     pub fn is_settled(&self) -> bool {
         self.group.is_idle()

@@ -11,7 +11,7 @@ use ferry_stack::host::Host;
 use ferry_stack::interface::{self, Address};
 use ferry_stack::tcp::{Config, Endpoint, Handle, Listener, Secret, State};
 use ferry_stack::{EthernetAddress, Instant};
-use rustix::net::sockopt::set_tcp_congestion;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_tcp_congestion};
 
 use super::broken;
 use crate::Result;
@@ -198,6 +198,8 @@ impl Kernel {
         set_tcp_congestion(&listener, "cubic").doing("choose CUBIC")?;
         let to = SocketAddrV6::new(address(2), PORT, 0, 0);
         let mut other = other_namespace.run(|| TcpStream::connect(to).doing("connect"))?;
+        // The window is wide enough for all that is to be in flight.
+        set_socket_recv_buffer_size(&other, 4 * BEFORE).doing("widen a buffer")?;
         let mut moved = listener.accept().doing("accept")?.0;
         if unacked > 0 {
             grow(&mut moved, &mut other)?;

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::report::{Bar, Row};
 
-const LEFT: f64 = 150.0;
-const SCALE: f64 = 300.0;
+const LEFT: f64 = 190.0;
+const SCALE: f64 = 280.0;
 const HEIGHT: f64 = 26.0;
 const TOP: f64 = 60.0;
 const WIDTH: f64 = 1000.0;

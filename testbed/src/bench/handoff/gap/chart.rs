@@ -118,7 +118,7 @@ fn dot(svg: &mut String, x: f64, y: f64, mode: Mode, simulated: bool) {
 fn legend(svg: &mut String) {
     let y = TOP + SIZE + 64.0;
     for (nth, mode) in Mode::ALL.into_iter().filter(|mode| *mode != Mode::SourcesFiltered).enumerate() {
-        let x = LEFT + nth as f64 * 190.0;
+        let x = LEFT + nth as f64 * 205.0;
         dot(svg, x, y, mode, true);
         dot(svg, x + 12.0, y, mode, false);
         text(svg, x + 24.0, y + 4.0, "start", mode.name());
