@@ -1,6 +1,7 @@
 //! What goes into a [`Node`](crate::Node) and what comes out of it.
 
 use core::net::{Ipv6Addr, SocketAddrV6};
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use ferry_handoff::{Incarnation, NodeId};
@@ -403,6 +404,27 @@ pub enum AuditResult {
     },
 }
 
+/// How a connection was when it was frozen, as far as TCP is concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// The state, as RFC 9293 spells it.
+    pub state: Cow<'static, str>,
+    /// Octets sent and not acknowledged; SYN and FIN count as one.
+    pub in_flight: u32,
+    /// Octets received in order that the session has not read.
+    pub unread: usize,
+    /// Octets received out of order.
+    pub out_of_order: usize,
+    /// Whether losses are being repaired.
+    pub recovering: bool,
+    /// How often the retransmission timer has fired since anything was acknowledged.
+    pub timeouts: u8,
+    /// Whether the client's window is shut.
+    pub shut: bool,
+    /// Whether an acknowledgement is due and delayed.
+    pub delayed_ack: bool,
+}
+
 /// A step of a handoff, as the node that takes it sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
@@ -415,6 +437,8 @@ pub enum Step {
     Frozen {
         /// Octets of the snapshot.
         snapshot_bytes: usize,
+        /// How the connection was.
+        moment: Moment,
     },
     /// Acceptor: the connection runs here now.
     Installed {

@@ -48,9 +48,9 @@ pub mod session;
 
 pub use io::{Audit, AuditResult, Reason, Trace, TraceEvent, Which};
 pub use io::{
-    Command, Connection, Counters, HomeAgentStatus, Input, Moved, NotMoved, Output, PeerStatus, Reply,
-    Status, Step,
+    Command, Connection, Counters, HomeAgentStatus, Input, Moment, Moved, NotMoved, Output, PeerStatus,
+    Reply, Status, Step,
 };
-pub use node::{Candidate, Newcomer, Policy, Rules};
+pub use node::{Candidate, Newcomer, Policy, Rules, TokensAhead};
 pub use node::{Commit, HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};
 pub use session::{Ending, Event, Session, Stream};

@@ -40,14 +40,27 @@ pub struct Reset {
 }
 
 /// Everything that matters of what passed the client's interface.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ClientView {
+    /// Its own address.
+    own: Ipv6Addr,
     flows: BTreeMap<Flow, Vec<Seen>>,
     peers: BTreeSet<Ipv6Addr>,
     resets: Vec<Reset>,
 }
 
+impl Default for ClientView {
+    fn default() -> Self {
+        Self::of(CLIENT)
+    }
+}
+
 impl ClientView {
+    /// Of the client with this address.
+    pub fn of(own: Ipv6Addr) -> Self {
+        Self { own, flows: BTreeMap::new(), peers: BTreeSet::new(), resets: Vec::new() }
+    }
+
     /// Takes a frame of the capture. Frames must come in the order of their times.
     pub fn see(&mut self, at_ns: u64, frame: &Frame<'_>) {
         let Ok(packet) = LaxSlicedPacket::from_ethernet(frame.octets) else { return };
@@ -59,7 +72,7 @@ impl ClientView {
         // The upper layers see home addresses (RFC 6275 section 9.3.1).
         let home = straight::read(frame.octets).and_then(|seen| seen.home);
         let from = home.unwrap_or(header.source_addr());
-        let flow = if from == CLIENT {
+        let flow = if from == self.own {
             Flow { client_port: tcp.source_port(), service_port: tcp.destination_port() }
         } else {
             Flow { client_port: tcp.destination_port(), service_port: tcp.source_port() }
@@ -67,7 +80,7 @@ impl ClientView {
         if tcp.rst() {
             self.resets.push(Reset { at_ns, from, flow });
         }
-        if from != CLIENT {
+        if from != self.own {
             let before = ip.extensions().slice().len();
             let payload = payload(usize::from(header.payload_length()), before, tcp);
             self.peers.insert(from);

@@ -16,7 +16,7 @@ use crate::namespace::Namespace;
 use crate::pcapng::{Packet, Writer};
 use crate::straight::{Log, Straight};
 use crate::sys::packet::{Frame, Ring};
-use crate::world::{CLIENT_INTERFACE, TAP, World};
+use crate::world::{CLIENT_INTERFACE, TAP, Visitor, World};
 use crate::{Error, Result};
 
 /// Octets kept of each frame: Ethernet, an IPv6 tunnel and TCP with all its options fit.
@@ -85,11 +85,21 @@ impl Capture {
                 watches.push(Watch::new(&host.namespace, &[TAP], folder, Host::Other)?);
             }
         }
+        Self::of(watches, ClientView::default())
+    }
+
+    /// Watches another client.
+    pub fn visitor(visitor: &Visitor, folder: Option<&Path>) -> Result<Self> {
+        let watch = Watch::new(&visitor.namespace, &[CLIENT_INTERFACE], folder, Host::Client)?;
+        Self::of(vec![watch], ClientView::of(visitor.address))
+    }
+
+    fn of(watches: Vec<Watch>, client: ClientView) -> Result<Self> {
         let stop = Arc::<AtomicBool>::default();
         let told = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("capture".to_owned())
-            .spawn(move || run(watches, &told))
+            .spawn(move || run(watches, client, &told))
             .doing("start the capture's thread")?;
         Ok(Self { stop, thread })
     }
@@ -158,8 +168,8 @@ impl Looked {
     }
 }
 
-fn run(mut watches: Vec<Watch>, stop: &AtomicBool) -> Result<Captured> {
-    let mut looked = Looked::default();
+fn run(mut watches: Vec<Watch>, client: ClientView, stop: &AtomicBool) -> Result<Captured> {
+    let mut looked = Looked { client, ..Looked::default() };
     loop {
         let last = stop.load(Ordering::Acquire);
         // The kernel hands a block over some milliseconds after its first frame at the latest.

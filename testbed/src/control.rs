@@ -29,8 +29,15 @@ impl Control {
         Ok(Self { node: node.to_owned(), stream: BufReader::new(stream) })
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks, and waits for the answer. An error that it tells is ours.
     pub fn ask(&mut self, command: &Command) -> Result<Reply> {
+        match self.ask_plainly(command)? {
+            Reply::Error { why } => Err(self.wrong(why)),
+            reply => Ok(reply),
+        }
+    }
+
+    fn ask_plainly(&mut self, command: &Command) -> Result<Reply> {
         let doing = format!("ask node {}", self.node);
         let mut line = serde_json::to_string(command).doing(&doing)?;
         line.push('\n');
@@ -38,7 +45,6 @@ impl Control {
         line.clear();
         self.stream.read_line(&mut line).doing(&doing)?;
         match serde_json::from_str(&line) {
-            Ok(Reply::Error { why }) => Err(self.wrong(why)),
             Ok(reply) => Ok(reply),
             Err(error) => Err(self.wrong(format!("answered {line:?}: {error}"))),
         }
@@ -48,6 +54,16 @@ impl Control {
     pub fn handoff_all(&mut self, to: &str) -> Result<Moved> {
         match self.ask(&Command::Handoff { to: to.to_owned(), which: Which::All })? {
             Reply::Moved(moved) => Ok(moved),
+            other => Err(self.wrong(format!("answered a handoff with {other:?}"))),
+        }
+    }
+
+    /// Hands one connection over to another node, if this one still owns it.
+    pub fn handoff_one(&mut self, connection: &Connection, to: &str) -> Result<Moved> {
+        let which = Which::One { client: connection.client, port: connection.port };
+        match self.ask_plainly(&Command::Handoff { to: to.to_owned(), which })? {
+            Reply::Moved(moved) => Ok(moved),
+            Reply::Error { why } if why.contains("does not own the connection") => Ok(Moved::default()),
             other => Err(self.wrong(format!("answered a handoff with {other:?}"))),
         }
     }

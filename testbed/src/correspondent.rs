@@ -17,6 +17,7 @@ use crate::clock::await_some;
 use crate::demo::{Options, Stage};
 use crate::error::Doing;
 use crate::link::{Filter, Profile};
+use crate::namespace::Namespace;
 use crate::nodes::{self, FILES, last_lines};
 use crate::world::{SERVICE, World};
 use crate::{Error, Result};
@@ -158,8 +159,13 @@ fn configuration(world: &World) -> Result<String> {
 impl Daemon {
     /// Starts it on the client's host, in the way that the kernel allows, and waits until it is ready.
     pub fn start(world: &World) -> Result<Self> {
+        Self::start_on(&world.client)
+    }
+
+    /// The same on another client's host. There can be one daemon in a world.
+    pub fn start_on(host: &Namespace) -> Result<Self> {
         let control = Path::new(FILES).join("correspondent.sock");
-        let mut command = world.client.command(Path::new(FILES).join("bin/ferry"));
+        let mut command = host.command(Path::new(FILES).join("bin/ferry"));
         command.args(["correspondent", "--service", "2001:db8:5::/64", "--control"]);
         let said =
             File::options().create(true).append(true).open(log()).doing("open the correspondent's log")?;

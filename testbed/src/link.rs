@@ -93,6 +93,8 @@ pub enum Filter {
     Routing,
     /// Nor do those that begin with destination options.
     Extensions,
+    /// Nothing passes, nor does what is on its way.
+    Everything,
 }
 
 impl Filter {
@@ -100,11 +102,14 @@ impl Filter {
     fn stops(filter: u8, frame: &[u8]) -> bool {
         const ROUTING: u8 = 43;
         const DESTINATION_OPTIONS: u8 = 60;
-        match (frame.get(12..14), frame.get(20)) {
-            (Some([0x86, 0xdd]), Some(&ROUTING)) => filter >= Self::Routing as u8,
-            (Some([0x86, 0xdd]), Some(&DESTINATION_OPTIONS)) => filter >= Self::Extensions as u8,
-            _ => false,
-        }
+        let next = frame.get(20).filter(|_| frame[12..14] == [0x86, 0xdd]);
+        let is = |one: Self| filter == one as u8;
+        is(Self::Everything)
+            || match next {
+                Some(&ROUTING) => is(Self::Routing) || is(Self::Extensions),
+                Some(&DESTINATION_OPTIONS) => is(Self::Extensions),
+                _ => false,
+            }
     }
 }
 
@@ -121,11 +126,19 @@ pub struct Counters {
     pub filtered: AtomicU64,
 }
 
+/// What can be changed about a running link.
+#[derive(Debug)]
+struct Settings {
+    /// By the side that a frame comes from.
+    filters: [AtomicU8; 2],
+    delay_us: AtomicU64,
+}
+
 /// A running link. Dropping it stops the thread and takes both TAPs away.
 #[derive(Debug)]
 pub struct Link {
     counters: Arc<Counters>,
-    filter: Arc<AtomicU8>,
+    set: Arc<Settings>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -133,8 +146,19 @@ pub struct Link {
 impl Link {
     /// Joins two TAPs, which must be attached with plain headers.
     pub fn start(one: File, other: File, profile: Profile) -> Result<Self> {
+        Self::start_in(one, other, profile, false)
+    }
+
+    /// The same, for few frames whose times matter: it sleeps until the next one is due instead of looking after it in
+    /// beats, which costs a wake-up for each.
+    pub fn start_punctual(one: File, other: File, profile: Profile) -> Result<Self> {
+        Self::start_in(one, other, profile, true)
+    }
+
+    fn start_in(one: File, other: File, profile: Profile, punctual: bool) -> Result<Self> {
         let (counters, stop) = (Arc::<Counters>::default(), Arc::<AtomicBool>::default());
-        let filter = Arc::<AtomicU8>::default();
+        let filters = [AtomicU8::default(), AtomicU8::default()];
+        let set = Arc::new(Settings { filters, delay_us: AtomicU64::new(profile.delay_us) });
         for tap in [&one, &other] {
             rustix::io::ioctl_fionbio(tap, true).doing("make a TAP non-blocking")?;
         }
@@ -144,15 +168,16 @@ impl Link {
             random: fastrand::Rng::with_seed(profile.seed),
             spare: Vec::new(),
             profile,
+            punctual,
             counters: Arc::clone(&counters),
-            filter: Arc::clone(&filter),
+            set: Arc::clone(&set),
         };
         let told = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("link".to_owned())
             .spawn(move || wires.run(&told))
             .doing("start the link's thread")?;
-        Ok(Self { counters, filter, stop, thread: Some(thread) })
+        Ok(Self { counters, set, stop, thread: Some(thread) })
     }
 
     /// What happened to frames so far.
@@ -162,7 +187,17 @@ impl Link {
 
     /// What does not pass from now on.
     pub fn set_filter(&self, filter: Filter) {
-        self.filter.store(filter as u8, Ordering::Relaxed);
+        [0, 1].into_iter().for_each(|side| self.set_filter_from(side, filter));
+    }
+
+    /// What does not pass from now on of what comes from one side: 0 for the first TAP, 1 for the other.
+    pub fn set_filter_from(&self, side: usize, filter: Filter) {
+        self.set.filters[side].store(filter as u8, Ordering::Relaxed);
+    }
+
+    /// How long frames are on their way from now on, each way. Those that are under way keep their time.
+    pub fn set_delay(&self, delay_us: u64) {
+        self.set.delay_us.store(delay_us, Ordering::Relaxed);
     }
 }
 
@@ -194,7 +229,9 @@ struct Wires {
     /// Buffers to use again.
     spare: Vec<Vec<u8>>,
     counters: Arc<Counters>,
-    filter: Arc<AtomicU8>,
+    set: Arc<Settings>,
+    /// Whether to sleep until the next frame is due.
+    punctual: bool,
 }
 
 impl Wires {
@@ -206,19 +243,29 @@ impl Wires {
                 self.take(from);
                 self.deliver(from);
             }
-            if self.lanes.iter().all(|lane| lane.frames.is_empty()) {
-                self.wait();
-            } else {
-                pause(BEAT);
+            match self.lanes.iter().filter_map(|lane| lane.frames.front()).map(|(due, _)| *due).min() {
+                None => self.wait(Duration::from_millis(100)),
+                Some(due) if self.punctual => {
+                    self.wait(
+                        Duration::from_nanos(due.saturating_sub(now_ns())).min(Duration::from_millis(100)),
+                    );
+                }
+                Some(_) => pause(BEAT),
             }
         }
     }
 
-    fn wait(&self) {
+    fn wait(&self, most: Duration) {
         let [one, other] = &self.taps;
         let mut polled = [PollFd::new(one, PollFlags::IN), PollFd::new(other, PollFlags::IN)];
         // An error or a signal only means to look again.
-        let _ = poll(&mut polled, Some(&timespec(Duration::from_millis(100))));
+        let _ = poll(&mut polled, Some(&timespec(most)));
+    }
+
+    fn is_stopped(&self, from: usize, frame: &[u8]) -> bool {
+        let stopped = Filter::stops(self.set.filters[from].load(Ordering::Relaxed), frame);
+        self.counters.filtered.fetch_add(u64::from(stopped), Ordering::Relaxed);
+        stopped
     }
 
     fn take(&mut self, from: usize) {
@@ -237,8 +284,7 @@ impl Wires {
     }
 
     fn admit(&mut self, from: usize, frame: Vec<u8>, now: u64) {
-        if Filter::stops(self.filter.load(Ordering::Relaxed), &frame) {
-            self.counters.filtered.fetch_add(1, Ordering::Relaxed);
+        if self.is_stopped(from, &frame) {
             return self.spare.push(frame);
         }
         let Self { lanes, profile, .. } = self;
@@ -255,7 +301,7 @@ impl Wires {
             return self.spare.push(frame);
         }
         let held = profile.reorder > 0.0 && self.random.f64() < profile.reorder;
-        let delay_us = profile.delay_us + if held { profile.reorder_us } else { 0 };
+        let delay_us = self.set.delay_us.load(Ordering::Relaxed) + if held { profile.reorder_us } else { 0 };
         let due = lane.free_at + nanos(Duration::from_micros(delay_us));
         let behind = lane.frames.iter().rev().take_while(|(other, _)| *other > due).count();
         lane.frames.insert(lane.frames.len() - behind, (due, frame));
@@ -263,16 +309,13 @@ impl Wires {
 
     fn deliver(&mut self, from: usize) {
         let now = now_ns();
-        let lane = &mut self.lanes[from];
-        while let Some((due, frame)) = lane.frames.front() {
-            if *due > now {
-                break;
-            }
+        while self.lanes[from].frames.front().is_some_and(|(due, _)| *due <= now) {
+            let Some((_, frame)) = self.lanes[from].frames.pop_front() else { break };
             // A TAP that is down refuses: as a wire that is not plugged in.
-            if (&self.taps[1 - from]).write(frame).is_ok() {
+            if !self.is_stopped(from, &frame) && (&self.taps[1 - from]).write(&frame).is_ok() {
                 self.counters.delivered.fetch_add(1, Ordering::Relaxed);
             }
-            self.spare.extend(lane.frames.pop_front().map(|(_, frame)| frame));
+            self.spare.push(frame);
         }
     }
 }
@@ -288,9 +331,13 @@ mod tests {
             lanes: [Lane::default(), Lane::default()],
             random: fastrand::Rng::with_seed(profile.seed),
             spare: Vec::new(),
-            profile,
+            punctual: false,
             counters: Arc::default(),
-            filter: Arc::default(),
+            set: Arc::new(Settings {
+                filters: [AtomicU8::default(), AtomicU8::default()],
+                delay_us: AtomicU64::new(profile.delay_us),
+            }),
+            profile,
         }
     }
 
@@ -301,9 +348,10 @@ mod tests {
             (Filter::None, vec![6, 43, 60, 135]),
             (Filter::Routing, vec![6, 60, 135]),
             (Filter::Extensions, vec![6, 135]),
+            (Filter::Everything, vec![]),
         ] {
             let mut wires = wires(Profile::default());
-            wires.filter.store(filter as u8, Ordering::Relaxed);
+            wires.set.filters[0].store(filter as u8, Ordering::Relaxed);
             for next in [6, 43, 60, 135] {
                 wires.admit(0, frame(next), 0);
             }

@@ -42,9 +42,9 @@ struct DemoArguments {
     /// Which.
     #[arg(value_parser = demo::NAMES)]
     name: Option<String>,
-    /// Go on until so many connections have moved during downloads.
-    #[arg(long, default_value_t = 40, value_name = "N")]
-    handoffs: usize,
+    /// Go on until so many connections have moved; by default 40, or 2000 in `any-moment`.
+    #[arg(long, value_name = "N")]
+    handoffs: Option<usize>,
     /// The mean time between two handoffs.
     #[arg(long, default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     interval_ms: u64,
@@ -203,7 +203,9 @@ fn inside(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => {
             let options = options(&arguments)?;
             let names = arguments.name.as_deref().map_or(demo::NAMES.to_vec(), |name| vec![name]);
-            finish(names.into_iter().map(|name| demo::run(name, &options)).collect(), &arguments)
+            let usual = |name| arguments.handoffs.unwrap_or_else(|| demo::usual_handoffs(name));
+            let run = |name| demo::run(name, &Options { handoffs: usual(name), ..options.clone() });
+            finish(names.into_iter().map(run).collect(), &arguments)
         }
         Command::Bench(arguments) => {
             let BenchArguments { name, runs, json, out, rows, quick, ferry, link } = arguments;
@@ -246,7 +248,7 @@ fn finish(demos: Vec<report::Demo>, arguments: &DemoArguments) -> Result<ExitCod
 
 fn options(arguments: &DemoArguments) -> Result<Options> {
     Ok(Options {
-        handoffs: arguments.handoffs,
+        handoffs: 0,
         interval: core::time::Duration::from_millis(arguments.interval_ms),
         seed: arguments.seed,
         file_bytes: arguments.file_mib << 20,

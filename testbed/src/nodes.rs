@@ -35,11 +35,13 @@ pub struct Options {
     pub plain_source: &'static str,
     /// As in a node's configuration.
     pub ask_again_s: u32,
+    /// As in a node's configuration.
+    pub tokens_ahead: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { placement: "local", plain_source: "auto", ask_again_s: 600 }
+        Self { placement: "local", plain_source: "auto", ask_again_s: 600, tokens_ahead: "auto" }
     }
 }
 
@@ -114,6 +116,7 @@ secret-file = "group.secret"
 placement = "{}"
 plain-source = "{}"
 ask-again-s = {}
+tokens-ahead = "{}"
 
 [tap]
 device = "{TAP}"
@@ -130,6 +133,7 @@ key = "{node}.key"
         options.placement,
         options.plain_source,
         options.ask_again_s,
+        options.tokens_ahead,
     );
     for peer in world.hosts.iter().filter(|peer| peer.node != *node) {
         let Host { node, care_of, link_address, .. } = peer;
@@ -145,7 +149,8 @@ key = "{node}.key"
     text + "\n[[service]]\nkind = \"file\"\nport = 80\nroot = \"www\"\n"
 }
 
-fn control_socket(node: &str) -> PathBuf {
+/// Where a node listens for commands.
+pub fn control_socket(node: &str) -> PathBuf {
     folder(node).join("control.sock")
 }
 
@@ -233,6 +238,18 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Nodes say that they are ready before they have found each other: waits until each has links to so many others.
+pub fn await_links(nodes: &mut [Node], others: usize) -> Result<()> {
+    for node in nodes {
+        let what = format!("the links of node {}", node.name);
+        await_some(&what, START, Duration::from_millis(10), || {
+            let up = node.control.status()?.peers.iter().filter(|peer| peer.up).count();
+            Ok((up >= others).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 /// The file that a node's process logs to.

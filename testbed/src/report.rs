@@ -1,12 +1,16 @@
 //! What the testbed prints and writes.
 
+mod bench;
+mod details;
+
 use core::fmt;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde::Serialize;
 
+pub use self::bench::{Bar, BenchReport, Machine, Row, median};
+pub use self::details::{Balance, Count, Moments};
 use crate::Result;
 use crate::analysis::Spread;
 use crate::error::Doing;
@@ -100,6 +104,12 @@ pub struct Demo {
     pub world: &'static str,
     /// Frames that the capture missed.
     pub capture_drops: u64,
+    /// Of `any-moment`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moments: Option<Moments>,
+    /// Of `load-balancing`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
     /// What did not hold, and where the evidence is.
     pub why: Option<String>,
 }
@@ -136,6 +146,8 @@ impl Demo {
             link: None,
             world: "namespaces",
             capture_drops: 0,
+            moments: None,
+            balance: None,
             why: None,
         }
     }
@@ -145,178 +157,6 @@ impl Demo {
         self.ok = problems.is_empty();
         self.why = (!self.ok).then(|| problems.join("; "));
     }
-}
-
-/// How a benchmark ended.
-#[derive(Clone, Debug, Serialize)]
-pub struct BenchReport {
-    version: u32,
-    /// Its name.
-    pub bench: &'static str,
-    /// Where it ran.
-    pub machine: Machine,
-    /// What was measured.
-    pub rows: Vec<Row>,
-}
-
-impl BenchReport {
-    /// Of these rows, on this machine.
-    pub fn new(bench: &'static str, rows: Vec<Row>) -> Self {
-        Self { version: VERSION, bench, machine: Machine::this(), rows }
-    }
-
-    /// Whether every bar was met.
-    pub fn ok(&self) -> bool {
-        !self.rows.is_empty() && self.rows.iter().all(|row| row.ok)
-    }
-}
-
-/// A machine and what ran on it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Machine {
-    /// Cores.
-    pub cpus: usize,
-    /// The kernel's release.
-    pub kernel: String,
-    /// The commit of the working tree that this was built from; ends in `-dirty` if files were changed since.
-    pub commit: String,
-}
-
-impl Machine {
-    /// The one we run on.
-    pub fn this() -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
-        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-        let mut git = Command::new("git");
-        git.args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
-        let described = git.current_dir(env!("CARGO_MANIFEST_DIR")).output();
-        let described = described.ok().filter(|output| output.status.success());
-        let commit = described.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-        Self { cpus, kernel, commit: commit.unwrap_or_else(|| "unknown".to_owned()) }
-    }
-}
-
-/// One figure of a benchmark.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// What was measured.
-    pub name: &'static str,
-    /// Of `ours`, `peer` and `spread`.
-    pub unit: &'static str,
-    /// Our median.
-    pub ours: f64,
-    /// The median of what we compare with.
-    pub peer: Option<f64>,
-    /// What that is.
-    pub peer_is: Option<String>,
-    /// `ours / peer`, of the medians.
-    pub ratio: Option<f64>,
-    /// How often each side ran.
-    pub runs: usize,
-    /// Our least and greatest.
-    pub spread: [f64; 2],
-    /// What must hold of the ratio, or of `ours` where there is no peer.
-    pub bar: Option<Bar>,
-    /// Whether it holds; a row without a bar is fine.
-    pub ok: bool,
-    /// Why there are no figures, if there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-}
-
-impl Row {
-    /// Makes a row of the figures of alternating runs. There must be some of ours.
-    pub fn new(
-        name: &'static str,
-        unit: &'static str,
-        ours: &[f64],
-        peer: Option<(&str, &[f64])>,
-        bar: Option<Bar>,
-    ) -> Option<Self> {
-        let middle = median(ours)?;
-        let (peer_is, peer) = peer.map(|(name, figures)| (name.to_owned(), median(figures))).unzip();
-        let peer = peer.flatten();
-        let ratio = peer.filter(|peer| *peer > 0.0).map(|peer| middle / peer);
-        let extreme = |pick: fn(f64, f64) -> f64| ours.iter().copied().fold(middle, pick);
-        let judged = ratio.or(peer.is_none().then_some(middle));
-        let ok = bar.is_none_or(|bar| judged.is_some_and(|figure| bar.holds(figure)));
-        let spread = [extreme(f64::min), extreme(f64::max)];
-        Some(Self {
-            name,
-            unit,
-            ours: middle,
-            peer,
-            peer_is,
-            ratio,
-            runs: ours.len(),
-            spread,
-            bar,
-            ok,
-            why: None,
-        })
-    }
-}
-
-impl Row {
-    /// A row that could not be measured: never fine. Its figures are no numbers, which JSON writes as `null`.
-    pub fn failed(name: &'static str, unit: &'static str, bar: Option<Bar>, why: String) -> Self {
-        Self {
-            name,
-            unit,
-            ours: f64::NAN,
-            peer: None,
-            peer_is: None,
-            ratio: None,
-            runs: 0,
-            spread: [f64::NAN; 2],
-            bar,
-            ok: false,
-            why: Some(why),
-        }
-    }
-}
-
-/// What a figure must reach.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Bar {
-    /// This or more.
-    AtLeast(f64),
-    /// This or less.
-    AtMost(f64),
-}
-
-impl Bar {
-    /// Whether a figure meets the bar. What is not a number does not.
-    pub fn holds(self, figure: f64) -> bool {
-        match self {
-            Self::AtLeast(bar) => figure >= bar,
-            Self::AtMost(bar) => figure <= bar,
-        }
-    }
-}
-
-impl fmt::Display for Bar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtLeast(bar) => write!(f, "≥ {bar}"),
-            Self::AtMost(bar) => write!(f, "≤ {bar}"),
-        }
-    }
-}
-
-impl Serialize for Bar {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> core::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// The middle one; the mean of the two in the middle.
-pub fn median(figures: &[f64]) -> Option<f64> {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let upper = *sorted.get(sorted.len() / 2)?;
-    let lower = sorted[(sorted.len() - 1) / 2];
-    Some(f64::midpoint(lower, upper))
 }
 
 /// Fails if no report could be written to this file: better now than after the work.
@@ -349,7 +189,7 @@ impl fmt::Display for Demo {
             ("nodes", format!("users {:?}, capabilities {}", self.node_uids, self.node_capabilities)),
             ("octets", self.bytes.to_string()),
             ("digests", if self.digest_match { "match" } else { "not shown to match" }.to_owned()),
-            ("handoffs", format!("{}, {} ms apart on average", self.handoffs, self.interval_ms)),
+            ("handoffs", self.apart()),
             ("way", self.way()),
             ("resets", self.resets.to_string()),
             ("peers the client saw", self.peers.join(", ")),
@@ -363,6 +203,9 @@ impl fmt::Display for Demo {
             ("upload through echo", mbit(self.upload_mbit)),
             ("seed", self.seed.to_string()),
         ];
+        rows.extend(self.moments.iter().flat_map(Moments::lines));
+        rows.extend(self.balance.iter().flat_map(Balance::lines));
+        rows.retain(|(_, value)| value != "-");
         if let Some(why) = &self.why {
             rows.push(("why", why.clone()));
         }
@@ -372,6 +215,13 @@ impl fmt::Display for Demo {
 }
 
 impl Demo {
+    fn apart(&self) -> String {
+        match self.interval_ms {
+            0 => self.handoffs.to_string(),
+            millis => format!("{}, {millis} ms apart on average", self.handoffs),
+        }
+    }
+
     fn way(&self) -> String {
         let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
         match self.packets_via_contact_after_binding {
@@ -386,86 +236,12 @@ impl Demo {
     }
 }
 
-impl fmt::Display for BenchReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine { cpus, kernel, commit } = &self.machine;
-        writeln!(f, "{} ({cpus} cores, Linux {kernel}, commit {commit})", self.bench)?;
-        let header =
-            ["", "ours", "peer", "unit", "ratio", "bar", "runs", "spread", "peer is"].map(str::to_owned);
-        let mut lines = vec![header];
-        lines.extend(self.rows.iter().map(Row::cells));
-        let widths: [usize; 9] = core::array::from_fn(|column| {
-            lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)
-        });
-        for line in &lines {
-            let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-            writeln!(f, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-        }
-        Ok(())
-    }
-}
-
-impl Row {
-    fn cells(&self) -> [String; 9] {
-        let figure =
-            |figure: f64| if figure < 100.0 { format!("{figure:.2}") } else { format!("{figure:.0}") };
-        let maybe = |value: Option<f64>| value.map_or("-".to_owned(), figure);
-        let verdict = if self.ok { "ok" } else { "MISSED" };
-        [
-            self.name.to_owned(),
-            figure(self.ours),
-            maybe(self.peer),
-            self.unit.to_owned(),
-            maybe(self.ratio),
-            self.bar.map_or("-".to_owned(), |bar| format!("{bar} {verdict}")),
-            self.runs.to_string(),
-            format!("{} – {}", figure(self.spread[0]), figure(self.spread[1])),
-            self.why.as_ref().or(self.peer_is.as_ref()).cloned().unwrap_or_else(|| "-".to_owned()),
-        ]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_judges_the_ratio_of_the_medians() {
-        let row = |ours: &[f64]| {
-            let bar = Some(Bar::AtLeast(0.7));
-            Row::new("goodput", "Mbit/s", ours, Some(("without", &[100.0, 90.0, 110.0])), bar)
-                .expect("figures")
-        };
-        let good = row(&[10.0, 71.0, 72.0]);
-        assert_eq!((good.ratio, good.spread, good.ok), (Some(0.71), [10.0, 72.0], true));
-        assert!(!row(&[69.0, 69.0, 200.0]).ok);
-        assert!(!row(&[f64::NAN]).ok);
-    }
-
-    #[test]
-    fn a_bar_without_a_peer_judges_our_own_figure() {
-        let row = |bar| Row::new("time", "µs", &[5.0], None, Some(bar)).expect("figures");
-        assert!(row(Bar::AtMost(5.0)).ok);
-        assert!(!row(Bar::AtMost(4.9)).ok);
-        assert!(!row(Bar::AtLeast(5.1)).ok);
-    }
-
-    #[test]
-    fn a_missing_peer_fails_a_bar_on_the_ratio() {
-        let bar = Some(Bar::AtLeast(0.7));
-        let row = Row::new("goodput", "Mbit/s", &[100.0], Some(("without", &[0.0])), bar).expect("figures");
-        assert!(!row.ok);
-        assert!(Row::new("goodput", "Mbit/s", &[], None, None).is_none());
-    }
-
-    #[test]
     fn no_demo_at_all_is_not_ok() {
         assert!(!DemoReport::new(vec![]).ok());
-        assert!(!BenchReport::new("none", vec![]).ok());
-    }
-
-    #[test]
-    fn a_bar_is_written_as_the_issue_spells_it() {
-        assert_eq!(serde_json::to_string(&Bar::AtLeast(0.7)).expect("json"), "\"≥ 0.7\"");
     }
 }

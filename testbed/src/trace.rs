@@ -1,9 +1,11 @@
 //! Events of the nodes and of the testbed on one time line.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddrV6;
 use std::path::Path;
 
-use ferry_node::io::{Step, Trace, TraceEvent};
+use ferry_node::io::{Moment, Step, Trace, TraceEvent};
 use serde::Serialize;
 
 use crate::analysis::Flow;
@@ -69,7 +71,9 @@ pub fn read(node: &str, path: &Path) -> Result<Vec<Event>> {
 /// A handoff that came to its end, from the traces of its donor and its acceptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handoff {
-    /// The connection.
+    /// The client.
+    pub client: SocketAddrV6,
+    /// The connection among those of the client.
     pub flow: Flow,
     /// The epoch that began.
     pub epoch: u64,
@@ -83,27 +87,31 @@ pub struct Handoff {
     pub installed_ns: u64,
     /// Octets of its snapshot.
     pub snapshot_bytes: usize,
+    /// How the connection was when it froze.
+    pub moment: Moment,
 }
 
 /// The finished handoffs in the order of their freezing.
 pub fn handoffs(events: &[Event]) -> Vec<Handoff> {
-    let steps = || events.iter().filter_map(step);
-    let frozen = steps().filter_map(|(flow, epoch, event, peer, step)| {
-        let Step::Frozen { snapshot_bytes } = *step else { return None };
-        let installed = steps().find(|(other, new, by, _, step)| {
-            (*other, *new) == (flow, epoch)
-                && by.node == peer
-                && by.at_ns() >= event.at_ns()
-                && matches!(step, Step::Installed { .. })
-        })?;
+    let steps = || events.iter().filter_map(Taken::of);
+    // By connection, epoch and who says so.
+    let mut installed = BTreeMap::<_, Vec<u64>>::new();
+    for taken in steps().filter(|taken| matches!(taken.step, Step::Installed { .. })) {
+        installed.entry((taken.name(), taken.node)).or_default().push(taken.at_ns);
+    }
+    let frozen = steps().filter_map(|taken| {
+        let Step::Frozen { snapshot_bytes, moment } = taken.step else { return None };
+        let there = installed.get(&(taken.name(), taken.peer))?;
         Some(Handoff {
-            flow,
-            epoch,
-            from: event.node.clone(),
-            to: peer.to_owned(),
-            frozen_ns: event.at_ns(),
-            installed_ns: installed.2.at_ns(),
-            snapshot_bytes,
+            client: taken.client,
+            flow: Flow { client_port: taken.client.port(), service_port: taken.port },
+            epoch: taken.epoch,
+            from: taken.node.to_owned(),
+            to: taken.peer.to_owned(),
+            frozen_ns: taken.at_ns,
+            installed_ns: there.iter().copied().filter(|at| *at >= taken.at_ns).min()?,
+            snapshot_bytes: *snapshot_bytes,
+            moment: moment.clone(),
         })
     });
     let mut handoffs: Vec<_> = frozen.collect();
@@ -111,9 +119,43 @@ pub fn handoffs(events: &[Event]) -> Vec<Handoff> {
     handoffs
 }
 
-fn step(event: &Event) -> Option<(Flow, u64, &Event, &str, &Step)> {
-    let What::Node(Trace { event: what, .. }) = &event.what else { return None };
-    let TraceEvent::Handoff { client, port, epoch, peer, step } = what else { return None };
-    let flow = Flow { client_port: client.port(), service_port: *port };
-    Some((flow, *epoch, event, peer, step))
+/// A handoff by its connection and its epoch.
+pub type Name = (SocketAddrV6, u16, u64);
+
+impl Handoff {
+    /// What it is called.
+    pub fn name(&self) -> Name {
+        (self.client, self.flow.service_port, self.epoch)
+    }
+}
+
+/// When the acceptor of each handoff was asked.
+pub fn asked(events: &[Event]) -> BTreeMap<Name, u64> {
+    let steps = events.iter().filter_map(Taken::of);
+    let asked = steps.filter(|taken| matches!(taken.step, Step::Asked));
+    asked.map(|taken| (taken.name(), taken.at_ns)).collect()
+}
+
+/// A step of a handoff that a node has taken.
+struct Taken<'a> {
+    at_ns: u64,
+    node: &'a str,
+    peer: &'a str,
+    client: SocketAddrV6,
+    port: u16,
+    epoch: u64,
+    step: &'a Step,
+}
+
+impl<'a> Taken<'a> {
+    fn of(event: &'a Event) -> Option<Self> {
+        let What::Node(Trace { at_ns, event: what }) = &event.what else { return None };
+        let TraceEvent::Handoff { client, port, epoch, peer, step } = what else { return None };
+        let (at_ns, client, port, epoch) = (*at_ns, *client, *port, *epoch);
+        Some(Self { at_ns, node: &event.node, peer, client, port, epoch, step })
+    }
+
+    fn name(&self) -> Name {
+        (self.client, self.port, self.epoch)
+    }
 }

@@ -9,7 +9,7 @@
 //! Every node has a prefix of its own behind its TAP; nodes share no link. The service address is routed to host-a
 //! and lies on its TAP's link.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::Ipv6Addr;
 
 use crate::error::Doing;
@@ -51,6 +51,17 @@ pub struct Host {
     pub care_of: Ipv6Addr,
 }
 
+/// Another ordinary host, behind an emulated link of its own.
+#[derive(Debug)]
+pub struct Visitor {
+    /// Where it lives.
+    pub namespace: Namespace,
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Between it and the router.
+    pub link: Link,
+}
+
 /// All hosts, connected.
 #[derive(Debug)]
 pub struct World {
@@ -62,24 +73,48 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// Between client and router.
     pub link: Link,
+    /// Between router and hosts, in their order, if these are far away: then each is behind an emulated link of its own.
+    pub legs: Vec<Link>,
 }
 
 impl World {
     /// Makes the world. Must run inside the namespaces that [`crate::enter`] makes.
     pub fn build(profile: Profile) -> Result<Self> {
+        Self::build_in(profile, None)
+    }
+
+    /// The same, where every host of a node is behind an emulated link too, so that each can be put anywhere. All links
+    /// are punctual: for little traffic.
+    pub fn build_far(client: Profile, hosts: Profile) -> Result<Self> {
+        Self::build_in(client, Some(hosts))
+    }
+
+    /// One more client, on a link of its own.
+    pub fn add_client(&self, name: &str, profile: Profile) -> Result<Visitor> {
+        let namespace = Namespace::add(name)?;
+        namespace.set(&[("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/default/accept_ra", "0")])?;
+        let link = connect_client(&namespace, &self.router, SECOND, profile, false)?;
+        Ok(Visitor { namespace, address: SECOND.address(), link })
+    }
+
+    fn build_in(profile: Profile, far: Option<Profile>) -> Result<Self> {
         let (client, router) = (Namespace::add("client")?, Namespace::add("router")?);
         for namespace in [&client, &router] {
             namespace.set(&[("ipv6/conf/default/accept_dad", "0"), ("ipv6/conf/default/accept_ra", "0")])?;
         }
         router.set(&[("ipv6/conf/all/forwarding", "1")])?;
-        let link = connect_client(&client, &router, profile)?;
+        let link = connect_client(&client, &router, FIRST, profile, far.is_some())?;
         let uids = node_uids()?;
-        let hosts = (0..).zip(NODES).zip(uids).map(|((index, node), uid)| host(index, node, uid, &router));
-        let hosts = hosts.collect::<Result<Vec<_>>>()?;
+        let (mut hosts, mut legs) = (Vec::new(), Vec::new());
+        for ((index, node), uid) in (0..).zip(NODES).zip(uids) {
+            let (host, leg) = host(index, node, uid, &router, far)?;
+            hosts.push(host);
+            legs.extend(leg);
+        }
         let contact = &hosts[0];
         router.batch(&format!("route add {SERVICE}/128 via {}", contact.link_address))?;
         contact.namespace.batch(&format!("route add {SERVICE}/128 dev {TAP}"))?;
-        Ok(Self { client, router, hosts, link })
+        Ok(Self { client, router, hosts, link, legs })
     }
 
     /// Fails if this machine cannot make what [`World::build`] needs.
@@ -96,30 +131,69 @@ impl World {
     }
 }
 
-fn connect_client(client: &Namespace, router: &Namespace, profile: Profile) -> Result<Link> {
-    let plug = |namespace: &Namespace, name: &str| {
-        namespace.run(|| {
-            let tun = tap::open()?;
-            tap::attach(&tun, name, Header::Plain)?;
-            Ok(tun)
-        })
-    };
-    let link = Link::start(plug(client, CLIENT_INTERFACE)?, plug(router, ROUTER_INTERFACE)?, profile)?;
+/// A TAP of this name, whose other end an emulated link holds.
+fn plug(namespace: &Namespace, name: &str) -> Result<File> {
+    namespace.run(|| {
+        let tun = tap::open()?;
+        tap::attach(&tun, name, Header::Plain)?;
+        Ok(tun)
+    })
+}
+
+/// A link of the router's on which a client is.
+#[derive(Clone, Copy, Debug)]
+struct Visit {
+    prefix: u16,
+    router_interface: &'static str,
+}
+
+const FIRST: Visit = Visit { prefix: 1, router_interface: ROUTER_INTERFACE };
+const SECOND: Visit = Visit { prefix: 2, router_interface: "client1" };
+
+impl Visit {
+    const fn router(self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, self.prefix, 0, 0, 0, 0, 1)
+    }
+
+    const fn address(self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, self.prefix, 0, 0, 0, 0, 2)
+    }
+}
+
+fn connect_client(
+    client: &Namespace,
+    router: &Namespace,
+    visit: Visit,
+    profile: Profile,
+    punctual: bool,
+) -> Result<Link> {
+    let start = if punctual { Link::start_punctual } else { Link::start };
+    let Visit { router_interface, .. } = visit;
+    let link = start(plug(client, CLIENT_INTERFACE)?, plug(router, router_interface)?, profile)?;
     // The queues of the TAPs must not be where frames get lost: the profile says where.
     client.batch(&format!(
         "link set {CLIENT_INTERFACE} up txqueuelen 10000\n\
-         addr add {CLIENT}/64 dev {CLIENT_INTERFACE} nodad\n\
-         route add default via 2001:db8:1::1{}",
+         addr add {}/64 dev {CLIENT_INTERFACE} nodad\n\
+         route add default via {}{}",
+        visit.address(),
+        visit.router(),
         congestion_control()
     ))?;
     router.batch(&format!(
-        "link set {ROUTER_INTERFACE} up txqueuelen 10000\n\
-         addr add 2001:db8:1::1/64 dev {ROUTER_INTERFACE} nodad"
+        "link set {router_interface} up txqueuelen 10000\n\
+         addr add {}/64 dev {router_interface} nodad",
+        visit.router()
     ))?;
     Ok(link)
 }
 
-fn host(index: u16, node: &'static str, uid: u32, router: &Namespace) -> Result<Host> {
+fn host(
+    index: u16,
+    node: &'static str,
+    uid: u32,
+    router: &Namespace,
+    far: Option<Profile>,
+) -> Result<(Host, Option<Link>)> {
     let net = |prefix: u16, interface: u16| Ipv6Addr::new(0x2001, 0xdb8, prefix, 0, 0, 0, 0, interface);
     let (link, own) = (0xfa + index, 0xa + index);
     let host = Host {
@@ -136,12 +210,17 @@ fn host(index: u16, node: &'static str, uid: u32, router: &Namespace) -> Result<
         ("ipv6/conf/default/accept_ra", "0"),
         ("ipv6/conf/all/forwarding", "1"),
     ])?;
+    let (leg, cable) = match far {
+        None => (None, format!("link add {node}0 type veth peer name eth0 netns {}\n", namespace.name())),
+        Some(profile) => {
+            let ends = (plug(router, &format!("{node}0"))?, plug(namespace, "eth0")?);
+            (Some(Link::start_punctual(ends.0, ends.1, profile)?), String::new())
+        }
+    };
     router.batch(&format!(
-        "link add {node}0 type veth peer name eth0 netns {}\n\
-         link set {node}0 up\n\
+        "{cable}link set {node}0 up\n\
          addr add {}/64 dev {node}0 nodad\n\
          route add {}/64 via {link_address}",
-        namespace.name(),
         net(link, 1),
         net(own, 0),
     ))?;
@@ -155,7 +234,7 @@ fn host(index: u16, node: &'static str, uid: u32, router: &Namespace) -> Result<
         net(link, 1),
         congestion_control(),
     ))?;
-    Ok(host)
+    Ok((host, leg))
 }
 
 /// CUBIC for connections over a route, where the kernel has it: the default may be BBR, which is slow over such

@@ -1,9 +1,10 @@
 //! How long the service was silent, as its clients' wires show it.
 
-use core::net::SocketAddrV6;
+use core::net::{Ipv6Addr, SocketAddrV6};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use ferry_node::Moment;
 use ferry_stack::{Frame, Instant};
 
 use crate::wire::{self, Content};
@@ -15,7 +16,10 @@ pub struct Silences {
     pub on: bool,
     heard: BTreeMap<SocketAddrV6, Vec<Instant>>,
     moves: Vec<Move>,
+    /// When who sent straight to another care-of address than before (RFC 6275 section 6.4).
+    straight: Vec<(Instant, Ipv6Addr)>,
     frozen: BTreeMap<SocketAddrV6, Instant>,
+    moments: Vec<(SocketAddrV6, Moment)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +41,40 @@ impl Silences {
         }
     }
 
+    /// A frame was sent.
+    pub(crate) fn said(&mut self, frame: &Frame, now: Instant) {
+        if !self.on {
+            return;
+        }
+        let octets = frame.clone().contiguous().head;
+        if let Some(to) = straight_to(&octets)
+            && self.straight.last().is_none_or(|(_, last)| *last != to)
+        {
+            self.straight.push((now, to));
+        }
+    }
+
+    /// When each move began with the freeze, and when the connection ran again.
+    pub fn moves(&self) -> impl Iterator<Item = (Instant, Instant)> {
+        self.moves.iter().map(|one| (one.from, one.until))
+    }
+
+    /// When a client began to send straight to that care-of address, after a time.
+    pub fn straight_after(&self, from: Instant, to: Ipv6Addr) -> Option<Instant> {
+        self.straight.iter().find(|(at, there)| *at >= from && *there == to).map(|(at, _)| *at)
+    }
+
     /// A connection was frozen.
-    pub(crate) fn frozen(&mut self, client: SocketAddrV6, now: Instant) {
+    pub(crate) fn frozen(&mut self, client: SocketAddrV6, moment: &Moment, now: Instant) {
         self.frozen.insert(client, now);
+        if self.on {
+            self.moments.push((client, moment.clone()));
+        }
+    }
+
+    /// How each connection was that was frozen, and whose it is.
+    pub fn moments(&self) -> &[(SocketAddrV6, Moment)] {
+        &self.moments
     }
 
     /// A connection was installed.
@@ -67,6 +102,20 @@ impl Silences {
     }
 }
 
+/// Where a frame goes, if it has a routing header in front of a TCP segment or a Mobility Header.
+fn straight_to(frame: &[u8]) -> Option<Ipv6Addr> {
+    const IP: usize = 14;
+    const ROUTING: u8 = 43;
+    const TCP: u8 = 6;
+    const MOBILITY: u8 = 135;
+    let next = |at: usize| frame.get(IP + at).copied();
+    if next(6) != Some(ROUTING) || !matches!(next(40), Some(TCP | MOBILITY)) {
+        return None;
+    }
+    let destination: [u8; 16] = frame.get(IP + 24..IP + 40)?.try_into().ok()?;
+    Some(destination.into())
+}
+
 /// The value below which `percent` of the sorted values lie; zero if there are none.
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
@@ -83,7 +132,7 @@ mod tests {
         let client: SocketAddrV6 = "[2001:db8::1]:5".parse().unwrap();
         let mut silences = Silences { on: true, ..Silences::default() };
         silences.heard.insert(client, [0, 10, 11, 15, 16, 100].map(at).to_vec());
-        silences.frozen(client, at(12));
+        silences.frozen(client, &Moment::default(), at(12));
         silences.installed(client, at(14));
         assert_eq!(silences.gaps(Duration::from_millis(1)), [Duration::from_millis(4)]);
         assert_eq!(silences.gaps(Duration::from_millis(2)), [Duration::from_millis(84)]);

@@ -9,7 +9,7 @@ use super::Group;
 use super::check::Checker;
 use super::error::nearest;
 use super::raw::{self, At};
-use crate::{Optimise, Placement, PlainSource};
+use crate::{Optimise, Placement, PlainSource, TokensAhead};
 
 const ASK_AGAIN_S: RangeInclusive<i64> = 1..=86_400;
 const DEFAULT_ASK_AGAIN_S: i64 = 600;
@@ -21,6 +21,7 @@ const OPTIMISE: [(&str, Optimise); 3] =
 const PLAIN_SOURCE: [(&str, PlainSource); 2] = [("auto", PlainSource::Auto), ("never", PlainSource::Never)];
 const PATH_AFTER_MOVE: [(&str, PathPolicy); 3] =
     [("keep", PathPolicy::Keep), ("halve", PathPolicy::Halve), ("initial-window", PathPolicy::InitialWindow)];
+const TOKENS_AHEAD: [(&str, TokensAhead); 2] = [("auto", TokensAhead::Auto), ("never", TokensAhead::Never)];
 
 impl Checker<'_> {
     /// What is laid down about nodes must be about nodes and services that there are.
@@ -72,6 +73,7 @@ impl Checker<'_> {
     pub(super) fn group(&mut self, raw: raw::Group) -> Option<Group> {
         let raw::Group { name, service_address, contact, secret_file, placement, .. } = raw;
         let raw::Group { optimise, plain_source, ask_again_s, path_after_move, weights, allowed, .. } = raw;
+        let tokens_ahead = self.choice(raw.tokens_ahead.as_ref(), "tokens-ahead", &TOKENS_AHEAD);
         self.label(&name, "group");
         let placement =
             self.choice(placement.as_ref(), "placement", &Placement::ALL.map(|one| (one.name(), one)));
@@ -98,6 +100,7 @@ impl Checker<'_> {
             plain_source: plain_source?,
             ask_again: Duration::from_secs(ask_again_s?.unsigned_abs()),
             path_after_move: path_after_move?,
+            tokens_ahead: tokens_ahead?,
         })
     }
 }

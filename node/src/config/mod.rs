@@ -26,7 +26,7 @@ pub use error::{ConfigError, Problem};
 pub use files::{FileError, read_secret};
 pub use home_agent::{Home, HomeAgentConfig, HomeAgentLink};
 
-use crate::{Commit, Optimise, Placement, PlainSource};
+use crate::{Commit, Optimise, Placement, PlainSource, TokensAhead};
 
 /// A configuration in which everything fits together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub struct Group {
     pub ask_again: Duration,
     /// What a connection keeps of its congestion state when it has come to another node.
     pub path_after_move: PathPolicy,
+    /// When an acceptor fetches the tokens of clients that understand Mobile IPv6.
+    pub tokens_ahead: TokensAhead,
 }
 
 /// The network device of a node.

@@ -41,6 +41,7 @@ pub(super) struct Group {
     pub(super) plain_source: Option<At<String>>,
     pub(super) ask_again_s: Option<At<i64>>,
     pub(super) path_after_move: Option<At<String>>,
+    pub(super) tokens_ahead: Option<At<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,7 +6,7 @@ use ferry_stack::tcp::PathPolicy;
 use toml::Spanned;
 
 use super::{Config, KeyFiles, ServiceKind};
-use crate::{Commit, Placement};
+use crate::{Commit, Placement, TokensAhead};
 
 const GOOD: &str = r#"name = "a"
 control = "run/a.sock"
@@ -124,6 +124,14 @@ fn connections_are_held_as_often_as_is_written() {
         let said = with(lines).unwrap_err();
         assert!(said.contains(what), "{said}");
     }
+}
+
+#[test]
+fn tokens_are_fetched_ahead_unless_it_is_written_that_they_are_not() {
+    let with = |value: &str| GOOD.replace("[tap]", &format!("tokens-ahead = \"{value}\"\n[tap]"));
+    assert_eq!(parse(GOOD).unwrap().group.tokens_ahead, TokensAhead::Auto);
+    assert_eq!(parse(&with("never")).unwrap().group.tokens_ahead, TokensAhead::Never);
+    assert!(parse(&with("sometimes")).unwrap_err().contains("there is no tokens-ahead \"sometimes\""));
 }
 
 #[test]

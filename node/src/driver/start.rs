@@ -211,6 +211,7 @@ fn setup(config: &Config, options: &Options, incarnation: Incarnation) -> Result
         rules: Rules {
             weights: config.group.weights.clone(),
             allowed: config.group.allowed.clone(),
+            tokens_ahead: config.group.tokens_ahead,
             policy: options.policy.map(|make| make()),
         },
         optimise: config.group.optimise,

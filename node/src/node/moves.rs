@@ -10,8 +10,8 @@ use ferry_stack::tcp::{Flow, Handle};
 
 use super::places::{Arriving, Place, Route};
 use super::service::{AnySession, Service};
-use super::{Node, Owned};
-use crate::io::{AuditResult, Step, TraceEvent};
+use super::{Node, Owned, TokensAhead};
+use crate::io::{AuditResult, Moment, Step, TraceEvent};
 use crate::session::Event;
 
 impl Node {
@@ -58,7 +58,9 @@ impl Node {
         let before = self.places.get(&flow).and_then(Place::route);
         let arriving = Arriving { from, epoch, before, held: VecDeque::new(), octets: 0 };
         self.places.insert(flow, Place::Arriving(arriving));
-        self.mobility.stand_by(*flow.remote.ip(), now);
+        if self.rules.tokens_ahead == TokensAhead::Auto {
+            self.mobility.stand_by(*flow.remote.ip(), now);
+        }
         self.step(flow, from, epoch, Step::Reserved, now);
     }
 
@@ -107,11 +109,12 @@ impl Node {
         let known = self.mobility.take_along(client, now);
         let snapshot = self.snapshot(&owned, tcb, epoch, known, now);
         self.wakes.set(flow, None);
+        let moment = Moment::of(&snapshot.tcb);
         match self.handoffs.frozen(snapshot, now) {
             Ok(snapshot_bytes) => {
                 self.updates.forget(&flow);
                 self.places.insert(flow, Place::Elsewhere(Route { to, epoch }));
-                self.step(flow, to, epoch, Step::Frozen { snapshot_bytes }, now);
+                self.step(flow, to, epoch, Step::Frozen { snapshot_bytes, moment }, now);
             }
             // Nothing has left: it goes on as if it had not been asked.
             Err(snapshot) => self.put_back(owned, *snapshot, now),

@@ -12,8 +12,21 @@ pub struct Rules {
     /// The services that a node may own, by its name; every one for those that are absent. A node that may not own a
     /// service is given none of its connections, and none is taken from it.
     pub allowed: BTreeMap<String, BTreeSet<String>>,
+    /// When an acceptor fetches the tokens of clients that understand Mobile IPv6.
+    pub tokens_ahead: TokensAhead,
     /// Who serves new connections, if not as [`Placement`](super::Placement) says.
     pub policy: Option<Box<dyn Policy>>,
+}
+
+/// When an acceptor goes through the tests of return routability for a connection that is to come (RFC 6275 section
+/// 11.7.2 wants a care-of token before a Binding Update).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokensAhead {
+    /// While the connection still runs at the donor.
+    #[default]
+    Auto,
+    /// Only when it has come: for measuring what that takes.
+    Never,
 }
 
 impl Rules {

@@ -10,7 +10,7 @@ use ferry_handoff::{Failure, Message, NodeId};
 use ferry_stack::Instant;
 use ferry_stack::tcp::Flow;
 
-use super::Node;
+use super::{Node, TokensAhead};
 
 /// How long a donor waits for an acceptor that warms up.
 const DONOR_WAITS: Duration = Duration::from_millis(500);
@@ -64,7 +64,8 @@ impl Warming {
 impl Node {
     /// Has the acceptor warm up first, if the client understands Mobile IPv6. Whether it has to.
     pub(super) fn warm_up(&mut self, flow: Flow, to: NodeId, now: Instant) -> bool {
-        let worth_it = self.mobility.is_aware(*flow.remote.ip()) && self.peers.is_up(to);
+        let wanted = self.rules.tokens_ahead == TokensAhead::Auto;
+        let worth_it = wanted && self.mobility.is_aware(*flow.remote.ip()) && self.peers.is_up(to);
         if worth_it {
             self.warming.leaving.insert(flow, (to, now + DONOR_WAITS));
             self.tell(to, &Message::WarmUp { flow });

@@ -91,10 +91,10 @@ impl<At> State<At> {
     }
 }
 
-impl<At> fmt::Display for State<At> {
+impl<At> State<At> {
     /// As RFC 9293 section 3.3.2 spells it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    pub fn name(&self) -> &'static str {
+        match self {
             Self::SynSent => "SYN-SENT",
             Self::SynReceived => "SYN-RECEIVED",
             Self::Established => "ESTABLISHED",
@@ -105,6 +105,12 @@ impl<At> fmt::Display for State<At> {
             Self::LastAck => "LAST-ACK",
             Self::TimeWait { .. } => "TIME-WAIT",
             Self::Closed(_) => "CLOSED",
-        })
+        }
+    }
+}
+
+impl<At> fmt::Display for State<At> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

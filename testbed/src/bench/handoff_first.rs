@@ -3,7 +3,8 @@
 use core::time::Duration;
 use std::path::Path;
 
-use super::host_time;
+use super::handoff::{REPAIRED, host_time};
+use super::stack::{Scale, measured};
 use crate::demo::{Options, Stage};
 use crate::link::Profile;
 use crate::nodes;
@@ -16,16 +17,26 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// All rows.
 pub(super) fn rows(runs: usize, ferry: &Path, link: Profile) -> Result<Vec<Row>> {
-    Ok([goodput(runs, ferry, link)?, host_time::empty(runs)?].into_iter().flatten().collect())
+    let scale = Scale { runs, quick: false };
+    let row = goodput("goodput-with-handoffs", Some(Bar::AtLeast(0.7)), runs, 128 << 20, ferry, link)?;
+    let host_time = measured("host-time-empty", "µs", REPAIRED, None, scale, host_time(scale, 0));
+    Ok(row.into_iter().chain([host_time]).collect())
 }
 
 /// A download with a handoff every 100 ms against one without, in turn, in one world.
-fn goodput(runs: usize, ferry: &Path, link: Profile) -> Result<Option<Row>> {
+pub(super) fn goodput(
+    name: &'static str,
+    bar: Option<Bar>,
+    runs: usize,
+    file_bytes: u64,
+    ferry: &Path,
+    link: Profile,
+) -> Result<Option<Row>> {
     let options = Options {
         handoffs: 0,
         interval: INTERVAL,
         seed: 1,
-        file_bytes: 128 << 20,
+        file_bytes,
         echo_bytes: 0,
         out: None,
         ferry: ferry.to_owned(),
@@ -43,5 +54,5 @@ fn goodput(runs: usize, ferry: &Path, link: Profile) -> Result<Option<Row>> {
         return Err(Error::Program { command: NAME.to_owned(), why: problem });
     }
     let peer = ("the same download without handoffs", without.as_slice());
-    Ok(Row::new("goodput-with-handoffs", "Mbit/s", &with, Some(peer), Some(Bar::AtLeast(0.7))))
+    Ok(Row::new(name, "Mbit/s", &with, Some(peer), bar))
 }

@@ -1,7 +1,7 @@
 //! The benchmarks.
 
+mod handoff;
 mod handoff_first;
-mod host_time;
 mod mobility;
 mod stack;
 
@@ -12,7 +12,7 @@ use crate::report::BenchReport;
 use crate::{Error, Result};
 
 /// All benchmarks.
-pub const NAMES: [&str; 3] = [handoff_first::NAME, stack::NAME, mobility::NAME];
+pub const NAMES: [&str; 4] = [handoff_first::NAME, stack::NAME, mobility::NAME, handoff::NAME];
 
 /// How to measure.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ pub fn needs_ferry(name: &str) -> bool {
 
 /// The rows of all benchmarks that can be measured one by one.
 pub fn row_names() -> Vec<&'static str> {
-    [&stack::row_names()[..], &mobility::row_names()[..]].concat()
+    [&stack::row_names()[..], &mobility::row_names()[..], &handoff::row_names()[..]].concat()
 }
 
 /// Fails if a benchmark has no such row.
@@ -53,6 +53,11 @@ pub fn run(name: &str, options: &Options, ferry: &Path) -> Result<BenchReport> {
     if name == mobility::NAME {
         check_rows(options, name, &mobility::row_names())?;
         return Ok(BenchReport::new(mobility::NAME, mobility::rows(options, ferry)?));
+    }
+    if name == handoff::NAME {
+        check_rows(options, name, &handoff::row_names())?;
+        let (rows, fits) = handoff::rows(options, ferry)?;
+        return Ok(BenchReport::new(handoff::NAME, rows).with(fits));
     }
     if name == stack::NAME {
         check_rows(options, name, &stack::row_names())?;

@@ -1,30 +1,28 @@
 //! A client's downloads and uploads cross between three nodes at random moments: an ordinary client's, which never
 //! learns of it, and one's with Mobile IPv6, which talks straight to whoever serves it.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
 use std::net::Ipv6Addr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Options;
+use super::evidence::{check_privileges, keep, write_events};
 use super::stage::{FILE, Stage};
 use crate::analysis::{ClientView, Flow, Spread};
 use crate::capture::Captured;
 use crate::clients::{Download, Downloaded, Uploaded};
 use crate::clock::{nanos, now_ns};
-use crate::correspondent;
-use crate::error::Doing;
-use crate::nodes;
 use crate::report::{Demo, median};
 use crate::straight::Straight;
 use crate::timeline;
-use crate::trace::{Event, Handoff, handoffs};
-use crate::world::{NODES, SERVICE, UserMap};
+use crate::trace::{Handoff, handoffs};
+use crate::world::SERVICE;
 use crate::{Error, Result};
 
 /// With an ordinary client.
-pub(super) const RELAYED: &str = "simple-handoff";
+pub const RELAYED: &str = "simple-handoff";
+/// How many connections have to move, if nobody says.
+pub(super) const HANDOFFS: usize = 40;
 /// With a client that understands Mobile IPv6.
 pub const OPTIMISED: &str = "route-optimised";
 /// How long after a handoff a silence is still laid to it, unless the next handoff comes before.
@@ -51,23 +49,14 @@ pub(super) fn run(options: &Options) -> Demo {
     demo.interval_ms = nanos(options.interval) / 1_000_000;
     demo.seed = options.seed;
     demo.link = Some(options.link);
-    let folder = options.out.as_ref().map(|out| out.join(name));
-    let mut problems = match folder.as_deref().map(make_folder).transpose() {
-        Ok(_) => play(options, folder.as_deref(), &mut demo).unwrap_or_else(|error| vec![error.to_string()]),
-        Err(error) => vec![error.to_string()],
-    };
-    if !problems.is_empty() {
-        problems.push(keep_logs(name, folder.as_deref()));
-    }
-    demo.conclude(&problems);
-    demo
+    keep(options, demo, |folder, demo| play(options, folder, demo))
 }
 
 /// Plays, judges, and gives everything that did not hold.
 fn play(options: &Options, folder: Option<&Path>, demo: &mut Demo) -> Result<Vec<String>> {
     let mut stage = Stage::set(demo.name, options, folder)?;
     demo.client += &how(&stage);
-    let mut problems = check_privileges(&stage, demo)?;
+    let mut problems = check_privileges(&stage.world, &stage.nodes, demo)?;
     let mut played = Played::default();
     let failed = transfer(&mut stage, options, &mut played).err();
     demo.digest_match = failed.is_none();
@@ -93,7 +82,6 @@ fn play(options: &Options, folder: Option<&Path>, demo: &mut Demo) -> Result<Vec
     }
     if let Some(folder) = folder {
         write_events(&over.events, folder)?;
-        copy_logs(folder)?;
     }
     Ok(problems)
 }
@@ -122,23 +110,6 @@ fn stalled(stage: &Stage, options: &Options, begun_ns: u64) -> Result<()> {
         return Err(Error::Late { what: "the first handoff".to_owned(), within_s: patience / SECOND });
     }
     Ok(())
-}
-
-fn check_privileges(stage: &Stage, demo: &mut Demo) -> Result<Vec<String>> {
-    let all = stage.nodes.iter().map(|node| node.privileges.capabilities).fold(0, |all, one| all | one);
-    demo.node_capabilities = format!("{all:x}");
-    let users = UserMap::read()?;
-    demo.node_uids = stage.world.hosts.iter().filter_map(|host| users.outside(host.uid)).collect();
-    let mut problems = Vec::new();
-    for (node, host) in stage.nodes.iter().zip(&stage.world.hosts) {
-        if !node.privileges.are_none_but(host.uid) {
-            problems.push(format!("node {} has privileges: {:?}", node.name, node.privileges));
-        }
-    }
-    if demo.node_uids.contains(&0) {
-        problems.push("a node runs as root".to_owned());
-    }
-    Ok(problems)
 }
 
 fn judge_wire(captured: &Captured, demo: &mut Demo, problems: &mut Vec<String>) {
@@ -240,51 +211,4 @@ fn millis(nanos: u64) -> f64 {
 #[allow(clippy::cast_precision_loss)] // Octets of a snapshot.
 fn kib(octets: usize) -> f64 {
     octets as f64 / 1024.0
-}
-
-fn make_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).doing(format!("make {}", folder.display()))
-}
-
-fn write_events(events: &[Event], folder: &Path) -> Result<()> {
-    let doing = "write trace.jsonl";
-    let mut file = BufWriter::new(File::create(folder.join("trace.jsonl")).doing(doing)?);
-    for event in events {
-        let line = serde_json::to_string(event).doing(doing)?;
-        writeln!(file, "{line}").doing(doing)?;
-    }
-    file.flush().doing(doing)
-}
-
-fn copy_logs(folder: &Path) -> Result<()> {
-    for node in NODES {
-        let log = nodes::log(node);
-        if log.exists() {
-            fs::copy(log, folder.join(format!("{node}.log")))
-                .doing(format!("keep the log of node {node}"))?;
-        }
-    }
-    let log = correspondent::log();
-    if log.exists() {
-        fs::copy(log, folder.join("correspondent.log")).doing("keep the correspondent's log")?;
-    }
-    Ok(())
-}
-
-/// After a failure the nodes' own words are worth keeping, even if nobody asked for a folder.
-fn keep_logs(name: &str, folder: Option<&Path>) -> String {
-    let to = folder.map_or_else(|| PathBuf::from("out").join(name), Path::to_owned);
-    let kept = make_folder(&to).and_then(|()| {
-        for node in NODES {
-            let trace = nodes::folder(node).join("trace.jsonl");
-            if trace.exists() {
-                fs::copy(trace, to.join(format!("{node}.trace.jsonl"))).doing("keep a trace")?;
-            }
-        }
-        copy_logs(&to)
-    });
-    match kept {
-        Ok(()) => format!("evidence: {}", to.display()),
-        Err(error) => format!("no evidence could be kept: {error}"),
-    }
 }

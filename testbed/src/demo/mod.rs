@@ -1,6 +1,11 @@
 //! The demos.
 
+mod any_moment;
+mod balance_chart;
 mod crossing;
+mod evidence;
+mod load_balancing;
+mod moments_chart;
 mod stage;
 
 use core::time::Duration;
@@ -10,16 +15,18 @@ use crate::link::Profile;
 use crate::nodes;
 use crate::report::Demo;
 
-pub use crossing::OPTIMISED;
+pub use any_moment::NAME as ANY_MOMENT;
+pub use crossing::{OPTIMISED, RELAYED};
+pub use load_balancing::NAME as LOAD_BALANCING;
 pub use stage::Stage;
 
 /// All demos, in the order in which they run.
-pub const NAMES: [&str; 2] = [crossing::RELAYED, crossing::OPTIMISED];
+pub const NAMES: [&str; 4] = [RELAYED, OPTIMISED, ANY_MOMENT, LOAD_BALANCING];
 
 /// What can be chosen about a demo.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Go on until so many connections have moved during downloads.
+    /// Go on until so many connections have moved; each demo has a number of its own in mind.
     pub handoffs: usize,
     /// The mean time between two handoffs.
     pub interval: Duration,
@@ -43,7 +50,22 @@ pub struct Options {
 
 /// Runs the demo called `name`, which must be one of [`NAMES`]. Whatever goes wrong is told in the result.
 pub fn run(name: &str, options: &Options) -> Demo {
-    let aware = name == crossing::OPTIMISED;
-    debug_assert!(aware || name == crossing::RELAYED);
-    crossing::run(&Options { aware, ..options.clone() })
+    match name {
+        ANY_MOMENT => any_moment::run(options),
+        LOAD_BALANCING => load_balancing::run(options),
+        _ => {
+            let aware = name == OPTIMISED;
+            debug_assert!(aware || name == RELAYED);
+            crossing::run(&Options { aware, ..options.clone() })
+        }
+    }
+}
+
+/// How many connections have to move in a demo, if nobody says.
+pub fn usual_handoffs(name: &str) -> usize {
+    match name {
+        ANY_MOMENT => any_moment::HANDOFFS,
+        LOAD_BALANCING => load_balancing::HANDOFFS,
+        _ => crossing::HANDOFFS,
+    }
 }

@@ -15,7 +15,7 @@ use crate::error::Doing;
 use crate::nodes::{self, FILES, Node};
 use crate::progress::Progress;
 use crate::trace::Event;
-use crate::world::{SERVICE, World};
+use crate::world::{NODES, SERVICE, World};
 use crate::{Error, Result};
 
 /// The file's name below every node's `www`.
@@ -85,23 +85,11 @@ impl Stage {
             file,
             file_bytes: options.file_bytes,
         };
-        stage.await_links()?;
+        nodes::await_links(&mut stage.nodes, NODES.len() - 1)?;
         if options.aware {
             stage.correspondent = Some(Daemon::start(&stage.world)?);
         }
         Ok(stage)
-    }
-
-    /// Nodes say that they are ready before they have found each other.
-    fn await_links(&mut self) -> Result<()> {
-        for node in &mut self.nodes {
-            let what = format!("the links of node {}", node.name);
-            crate::clock::await_some(&what, Duration::from_secs(20), Duration::from_millis(10), || {
-                let status = node.control.status()?;
-                Ok(status.peers.iter().all(|peer| peer.up).then_some(()))
-            })?;
-        }
-        Ok(())
     }
 
     /// Downloads the file with `curl`, and fails if it did not arrive as it is.

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::net::{SocketAddrV6, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 
 use libc::c_int;
 use rustix::net::sockopt::set_socket_reuseaddr;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect, recv, send, socket_with,
+};
 
-use super::options::{Plain, get, set};
+use super::options::{Plain, check, get, set};
 
 // Of <linux/tcp.h>; not every version of the C library's bindings has them.
 const TCP_MAXSEG: c_int = 2;
@@ -18,6 +21,10 @@ const TCP_QUEUE_SEQ: c_int = 21;
 const TCP_REPAIR_OPTIONS: c_int = 22;
 const TCP_TIMESTAMP: c_int = 24;
 const TCP_REPAIR_WINDOW: c_int = 29;
+/// Of <linux/sockios.h>: octets that were never sent.
+const SIOCOUTQNSD: libc::Ioctl = 0x894b;
+/// More than any queue that moves.
+const ROOM: c_int = 8 << 20;
 const RECV_QUEUE: c_int = 1;
 const SEND_QUEUE: c_int = 2;
 const OPTION_MSS: u32 = 2;
@@ -56,7 +63,7 @@ unsafe impl Plain for Info {}
 // SAFETY: integers only.
 unsafe impl Plain for Window {}
 
-/// An established connection with empty queues, taken out of the kernel.
+/// An established connection, taken out of the kernel with what is in its queues.
 #[derive(Debug)]
 pub struct Frozen {
     local: SocketAddrV6,
@@ -64,8 +71,15 @@ pub struct Frozen {
     info: Info,
     mss: u32,
     window: Window,
+    /// What comes first in each queue has these numbers.
     send_seq: u32,
     receive_seq: u32,
+    /// Sent and not acknowledged.
+    sent: Vec<u8>,
+    /// Not sent.
+    unsent: Vec<u8>,
+    /// Received in order and not read.
+    unread: Vec<u8>,
     timestamp: u32,
 }
 
@@ -77,18 +91,20 @@ pub fn freeze(stream: TcpStream) -> io::Result<Frozen> {
     else {
         return Err(io::ErrorKind::Unsupported.into());
     };
-    let seq_of = |queue: c_int| {
-        tcp_set(&stream, TCP_REPAIR_QUEUE, &queue)?;
-        get::<u32>(&stream, libc::IPPROTO_TCP, TCP_QUEUE_SEQ)
-    };
+    let (end_of_send, mut sent) = queue(&stream, SEND_QUEUE, libc::TIOCOUTQ)?;
+    let (end_of_receive, unread) = queue(&stream, RECV_QUEUE, libc::FIONREAD)?;
+    let unsent = sent.split_off(sent.len() - waiting(&stream, SIOCOUTQNSD)?.min(sent.len()));
     let frozen = Frozen {
         local,
         remote,
         info: get(&stream, libc::IPPROTO_TCP, TCP_INFO)?,
         mss: get(&stream, libc::IPPROTO_TCP, TCP_MAXSEG)?,
         window: get(&stream, libc::IPPROTO_TCP, TCP_REPAIR_WINDOW)?,
-        send_seq: seq_of(SEND_QUEUE)?,
-        receive_seq: seq_of(RECV_QUEUE)?,
+        send_seq: end_of_send.wrapping_sub(length(&sent) + length(&unsent)),
+        receive_seq: end_of_receive.wrapping_sub(length(&unread)),
+        sent,
+        unsent,
+        unread,
         timestamp: get(&stream, libc::IPPROTO_TCP, TCP_TIMESTAMP)?,
     };
     // In repair mode this sends nothing.
@@ -118,11 +134,63 @@ pub fn thaw(frozen: &Frozen) -> io::Result<TcpStream> {
     tcp_set(&socket, TCP_REPAIR_OPTIONS, list.as_slice())?;
     tcp_set(&socket, TCP_REPAIR_WINDOW, &frozen.window)?;
     tcp_set(&socket, TCP_TIMESTAMP, &frozen.timestamp)?;
+    let buffers = [
+        (RECV_QUEUE, libc::SO_RCVBUFFORCE, &frozen.unread),
+        (SEND_QUEUE, libc::SO_SNDBUFFORCE, &frozen.sent),
+    ];
+    for (queue, buffer, octets) in buffers {
+        if !octets.is_empty() {
+            // Else the kernel waits for room that only acknowledgements could make.
+            set(&socket, libc::SOL_SOCKET, buffer, &ROOM)?;
+            tcp_set(&socket, TCP_REPAIR_QUEUE, &queue)?;
+            fill(&socket, octets)?;
+        }
+    }
     tcp_set(&socket, TCP_REPAIR, &OFF_SILENTLY)?;
+    // As CRIU does: what was never sent is written as an application would.
+    fill(&socket, &frozen.unsent)?;
     Ok(socket.into())
 }
 
-fn tcp_set<T: ?Sized>(socket: &impl std::os::fd::AsFd, option: c_int, value: &T) -> io::Result<()> {
+fn length(octets: &[u8]) -> u32 {
+    u32::try_from(octets.len()).unwrap_or(u32::MAX)
+}
+
+/// The number after the last octet of a queue, and what is in it.
+fn queue(stream: &TcpStream, queue: c_int, count: libc::Ioctl) -> io::Result<(u32, Vec<u8>)> {
+    tcp_set(stream, TCP_REPAIR_QUEUE, &queue)?;
+    let end = get::<u32>(stream, libc::IPPROTO_TCP, TCP_QUEUE_SEQ)?;
+    let mut octets = vec![0; waiting(stream, count)?];
+    if !octets.is_empty() {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let (_, peeked) = recv(stream, octets.as_mut_slice(), flags)?;
+        octets.truncate(peeked);
+    }
+    Ok((end, octets))
+}
+
+/// Octets that wait in a queue of a socket.
+fn waiting(stream: &TcpStream, request: libc::Ioctl) -> io::Result<usize> {
+    let mut count: c_int = 0;
+    // SAFETY: these requests write one integer, which the pointer leads to and which outlives the call.
+    check(unsafe { libc::ioctl(stream.as_raw_fd(), request, &raw mut count) })?;
+    usize::try_from(count).map_err(io::Error::other)
+}
+
+fn fill(socket: &impl AsFd, mut octets: &[u8]) -> io::Result<()> {
+    while !octets.is_empty() {
+        let taken = send(socket, octets, SendFlags::empty())?;
+        octets = &octets[taken..];
+    }
+    Ok(())
+}
+
+/// Octets that were sent, or are to be, and are not acknowledged; and those of them that were never sent.
+pub fn unacknowledged(stream: &TcpStream) -> io::Result<(usize, usize)> {
+    Ok((waiting(stream, libc::TIOCOUTQ)?, waiting(stream, SIOCOUTQNSD)?))
+}
+
+fn tcp_set<T: ?Sized>(socket: &impl AsFd, option: c_int, value: &T) -> io::Result<()> {
     set(socket, libc::IPPROTO_TCP, option, value)
 }
 
@@ -137,6 +205,9 @@ mod tests {
         let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("a listener");
         let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
         let (mut server, _) = listener.accept().expect("accepted");
+        // What the server has sent and what it has not read move too: in the order in which they were.
+        server.write_all(&[90, 91]).expect("sent");
+        client.write_all(&[80, 81]).expect("sent");
         for round in 0..3_u8 {
             server = match freeze(server) {
                 Ok(frozen) => thaw(&frozen).expect("thawed"),
@@ -144,6 +215,12 @@ mod tests {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return,
                 Err(error) => panic!("freeze: {error}"),
             };
+            if round == 0 {
+                let mut octets = [[0; 2]; 2];
+                client.read_exact(&mut octets[0]).expect("received");
+                server.read_exact(&mut octets[1]).expect("moved unread");
+                assert_eq!(octets, [[90, 91], [80, 81]]);
+            }
             let mut octet = [0];
             client.write_all(&[round]).expect("sent");
             server.read_exact(&mut octet).expect("received");

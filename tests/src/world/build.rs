@@ -3,6 +3,7 @@
 use core::net::Ipv6Addr;
 use std::collections::BTreeMap;
 
+use ferry_node::TokensAhead;
 use ferry_stack::interface::{self, Address};
 use ferry_stack::{EthernetAddress, Instant};
 
@@ -41,6 +42,7 @@ impl World {
             now: Instant::ZERO,
             rng: Rng::new(seed),
             watch: Watch::default(),
+            tokens_ahead: TokensAhead::default(),
             silences: Silences::default(),
             events: 0,
             agenda: Agenda::default(),

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use ferry_handoff::{Incarnation, NodeId};
 use ferry_node::services::{Discard, Echo, File, FileService};
 use ferry_node::{
-    Command, Node, Optimise, Peer, Placement, PlainSource, Reply, Service, Setup, Step, Trace, TraceEvent,
-    Which,
+    Command, Node, Optimise, Peer, Placement, PlainSource, Reply, Rules, Service, Setup, Step, Trace,
+    TraceEvent, Which,
 };
 use ferry_stack::interface::Address;
 use ferry_stack::tcp::Config;
@@ -86,7 +86,7 @@ pub struct Operation {
 #[derive(Debug, Default)]
 pub(super) struct Group {
     members: Vec<usize>,
-    channels: BTreeMap<(usize, usize), Channel>,
+    pub(super) channels: BTreeMap<(usize, usize), Channel>,
     incarnations: BTreeMap<usize, Incarnation>,
     operation: Operation,
     pub(super) owners: Owners,
@@ -215,7 +215,7 @@ impl World {
             contact: name_of(0),
             home_agent: self.home_agent(),
             placement: plan.placement,
-            rules: ferry_node::Rules::default(),
+            rules: Rules { tokens_ahead: self.tokens_ahead, ..Rules::default() },
             optimise: plan.optimise,
             plain_source: plan.plain_source,
             ask_again: Duration::from_mins(10),
@@ -353,7 +353,7 @@ impl World {
         self.say(|| format!("{} traces {:?}", self.places[nth].name, trace.event));
         if let TraceEvent::Handoff { client, step, .. } = &trace.event {
             match step {
-                Step::Frozen { .. } => self.silences.frozen(*client, self.now),
+                Step::Frozen { moment, .. } => self.silences.frozen(*client, moment, self.now),
                 Step::Installed { .. } => self.silences.installed(*client, self.now),
                 _ => {}
             }

@@ -5,6 +5,7 @@ mod agent;
 mod build;
 mod group;
 mod judge;
+mod paths;
 mod report;
 mod scene;
 
@@ -12,6 +13,7 @@ use core::net::SocketAddrV6;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use ferry_node::TokensAhead;
 use ferry_stack::{Frame, Instant};
 
 use self::agenda::{Agenda, Event};
@@ -94,6 +96,8 @@ pub struct World {
     pub rng: Rng,
     /// What was seen on the wires.
     pub watch: Watch,
+    /// When acceptors fetch the tokens of clients that understand Mobile IPv6. To be set before nodes are attached.
+    pub tokens_ahead: TokensAhead,
     /// When the clients heard of the service.
     pub silences: Silences,
     /// Events so far.
@@ -306,6 +310,7 @@ impl World {
         let wired = link::finished(frame.clone());
         for frame in &wired {
             self.note(nth, "sends", frame);
+            self.silences.said(frame, self.now);
             let place = &self.places[nth];
             if let Err(sentence) = self.watch.see(frame, place.sender) {
                 panic!("{sentence}\n  sent by {} at {}", place.name, self.now);

@@ -70,6 +70,7 @@ impl Lab {
                 plain_source: crate::PlainSource::Auto,
                 ask_again: std::time::Duration::from_mins(10),
                 path_after_move: ferry_stack::tcp::PathPolicy::Keep,
+                tokens_ahead: crate::TokensAhead::Auto,
             },
             home_agent: None,
             tap: Tap {

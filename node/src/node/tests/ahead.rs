@@ -8,7 +8,7 @@ use crate::io::Step;
 /// Octets that the donors' snapshots had when the connection stood still.
 fn frozen(lan: &Lan) -> Vec<usize> {
     let octets = |(_, step): &(_, Step)| match step {
-        Step::Frozen { snapshot_bytes } => Some(*snapshot_bytes),
+        Step::Frozen { snapshot_bytes, .. } => Some(*snapshot_bytes),
         _ => None,
     };
     lan.steps.iter().filter_map(octets).collect()

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::report::{Bar, Row};
 
-const LEFT: f64 = 150.0;
-const SCALE: f64 = 300.0;
+const LEFT: f64 = 190.0;
+const SCALE: f64 = 280.0;
 const HEIGHT: f64 = 26.0;
 const TOP: f64 = 60.0;
 const WIDTH: f64 = 1000.0;
@@ -54,10 +54,12 @@ fn draw_row(svg: &mut String, row: &Row, y: f64) {
 
 /// How much of its bar a row has reached: one or more is met.
 fn share(row: &Row) -> Option<f64> {
-    let figure = row.ratio.or(Some(row.ours)).filter(|figure| figure.is_finite() && *figure > 0.0)?;
+    let figure = row.ratio.or(Some(row.ours)).filter(|figure| figure.is_finite())?;
     match row.bar? {
-        Bar::AtLeast(bar) => Some(figure / bar),
-        Bar::AtMost(bar) => Some(bar / figure),
+        Bar::AtLeast(bar) => (figure > 0.0).then_some(figure / bar),
+        // None at all is as few as there can be.
+        Bar::AtMost(bar) => Some(if figure > 0.0 { bar / figure } else { f64::INFINITY }),
+        Bar::Near(bar, distance) => Some(distance / (figure - bar).abs()),
     }
 }
 
@@ -69,6 +71,7 @@ fn caption(row: &Row) -> String {
     let (ours, unit) = (row.ours, row.unit);
     match (row.ratio, row.peer) {
         (Some(ratio), Some(peer)) => format!("{ratio:.2}{bar} ({ours:.1} : {peer:.1} {unit})"),
+        _ if ours.abs() < 10.0 => format!("{ours:.3} {unit}{bar}"),
         _ => format!("{ours:.0} {unit}{bar}"),
     }
 }
@@ -90,6 +93,11 @@ mod tests {
             (89.0, Bar::AtLeast(0.9)),
             (140.0, Bar::AtMost(1.4)),
             (141.0, Bar::AtMost(1.4)),
+            (0.0, Bar::AtMost(0.0)),
+            (1.0, Bar::AtMost(0.0)),
+            (104.0, Bar::Near(1.0, 0.05)),
+            (94.0, Bar::Near(1.0, 0.05)),
+            (100.0, Bar::Near(1.0, 0.05)),
         ];
         for (ours, bar) in cases {
             let row = row(ours, bar).expect("figures");
