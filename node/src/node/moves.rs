@@ -94,7 +94,9 @@ impl Node {
 
     /// The acceptor is ready, and has of the connection what can go ahead: it leaves.
     fn freeze(&mut self, flow: Flow, to: NodeId, epoch: Epoch, now: Instant) {
-        let handle = self.tcp.find(&flow).filter(|handle| self.owned.contains(*handle));
+        // Without a lease somebody else may be going on with it.
+        let serves = self.may_serve(now);
+        let handle = self.tcp.find(&flow).filter(|handle| serves && self.owned.contains(*handle));
         if handle.is_some_and(|handle| self.copy_ahead(handle, epoch, now)) {
             return;
         }

@@ -6,6 +6,7 @@ mod hostile;
 mod lan;
 mod late;
 mod limits;
+mod members;
 mod mobility;
 mod silent;
 mod storm;
