@@ -267,8 +267,8 @@ impl Tcb {
                 self.state = State::FinWait2 { until };
             }
             State::Closing => self.enter_time_wait(now),
-            // The acknowledgement of the other side's FIN is held back, and must not be lost.
-            State::LastAck if self.owes_last_ack() => self.enter_time_wait(now),
+            // The other side may have taken ours without the acknowledgement of its own, as if both had crossed.
+            State::LastAck if self.may_have_crossed() => self.enter_time_wait(now),
             State::LastAck => self.state = State::Closed(Ending::Finished),
             _ => {}
         }

@@ -80,7 +80,9 @@ impl Tcb {
             self.pending.reset = true;
             return;
         }
-        self.snd.fin = Some(self.snd.end());
+        if self.snd.fin.is_none() {
+            self.snd.fin = Some(self.snd.end());
+        }
     }
 
     /// Neither writes nor reads any more. Octets that were not read, or that still come, end the connection with

@@ -265,6 +265,7 @@ impl SendSpace<Instant> {
             search: None,
             queue: Queue::default(),
             fin: None,
+            crossed: false,
             sent: VecDeque::new(),
             in_flight: 0,
             sacked: 0,

@@ -411,6 +411,7 @@ impl Tcb {
         let mut segment = self.segment(seq, now);
         segment.payload = self.snd.queue.slice(offset, (len - u32::from(fin)) as usize);
         segment.control = fin.then_some(Control::Fin);
+        self.snd.crossed |= fin && self.is_ack_held();
         segment.push = self.snd.push.is_some_and(|push| seq.before(push) && push.at_or_before(seq + len));
         segment
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::commit::Commit;
 use super::state::State;
-use super::tcb::{Doubt, Mark, Pending, Rack, Rebase, Recovery, Sent, Tcb};
+use super::tcb::{Doubt, Mark, Pending, Rack, Rebase, Recovery, Sent, Tcb, Timers};
 use crate::{Instant, Seq};
 
 /// How far `TSval` jumps beyond the time that has passed: for the way of the copy, and clocks that differ.
@@ -182,19 +182,23 @@ impl Tcb {
         recovered.owed -= u32::try_from(paid).unwrap_or(recovered.owed);
     }
 
-    /// The session finishes. If the other side has our FIN already, it is sent once more, to be acknowledged. Returns
-    /// whether it may: the other side has seen more octets than the session has written otherwise.
+    /// The session finishes, perhaps with a FIN that the other side has already. Returns whether it may: the other side
+    /// has seen more octets than the session has written otherwise.
     pub(super) fn pay_owed_fin(&mut self) -> bool {
-        let Some(recovered) = self.recovered.as_mut().filter(|recovered| recovered.owed > 0) else { return true };
+        let Some(recovered) = self.recovered.as_mut().filter(|recovered| recovered.owed > 0) else {
+            return true;
+        };
         if core::mem::take(&mut recovered.owed) > 1 {
             return false;
         }
-        let snd = &mut self.snd;
-        let before = snd.una - 1;
-        if before == snd.iss {
-            snd.iss = snd.iss - 1;
-        }
-        (snd.una, snd.nxt, snd.wl2) = (before, before, snd.wl2.earlier(before));
+        self.snd.fin = Some(self.snd.una - 1);
+        self.state = match self.state {
+            State::LastAck => {
+                self.timers = Timers::default();
+                State::TimeWait { until: self.last_heard + self.config.time_wait }
+            }
+            _ => State::FinWait2 { until: None },
+        };
         true
     }
 
@@ -215,8 +219,10 @@ impl Tcb {
         first.is_some_and(|first| Seq(echo).before(Seq(first)))
     }
 
-    /// Whether acknowledgements are held back that the other side must not miss when the connection ends.
-    pub(super) fn owes_last_ack(&self) -> bool {
-        self.held.is_some() && self.rcv.last_ack != self.rcv.nxt
+    /// Whether the other side may have acknowledged our FIN without an acknowledgement of its own in hand: that was held
+    /// back, here or in a former life. Ours must be repeated then if it gets lost.
+    pub(super) fn may_have_crossed(&self) -> bool {
+        let before = self.recovered.as_ref().is_some_and(|recovered| recovered.sent.is_none());
+        self.snd.crossed || before
     }
 }

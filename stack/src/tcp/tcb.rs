@@ -105,6 +105,8 @@ pub struct SendSpace<At> {
     pub queue: Queue,
     /// The sequence number of our FIN, once there will be no more octets in front of it.
     pub fin: Option<Seq>,
+    /// Whether our FIN went out with an acknowledgement that had to leave out the other side's, which was here.
+    pub crossed: bool,
     /// What is in flight: SND.UNA to SND.NXT without gaps, in order.
     pub sent: VecDeque<Sent<At>>,
     /// Octets that are thought to be in the network: those of `sent` that are marked in flight.
