@@ -103,9 +103,10 @@ impl Tcb<Duration> {
         }
         self.rack = Rack { newest: None, fack: None, probe: None, ..self.rack };
         let open = self.snd.sent.is_empty() || !self.state.is_synchronised();
-        self.recovery = match open {
-            true => Recovery::Open { duplicates: 0 },
-            false => Recovery::Loss { point: self.snd.nxt, doubt: Doubt::Settled },
+        self.recovery = if open {
+            Recovery::Open { duplicates: 0 }
+        } else {
+            Recovery::Loss { point: self.snd.nxt, doubt: Doubt::Settled }
         };
         self.restart_window();
         let rto = self.rtt.rto(self.config.min_rto, self.config.max_rto);

@@ -82,7 +82,7 @@ fn act(tcb: &mut Tcb, action: u8, number: u32, small: u16, now: Instant) {
         3 => tcb.packet_too_big(small, tcb.snd.una, now),
         4 => match number % 4 {
             0 => tcb.unhold(),
-            1 => tcb.hold(if small % 2 == 0 { Commit::Strict } else { Commit::Regenerate }),
+            1 => tcb.hold(if small.is_multiple_of(2) { Commit::Strict } else { Commit::Regenerate }),
             _ => tcb.release(tcb.point()),
         },
         _ => {
