@@ -77,12 +77,16 @@ pub(crate) fn plan(seed: u64, wants: Wants) -> Plan {
         ended: false,
     };
     let faults = rng.pick(&[0, 0, 10, 50]);
-    let crashes =
-        (0..rng.within(1..=3)).map(|_| Crash::At(rng.millis(0..=if wants.short { 400 } else { 1500 })));
-    let crashes = crashes.collect();
-    let near_wrap = |rng: &mut Rng| match rng.chance(500) {
-        true => 0_u32.wrapping_sub(u32::try_from(rng.within(0..=most + 2)).unwrap_or(0)),
-        false => u32::try_from(rng.any() & 0xffff_ffff).unwrap_or(0),
+    // A short connection is over before long, but much happens in it.
+    let crash = |rng: &mut Rng| {
+        if wants.short { Crash::Event(rng.within(1..=60)) } else { Crash::At(rng.millis(0..=1500)) }
+    };
+    let crashes = (0..rng.within(1..=3)).map(|_| crash(&mut rng)).collect();
+    let near_wrap = |rng: &mut Rng| {
+        let before = rng.within(0..=most + 2);
+        let any = rng.any() >> 32;
+        let number = u32::try_from(if rng.chance(500) { before } else { any }).unwrap_or(0);
+        0_u32.wrapping_sub(number)
     };
     Plan {
         commit: wants.commit,

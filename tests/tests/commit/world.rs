@@ -212,7 +212,7 @@ impl World {
         assert!(!segment.is_rst(), "{}: the client is reset\n{}", self.name, self.show());
         if self.client.state.is_closed() {
             if let Some(ack) = segment.ack {
-                self.send_to_server(Segment::bare(ack, None, Some(Control::Rst)));
+                self.send_to_server(&Segment::bare(ack, None, Some(Control::Rst)));
             }
             return;
         }
@@ -257,12 +257,12 @@ impl World {
         for _ in 0..1000 {
             let Some(segment) = self.client.poll_transmit(Path::default(), self.now) else { return };
             self.say(|| format!("client sends {segment:?}"));
-            self.send_to_server(segment);
+            self.send_to_server(&segment);
         }
         panic!("{}: the client sends for ever", self.name);
     }
 
-    fn send_to_server(&mut self, segment: Segment) {
+    fn send_to_server(&mut self, segment: &Segment) {
         for span in self.ways() {
             self.after(span, Event::ToServer(segment.clone()));
         }
@@ -426,11 +426,8 @@ impl World {
         }
         self.say(|| format!("life {} dies", self.life));
         if let Some(owner) = self.owner.take() {
-            let newest = |a: Option<Seq>, b: Option<Seq>| match (a, b) {
-                (Some(a), Some(b)) => Some(a.later(b)),
-                (a, b) => a.or(b),
-            };
-            self.stamp = newest(self.stamp, owner.stamp);
+            let stamps = self.stamp.into_iter().chain(owner.stamp);
+            self.stamp = stamps.reduce(Seq::later);
         }
         // Now and then a backup dies with it.
         if self.plan.backups > 1 && self.plan.rng.chance(200) {
