@@ -67,7 +67,7 @@ impl<At> Tcb<At> {
     pub fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Tcb<B> {
         let Self {
             flow, flow_label, config, state, snd, rcv, timestamps, sack, ecn, rtt, congestion, recovery, undo, rack,
-            timers, pending, probes, last_heard, challenges: Challenges { since, sent },
+            timers, pending, probes, last_heard, challenges: Challenges { since, sent }, held, recovered,
         } = self;
         Tcb {
             flow,
@@ -89,6 +89,8 @@ impl<At> Tcb<At> {
             probes,
             last_heard: clock.behind(last_heard),
             challenges: Challenges { since: clock.behind(since), sent },
+            held,
+            recovered: recovered.map(|recovered| Box::new(recovered.map_time(clock))),
         }
     }
 }
@@ -97,7 +99,7 @@ impl<At> SendSpace<At> {
     #[rustfmt::skip]
     fn map_time<B>(self, clock: &impl Rebase<At, B>) -> SendSpace<B> {
         let Self {
-            iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, search, queue, fin, sent, in_flight, sacked,
+            iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu, search, queue, fin, crossed, sent, in_flight, sacked,
             push, small, last, limited, most_used, used_until, acked_total, retransmitted, timeouts, recover, kicked,
             path_since,
         } = self;
@@ -110,7 +112,7 @@ impl<At> SendSpace<At> {
         SendSpace {
             iss, una, nxt, wnd, wl1, wl2, max_wnd, wscale, mss, path_mtu,
             search: search.map(|search| Box::new(search.map_time(clock))),
-            queue, fin, sent, in_flight, sacked, push, small, last: clock.behind(last), limited, most_used, used_until,
+            queue, fin, crossed, sent, in_flight, sacked, push, small, last: clock.behind(last), limited, most_used, used_until,
             acked_total, retransmitted, timeouts, recover,
             kicked: kicked.map(|at| clock.behind(at)),
             path_since: path_since.map(|at| clock.behind(at)),
