@@ -1,8 +1,9 @@
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use ferry_stack::Instant;
 
-use crate::{Epoch, NodeId};
+use crate::{Copy, Epoch, NodeId};
 
 /// How long room is reserved for a connection that does not come.
 pub(crate) const RESERVATION: Duration = Duration::from_secs(5);
@@ -11,10 +12,12 @@ pub(crate) const RESERVATION: Duration = Duration::from_secs(5);
 pub(crate) const MEMORY: Duration = Duration::from_mins(5);
 
 /// A connection that was announced and has not come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Reservation {
     pub(crate) from: NodeId,
     pub(crate) epoch: Epoch,
+    /// What has come ahead of it.
+    pub(crate) copy: Option<Box<Copy>>,
 }
 
 /// The last epoch of a flow that was decided here.

@@ -1,11 +1,13 @@
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use bytes::Bytes;
 use ferry_stack::Instant;
-use ferry_stack::tcp::Flow;
+use ferry_stack::tcp::{Flow, Tcb};
 use thiserror::Error;
 
-use crate::{Epoch, Incarnation, Message, NodeId, Refusal};
+use crate::{Delta, Epoch, Incarnation, Message, Mirror, NodeId, Refusal, Snapshot};
 
 /// Before the first repetition of an unanswered message; then it doubles.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -13,6 +15,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 /// Unanswered requests before the acceptor is given up. Only before the freeze.
 const MAX_ASKED: u32 = 6;
+/// A connection with less payload than this moves in one piece; octets.
+const SMALL: usize = 4096;
+/// Copies that go ahead of a connection, at most. Each is to leave at most half as much for the next.
+const MAX_ROUNDS: u32 = 6;
 /// How long late segments are forwarded after a handoff.
 const FORWARD: Duration = Duration::from_mins(2);
 
@@ -43,12 +49,47 @@ pub enum Failure {
 #[derive(Debug)]
 pub(crate) enum Donor {
     /// The acceptor was asked. The connection runs here.
-    Asking { to: NodeId, epoch: Epoch, retry: Retry },
+    Asking { to: NodeId, epoch: Epoch, retry: Retry, ahead: Option<Box<Ahead>> },
+    /// The acceptor is ready, and gets a copy first. The connection runs here.
+    Copying { to: NodeId, epoch: Epoch, retry: Retry, ahead: Box<Ahead> },
     /// The acceptor may be running the connection. There is no running one here, so nothing can go on with it:
     /// only an acceptor that is known never to run it gives the snapshot back.
-    Committed { to: NodeId, epoch: Epoch, incarnation: Incarnation, snapshot: Bytes, retry: Retry },
+    Committed {
+        to: NodeId,
+        epoch: Epoch,
+        incarnation: Incarnation,
+        snapshot: Arc<Snapshot>,
+        /// What is sent instead, as long as the acceptor has the copy that it builds on.
+        delta: Option<Bytes>,
+        retry: Retry,
+    },
     /// The acceptor runs it. Late segments are forwarded.
     Forwarding { to: NodeId, epoch: Epoch, until: Instant },
+}
+
+/// What has gone ahead of a connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ahead {
+    mirror: Mirror,
+    rounds: u32,
+    /// Octets of payload that the last copy carried.
+    carried: usize,
+    /// Whether the acceptor has said what it made of it.
+    answered: bool,
+}
+
+impl Ahead {
+    /// The acceptor has a copy for another reason.
+    pub(crate) fn on(mirror: Mirror) -> Self {
+        Self { mirror, ..Self::default() }
+    }
+
+    /// Whether one more copy pays: there is much to bring, and the last one has not left as much again.
+    fn pays(&self, tcb: &Tcb) -> bool {
+        let missing = self.mirror.missing(tcb);
+        let shrinks = self.rounds == 0 || missing <= self.carried / 2;
+        missing >= SMALL && shrinks && self.rounds < MAX_ROUNDS
+    }
 }
 
 /// What becomes of a donor.
@@ -56,14 +97,16 @@ pub(crate) enum Donor {
 pub(crate) enum Next {
     /// It stays as it is.
     Stay,
-    /// Take the connection out, then [`Donor::commit`].
+    /// Send a copy ahead, if that pays; else take the connection out, then [`Donor::commit`].
     Freeze,
+    /// The copy that the transfer builds on is not there: send the whole.
+    Again,
     /// The acceptor has it.
     Given,
     /// It came to nothing before the freeze.
     GiveUp(Failure),
     /// The acceptor will never run it: it goes on here, from this snapshot.
-    Resume(Bytes, Failure),
+    Resume(Arc<Snapshot>, Failure),
     /// Nothing more to do.
     Forget,
 }
@@ -88,7 +131,56 @@ impl Retry {
 
 impl Donor {
     pub(crate) fn ask(to: NodeId, epoch: Epoch, now: Instant) -> Self {
-        Self::Asking { to, epoch, retry: Retry::first(now) }
+        Self::Asking { to, epoch, retry: Retry::first(now), ahead: None }
+    }
+
+    /// Whether the connection runs here, and nothing has left that could run elsewhere.
+    pub(crate) fn is_before_freeze(&self) -> bool {
+        matches!(self, Self::Asking { .. } | Self::Copying { .. })
+    }
+
+    /// What the acceptor has of the connection.
+    pub(crate) fn ahead(&mut self) -> Option<&mut Option<Box<Ahead>>> {
+        if let Self::Asking { ahead, .. } = self { Some(ahead) } else { None }
+    }
+
+    /// Whether a copy is to go ahead, before the connection is taken out.
+    pub(crate) fn sends_ahead(&self, tcb: &Tcb) -> bool {
+        match self {
+            Self::Asking { ahead: Some(ahead), .. } => ahead.pays(tcb),
+            Self::Asking { ahead: None, .. } => Ahead::default().pays(tcb),
+            // Who does not answer is not given the connection.
+            Self::Copying { ahead, .. } => !ahead.answered || ahead.pays(tcb),
+            Self::Committed { .. } | Self::Forwarding { .. } => false,
+        }
+    }
+
+    /// The connection as it is now, to go ahead as far as the acceptor lacks it.
+    pub(crate) fn copy(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Delta> {
+        let (to, epoch, mut retry, mut ahead) = match self {
+            Self::Asking { to, epoch, ahead, .. } => {
+                (*to, *epoch, Retry::first(now), ahead.take().unwrap_or_default())
+            }
+            Self::Copying { to, epoch, retry, ahead } => (*to, *epoch, *retry, core::mem::take(ahead)),
+            Self::Committed { .. } | Self::Forwarding { .. } => return None,
+        };
+        if ahead.answered {
+            retry = Retry::first(now);
+        }
+        let delta = ahead.mirror.delta(snapshot);
+        (ahead.rounds, ahead.carried, ahead.answered) = (ahead.rounds + 1, delta.fresh(), false);
+        *self = Self::Copying { to, epoch, retry, ahead };
+        Some(delta)
+    }
+
+    /// What the transfer is sent as, if the acceptor has a copy.
+    pub(crate) fn last_delta(&mut self, snapshot: &Snapshot) -> Option<Bytes> {
+        let (Self::Asking { ahead: Some(ahead), .. } | Self::Copying { ahead, .. }) = self else {
+            return None;
+        };
+        let delta = ahead.mirror.delta(snapshot);
+        // One that builds on nothing is the whole.
+        delta.base.and_then(|_| delta.encode().ok())
     }
 
     /// The point of no return: the snapshot leaves.
@@ -96,50 +188,76 @@ impl Donor {
         to: NodeId,
         epoch: Epoch,
         incarnation: Incarnation,
-        snapshot: Bytes,
+        snapshot: Arc<Snapshot>,
+        delta: Option<Bytes>,
         now: Instant,
     ) -> Self {
-        Self::Committed { to, epoch, incarnation, snapshot, retry: Retry::first(now) }
+        Self::Committed { to, epoch, incarnation, snapshot, delta, retry: Retry::first(now) }
     }
 
     pub(crate) fn to(&self) -> NodeId {
         match self {
-            Self::Asking { to, .. } | Self::Committed { to, .. } | Self::Forwarding { to, .. } => *to,
+            Self::Asking { to, .. }
+            | Self::Copying { to, .. }
+            | Self::Committed { to, .. }
+            | Self::Forwarding { to, .. } => *to,
         }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
         match self {
-            Self::Asking { epoch, .. } | Self::Committed { epoch, .. } | Self::Forwarding { epoch, .. } => {
-                *epoch
-            }
+            Self::Asking { epoch, .. }
+            | Self::Copying { epoch, .. }
+            | Self::Committed { epoch, .. }
+            | Self::Forwarding { epoch, .. } => *epoch,
         }
     }
 
     pub(crate) fn deadline(&self) -> Instant {
         match self {
-            Self::Asking { retry, .. } | Self::Committed { retry, .. } => retry.at,
+            Self::Asking { retry, .. } | Self::Copying { retry, .. } | Self::Committed { retry, .. } => {
+                retry.at
+            }
             Self::Forwarding { until, .. } => *until,
         }
     }
 
     /// An answer of the acceptor. Anything that does not fit is old, and changes nothing.
     pub(crate) fn answer(&mut self, from: NodeId, message: &Message, now: Instant) -> Next {
-        if from != self.to() {
+        let current = self.epoch();
+        if from != self.to() || message.epoch() != Some(current) {
             return Next::Stay;
         }
-        let current = self.epoch();
         match (&mut *self, message) {
-            (Self::Asking { .. }, Message::Ready { epoch, .. }) if *epoch == current => Next::Freeze,
-            (Self::Asking { .. }, Message::Refuse { epoch, why, .. }) if *epoch == current => {
+            (Self::Asking { .. }, Message::Ready { .. }) => Next::Freeze,
+            (Self::Asking { .. } | Self::Copying { .. }, Message::Refuse { why, .. }) => {
                 Next::GiveUp(why.clone().into())
             }
-            (Self::Committed { to, .. }, Message::Taken { epoch, .. }) if *epoch == current => {
+            (Self::Copying { ahead, .. }, Message::Copied { version, .. }) => {
+                let news = *version == ahead.mirror.version() && !ahead.answered;
+                ahead.answered |= news;
+                if news { Next::Freeze } else { Next::Stay }
+            }
+            (Self::Copying { ahead, .. }, Message::Lacks { version, .. }) => {
+                let news = *version == ahead.mirror.version() && !ahead.answered;
+                if !news {
+                    return Next::Stay;
+                }
+                // It keeps no copies now: it gets all of it at once.
+                ahead.mirror.restart();
+                (ahead.answered, ahead.rounds) = (true, MAX_ROUNDS);
+                Next::Freeze
+            }
+            (Self::Committed { to, .. }, Message::Taken { .. }) => {
                 *self = Self::Forwarding { to: *to, epoch: current, until: now + FORWARD };
                 Next::Given
             }
-            (Self::Committed { snapshot, .. }, Message::Returned { epoch, why, .. }) if *epoch == current => {
+            (Self::Committed { snapshot, .. }, Message::Returned { why, .. }) => {
                 Next::Resume(snapshot.clone(), why.clone().into())
+            }
+            (Self::Committed { delta, .. }, Message::Lacks { .. }) if delta.is_some() => {
+                *delta = None;
+                Next::Again
             }
             _ => Next::Stay,
         }
@@ -162,28 +280,44 @@ impl Donor {
     /// The link to a node broke. Before the freeze that is the end of it; after it the acceptor may run the
     /// connection, and the snapshot is sent again when the link is back.
     pub(crate) fn peer_down(&self, peer: NodeId) -> Next {
-        match self {
-            Self::Asking { to, .. } if *to == peer => Next::GiveUp(Failure::Unreachable),
-            _ => Next::Stay,
+        if self.is_before_freeze() && self.to() == peer {
+            Next::GiveUp(Failure::Unreachable)
+        } else {
+            Next::Stay
         }
     }
 
     /// What is due, and the message to repeat.
     pub(crate) fn timeout(&mut self, flow: Flow, service: &str, now: Instant) -> (Next, Option<Message>) {
         match self {
+            Self::Asking { retry, .. } | Self::Copying { retry, .. }
+                if retry.at <= now && retry.sent >= MAX_ASKED =>
+            {
+                (Next::GiveUp(Failure::Silent), None)
+            }
             Self::Asking { retry, epoch, .. } if retry.at <= now => {
-                if retry.sent >= MAX_ASKED {
-                    return (Next::GiveUp(Failure::Silent), None);
-                }
                 retry.again(now);
                 (Next::Stay, Some(Message::Prepare { flow, epoch: *epoch, service: service.into() }))
             }
-            Self::Committed { retry, epoch, snapshot, .. } if retry.at <= now => {
+            Self::Copying { retry, ahead, .. } if retry.at <= now => {
                 retry.again(now);
-                (Next::Stay, Some(Message::Transfer { flow, epoch: *epoch, snapshot: snapshot.clone() }))
+                ahead.mirror.restart();
+                (Next::Freeze, None)
+            }
+            Self::Committed { retry, .. } if retry.at <= now => {
+                retry.again(now);
+                (Next::Again, None)
             }
             Self::Forwarding { until, .. } if *until <= now => (Next::Forget, None),
             _ => (Next::Stay, None),
         }
+    }
+
+    /// The transfer, once more.
+    pub(crate) fn transfer(&self, flow: Flow) -> Option<Message> {
+        let Self::Committed { epoch, snapshot, delta, .. } = self else { return None };
+        // It could be encoded the first time.
+        let snapshot = delta.clone().or_else(|| snapshot.encode().ok())?;
+        Some(Message::Transfer { flow, epoch: *epoch, snapshot })
     }
 }

@@ -1,5 +1,9 @@
+mod ahead;
+
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
+use alloc::sync::Arc;
 
 use bytes::Bytes;
 use ferry_stack::tcp::Flow;
@@ -7,7 +11,7 @@ use ferry_stack::{Alarms, Instant};
 
 use crate::acceptor::{Decided, MEMORY, RESERVATION, Repeat, Reservation};
 use crate::donor::{Donor, Failure, Next};
-use crate::{Epoch, Incarnation, Message, NodeId, Refusal, Snapshot, TooLarge};
+use crate::{Copy, Delta, Epoch, Incarnation, Message, NodeId, Refusal, Snapshot};
 
 /// Connections that may be on their way here at once.
 const MAX_RESERVATIONS: usize = 1 << 16;
@@ -36,8 +40,8 @@ pub enum Action {
         /// Which.
         flow: Flow,
     },
-    /// Donor: the acceptor is ready. Take the connection out and call [`Handoffs::frozen`], or, if it cannot move
-    /// any more, [`Handoffs::ended`].
+    /// Donor: the acceptor is ready. If [`Handoffs::sends_ahead`], call [`Handoffs::copied_out`] with what the connection is like
+    /// now. Else take it out and call [`Handoffs::frozen`], or, if it cannot move any more, [`Handoffs::ended`].
     Freeze {
         /// Which.
         flow: Flow,
@@ -53,7 +57,7 @@ pub enum Action {
         /// The donor.
         from: NodeId,
         /// The connection.
-        snapshot: alloc::boxed::Box<Snapshot>,
+        snapshot: Box<Snapshot>,
     },
     /// Donor: the acceptor runs it. Segments that still come here go there.
     Given {
@@ -73,7 +77,7 @@ pub enum Action {
         /// Why.
         why: Failure,
         /// The connection, under a new epoch, if it was frozen already.
-        resume: Option<alloc::boxed::Box<Snapshot>>,
+        resume: Option<Box<Snapshot>>,
     },
     /// Donor: no late segment will come any more. Forwarding may end.
     Forget {
@@ -97,6 +101,8 @@ enum Timer {
 pub struct Handoffs {
     donors: BTreeMap<Flow, (Donor, String)>,
     reservations: BTreeMap<Flow, Reservation>,
+    /// Octets that have come ahead of connections.
+    copied: u64,
     decided: BTreeMap<Flow, Decided>,
     peers: BTreeMap<NodeId, Incarnation>,
     timers: Alarms<Timer>,
@@ -140,7 +146,7 @@ impl Handoffs {
 
     /// Whether a connection has left, and what comes for it late still goes to where it went.
     pub fn is_forwarding(&self, flow: &Flow) -> bool {
-        self.donors.get(flow).is_some_and(|(donor, _)| !matches!(donor, Donor::Asking { .. }))
+        self.donors.get(flow).is_some_and(|(donor, _)| !donor.is_before_freeze())
     }
 
     /// What to do next.
@@ -160,23 +166,25 @@ impl Handoffs {
         self.send(to, Message::Prepare { flow, epoch, service: service.into() });
     }
 
-    /// The connection was taken out: its snapshot leaves. After this only the acceptor may run it. On an error
-    /// nothing has left, and the connection may go on.
-    pub fn frozen(&mut self, snapshot: &Snapshot, now: Instant) -> Result<usize, TooLarge> {
+    /// The connection was taken out: its snapshot leaves, or what the acceptor lacks of it. After this only the acceptor may
+    /// run it. Where the snapshot is given back nothing has left, and the connection may go on.
+    pub fn frozen(&mut self, snapshot: Snapshot, now: Instant) -> Result<usize, Box<Snapshot>> {
         let flow = snapshot.tcb.flow;
-        let Some((donor, service)) = self.donors.remove(&flow) else { return Err(TooLarge(0)) };
-        self.rearm(flow);
+        let Some((mut donor, service)) = self.donors.remove(&flow) else { return Err(snapshot.into()) };
         let (to, epoch) = (donor.to(), donor.epoch());
-        let (Ok(bytes), Some(&incarnation)) = (snapshot.encode(), self.peers.get(&to)) else {
+        let delta = donor.last_delta(&snapshot);
+        let octets = delta.clone().or_else(|| snapshot.encode().ok());
+        let (Some(octets), Some(&incarnation)) = (octets, self.peers.get(&to)) else {
+            self.rearm(flow);
             self.send(to, Message::Abort { flow, epoch });
             let why = Failure::TooLarge;
             self.actions.push_back(Action::Failed { flow, to, why, resume: None });
-            return Err(TooLarge(snapshot.tcb.snd.queue.len()));
+            return Err(snapshot.into());
         };
-        let len = bytes.len();
-        self.send(to, Message::Transfer { flow, epoch, snapshot: bytes.clone() });
+        let len = octets.len();
+        self.send(to, Message::Transfer { flow, epoch, snapshot: octets });
         // The point of no return.
-        let donor = Donor::commit(to, epoch, incarnation, bytes, now);
+        let donor = Donor::commit(to, epoch, incarnation, Arc::new(snapshot), delta, now);
         self.donors.insert(flow, (donor, service));
         self.rearm(flow);
         self.decide(flow, epoch, true, Some(now + MEMORY));
@@ -185,7 +193,7 @@ impl Handoffs {
 
     /// A connection ended here, or cannot move.
     pub fn ended(&mut self, flow: &Flow, now: Instant) {
-        if let Some((Donor::Asking { .. }, _)) = self.donors.get(flow)
+        if self.donors.get(flow).is_some_and(|(donor, _)| donor.is_before_freeze())
             && let Some((donor, _)) = self.donors.remove(flow)
         {
             self.rearm(*flow);
@@ -244,12 +252,22 @@ impl Handoffs {
 
     /// A message that concerns a handoff. Others are ignored.
     pub fn receive(&mut self, from: NodeId, message: Message, now: Instant) {
+        self.receive_with(from, message, None, now);
+    }
+
+    /// The same, where `known` is a copy of the connection that this node has for another reason.
+    pub fn receive_with(&mut self, from: NodeId, message: Message, known: Option<&Copy>, now: Instant) {
         match message {
             Message::Prepare { flow, epoch, .. } => self.prepare(from, flow, epoch, now),
             Message::Abort { flow, epoch } => self.abort(from, flow, epoch),
-            Message::Transfer { flow, epoch, snapshot } => self.transfer(from, flow, epoch, &snapshot, now),
+            Message::Copy { flow, epoch, delta, .. } => self.copy(from, flow, epoch, &delta, known, now),
+            Message::Transfer { flow, epoch, snapshot } => {
+                self.transfer(from, flow, epoch, &snapshot, known, now);
+            }
             Message::Ready { flow, .. }
             | Message::Refuse { flow, .. }
+            | Message::Copied { flow, .. }
+            | Message::Lacks { flow, .. }
             | Message::Taken { flow, .. }
             | Message::Returned { flow, .. } => {
                 if let Some((donor, _)) = self.donors.get_mut(&flow) {
@@ -282,7 +300,8 @@ impl Handoffs {
             self.send(from, Message::Refuse { flow, epoch, why });
             return;
         }
-        self.reservations.insert(flow, Reservation { from, epoch });
+        self.unreserve(flow);
+        self.reservations.insert(flow, Reservation { from, epoch, copy: None });
         self.timers.set(Timer::Reservation(flow), Some(now + RESERVATION));
         self.actions.push_back(Action::Hold { flow, from, epoch });
         self.send(from, Message::Ready { flow, epoch });
@@ -296,13 +315,23 @@ impl Handoffs {
         }
     }
 
-    fn unreserve(&mut self, flow: Flow) {
-        self.reservations.remove(&flow);
+    fn unreserve(&mut self, flow: Flow) -> Option<Box<Copy>> {
         self.timers.set(Timer::Reservation(flow), None);
+        let copy = self.reservations.remove(&flow)?.copy?;
+        self.copied -= copy.len();
+        Some(copy)
     }
 
     /// A transfer is taken even if its reservation has expired: that only held segments.
-    fn transfer(&mut self, from: NodeId, flow: Flow, epoch: Epoch, bytes: &Bytes, now: Instant) {
+    fn transfer(
+        &mut self,
+        from: NodeId,
+        flow: Flow,
+        epoch: Epoch,
+        octets: &Bytes,
+        known: Option<&Copy>,
+        now: Instant,
+    ) {
         let decided = self.decided.get(&flow).map_or(Repeat::New, |decided| decided.repeat(epoch));
         match decided {
             Repeat::Taken => return self.send(from, Message::Taken { flow, epoch }),
@@ -311,13 +340,15 @@ impl Handoffs {
             }
             Repeat::New => {}
         }
-        self.unreserve(flow);
-        let snapshot = match Snapshot::decode(bytes) {
+        let snapshot = match Delta::decode(octets) {
             _ if self.draining => Err(Refusal::Draining),
-            Ok(snapshot) if snapshot.tcb.flow == flow && snapshot.epoch == epoch => Ok(snapshot),
-            Ok(_) => Err(Refusal::Snapshot("the snapshot is of another connection".into())),
+            Ok(delta) => match self.complete(from, flow, epoch, delta, known) {
+                Ok(snapshot) => snapshot,
+                Err(lacks) => return self.send(from, lacks),
+            },
             Err(refused) => Err(Refusal::Snapshot(alloc::format!("{refused}"))),
         };
+        self.unreserve(flow);
         match snapshot {
             Ok(snapshot) => self.actions.push_back(Action::Install { flow, from, snapshot: snapshot.into() }),
             Err(why) => self.rejected(flow, from, epoch, why, now),
@@ -330,6 +361,11 @@ impl Handoffs {
         let (to, epoch) = (donor.to(), donor.epoch());
         match next {
             Next::Stay => {}
+            Next::Again => {
+                if let Some(message) = donor.transfer(flow) {
+                    self.send(to, message);
+                }
+            }
             Next::Freeze => self.actions.push_back(Action::Freeze { flow, to, epoch }),
             Next::Given => self.actions.push_back(Action::Given { flow, to, epoch }),
             Next::GiveUp(why) => {
@@ -337,14 +373,12 @@ impl Handoffs {
                 self.send(to, Message::Abort { flow, epoch });
                 self.actions.push_back(Action::Failed { flow, to, why, resume: None });
             }
-            Next::Resume(bytes, why) => {
+            Next::Resume(snapshot, why) => {
                 self.donors.remove(&flow);
-                // We encoded it ourselves a moment ago.
-                let resume = Snapshot::decode(&bytes)
-                    .ok()
-                    .map(|snapshot| Snapshot { epoch: epoch.next(), ..snapshot });
-                self.decide(flow, epoch.next(), true, None);
-                self.actions.push_back(Action::Failed { flow, to, why, resume: resume.map(Into::into) });
+                let epoch = epoch.next();
+                let resume = Box::new(Snapshot { epoch, ..Arc::unwrap_or_clone(snapshot) });
+                self.decide(flow, epoch, true, None);
+                self.actions.push_back(Action::Failed { flow, to, why, resume: Some(resume) });
             }
             Next::Forget => {
                 self.donors.remove(&flow);
@@ -371,7 +405,7 @@ impl Handoffs {
             match timer {
                 Timer::Donor(flow) => self.donor_timeout(flow, now),
                 Timer::Reservation(flow) => {
-                    self.reservations.remove(&flow);
+                    self.unreserve(flow);
                     self.actions.push_back(Action::Release { flow });
                 }
                 Timer::Decided(flow) => {

@@ -7,8 +7,10 @@
 //! donor                         acceptor
 //!   | prepare(flow, epoch)    →   |  reserves, starts to hold segments of the flow
 //!   |  ←  ready  (or refuse: the donor simply goes on)
+//!   | copy, while the connection runs on, if it has much payload  →  |
+//!   |  ←  copied  (several times, until little is missing)
 //!   | freeze — from here on nothing at the donor can resume the connection by itself
-//!   | transfer(snapshot)      →   |  checks, installs, kicks
+//!   | transfer(snapshot, or what the copy lacks)  →  |  checks, installs, kicks
 //!   | forwards what arrives   →   |
 //!   |  ←  taken  (or returned: the acceptor will never run this epoch)
 //!   | forwarder for a while       |

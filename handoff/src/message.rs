@@ -314,6 +314,23 @@ impl Message {
         Ok(message)
     }
 
+    /// The acceptor's epoch, of a message of a handoff.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Prepare { epoch, .. }
+            | Self::Ready { epoch, .. }
+            | Self::Refuse { epoch, .. }
+            | Self::Abort { epoch, .. }
+            | Self::Copy { epoch, .. }
+            | Self::Copied { epoch, .. }
+            | Self::Lacks { epoch, .. }
+            | Self::Transfer { epoch, .. }
+            | Self::Taken { epoch, .. }
+            | Self::Returned { epoch, .. } => Some(*epoch),
+            _ => None,
+        }
+    }
+
     /// What follows the message instead of standing in it.
     fn payload(&self) -> Option<&Bytes> {
         match self {

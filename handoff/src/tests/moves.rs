@@ -45,7 +45,7 @@ fn committed() -> Handoffs {
     let mut donor = asking();
     donor.receive(b(), Message::Ready { flow: flow(), epoch: Epoch(2) }, NOW);
     assert!(matches!(drain(&mut donor)[..], [Action::Freeze { epoch: Epoch(2), .. }]));
-    donor.frozen(&snapshot(2), NOW).unwrap();
+    donor.frozen(snapshot(2), NOW).unwrap();
     assert!(matches!(sent(&mut donor)[..], [Message::Transfer { epoch: Epoch(2), .. }]));
     donor
 }

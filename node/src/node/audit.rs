@@ -95,7 +95,7 @@ impl Node {
     /// Whether a message moves nothing that is not allowed to be moved. If it does, who sent it is told so.
     pub(super) fn permits(&mut self, from: NodeId, message: &Message, now: Instant) -> bool {
         let (flow, epoch, refuse): (_, _, fn(Flow, Epoch, Refusal) -> Message) = match message {
-            Message::Prepare { flow, epoch, .. } => {
+            Message::Prepare { flow, epoch, .. } | Message::Copy { flow, epoch, .. } => {
                 (*flow, *epoch, |flow, epoch, why| Message::Refuse { flow, epoch, why })
             }
             Message::Transfer { flow, epoch, .. } => {

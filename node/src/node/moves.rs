@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use ferry_handoff::{Action, Epoch, Failure, NodeId, Refusal, Snapshot};
 use ferry_stack::Instant;
 use ferry_stack::ip::Datagram;
-use ferry_stack::tcp::Flow;
+use ferry_stack::tcp::{Flow, Handle};
 
 use super::places::{Arriving, Place, Route};
 use super::service::{AnySession, Service};
@@ -77,9 +78,24 @@ impl Node {
         }
     }
 
-    /// The acceptor is ready: the connection leaves.
+    /// The acceptor is ready: a copy goes ahead while the connection runs on, if that pays.
+    fn copy_ahead(&mut self, handle: Handle, epoch: Epoch, now: Instant) -> bool {
+        let (Some(tcb), Some(owned)) = (self.tcp.get(handle), self.owned.get(handle)) else { return false };
+        if !self.handoffs.sends_ahead(tcb) {
+            return false;
+        }
+        // What is known of the client changes when the connection leaves.
+        let snapshot = self.snapshot(owned, tcb.clone().freeze(now), epoch, Bytes::new(), now);
+        self.handoffs.copied_out(&snapshot, now);
+        true
+    }
+
+    /// The acceptor is ready, and has of the connection what can go ahead: it leaves.
     fn freeze(&mut self, flow: Flow, to: NodeId, epoch: Epoch, now: Instant) {
         let handle = self.tcp.find(&flow).filter(|handle| self.owned.contains(*handle));
+        if handle.is_some_and(|handle| self.copy_ahead(handle, epoch, now)) {
+            return;
+        }
         let Some((handle, tcb)) = handle.and_then(|handle| Some((handle, self.tcp.export(handle, now)?)))
         else {
             self.handoffs.ended(&flow, now);
@@ -91,14 +107,14 @@ impl Node {
         let known = self.mobility.take_along(client, now);
         let snapshot = self.snapshot(&owned, tcb, epoch, known, now);
         self.wakes.set(flow, None);
-        match self.handoffs.frozen(&snapshot, now) {
+        match self.handoffs.frozen(snapshot, now) {
             Ok(snapshot_bytes) => {
                 self.updates.forget(&flow);
                 self.places.insert(flow, Place::Elsewhere(Route { to, epoch }));
                 self.step(flow, to, epoch, Step::Frozen { snapshot_bytes }, now);
             }
             // Nothing has left: it goes on as if it had not been asked.
-            Err(_) => self.put_back(owned, snapshot, now),
+            Err(snapshot) => self.put_back(owned, *snapshot, now),
         }
     }
 
