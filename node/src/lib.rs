@@ -52,5 +52,5 @@ pub use io::{
     Status, Step,
 };
 pub use node::{Candidate, Newcomer, Policy, Rules};
-pub use node::{HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};
+pub use node::{Commit, HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};
 pub use session::{Ending, Event, Session, Stream};
