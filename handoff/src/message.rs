@@ -6,7 +6,7 @@ use ferry_stack::tcp::Flow;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Epoch, NodeId};
+use crate::{Epoch, Incarnation, NodeId, Pulse};
 
 /// What nodes tell each other about connections. The link has authenticated the sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +151,15 @@ pub enum Message {
         failed: u32,
         /// Connections that were not begun with when it was stopped.
         left: u32,
+    },
+    /// To everybody, where leases are in force: a sign of life.
+    Pulse(Pulse),
+    /// To everybody, and to the node itself if it turns up: this life of a node is over.
+    Dead {
+        /// Whose.
+        node: NodeId,
+        /// Which life.
+        life: Incarnation,
     },
 }
 
