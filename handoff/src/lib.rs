@@ -28,6 +28,7 @@ mod donor;
 mod handoffs;
 mod id;
 mod message;
+mod pulse;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -37,4 +38,5 @@ pub use donor::Failure;
 pub use handoffs::{Action, Handoffs};
 pub use id::{Epoch, Incarnation, NodeId};
 pub use message::{Claim, Malformed, Message, Order, Refusal};
+pub use pulse::{Opinion, Pulse, Verdict};
 pub use snapshot::{MAX_SNAPSHOT, Refused, Snapshot, TooLarge, VERSION};

@@ -6,7 +6,7 @@ use ferry_stack::tcp::Flow;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId};
+use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId, Pulse};
 
 /// What nodes tell each other about connections. The link has authenticated the sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,6 +212,15 @@ pub enum Message {
         /// Those of the connections that the sender of the claims must not go on with: the answerer runs them, or has
         /// a better copy.
         objections: Vec<Flow>,
+    },
+    /// To everybody, where leases are in force: a sign of life.
+    Pulse(Pulse),
+    /// To everybody, and to the node itself if it turns up: this life of a node is over.
+    Dead {
+        /// Whose.
+        node: NodeId,
+        /// Which life.
+        life: Incarnation,
     },
 }
 

@@ -12,13 +12,12 @@ use ferry_stack::interface::Address;
 
 use super::error::{Spotted, add, nearest, write_as};
 use super::raw::{self, At};
-use super::{Config, Group, KeyFiles, Peer, PeerLink, Service, ServiceKind, Tap, control_folders};
+use super::{Config, Group, KeyFiles, Peer, PeerLink, Tap, control_folders};
 
 /// RFC 8200 section 5 to the most that a TAP can be set to.
 const MTU: RangeInclusive<i64> = 1280..=65_521;
 const DEFAULT_MTU: i64 = 1500;
 const BUSY_POLL_US: RangeInclusive<i64> = 0..=1_000_000;
-const PORT: RangeInclusive<i64> = 1..=65_535;
 /// RFC 1035 section 2.3.4: the names become labels in certificates.
 const MAX_LABEL: usize = 63;
 /// `IFNAMSIZ` less the terminating zero.
@@ -78,8 +77,9 @@ impl Checker<'_> {
             let what = format!("`agent-address` {} is also {other}", agent.agent_address);
             self.problem(&at, what, "the home agent has an address of its own");
         }
+        let others = peers.len();
         let peers = peers.into_iter().filter_map(|peer| self.peer(peer, &mut seen)).collect();
-        let services = self.services(services);
+        let services = self.services(services, others);
         let (group, tap) = (group?, tap?);
         let peer_link = match peer_link {
             None => None,
@@ -195,7 +195,7 @@ impl Checker<'_> {
     }
 
     /// The place of the value among those that are known.
-    fn one_of(&mut self, at: &At<String>, key: &str, known: &[&str]) -> Option<usize> {
+    pub(super) fn one_of(&mut self, at: &At<String>, key: &str, known: &[&str]) -> Option<usize> {
         let found = known.iter().position(|known| known == at.get_ref());
         if found.is_none() {
             let right = nearest(at.get_ref(), known.iter().copied()).map_or_else(
@@ -405,46 +405,6 @@ impl Checker<'_> {
             );
         }
         Some(Peer { name: name.into_inner(), care_of, link: link? })
-    }
-
-    fn services(&mut self, raw: Vec<At<raw::Service>>) -> Vec<Service> {
-        if raw.is_empty() {
-            self.problem(&At::new(0..0, ()), "there is no service", add("service"));
-        }
-        let mut ports = BTreeMap::new();
-        raw.into_iter().filter_map(|service| self.service(service, &mut ports)).collect()
-    }
-
-    fn service(&mut self, raw: At<raw::Service>, ports: &mut BTreeMap<i64, String>) -> Option<Service> {
-        let section = At::new(raw.span(), ());
-        let raw::Service { kind, port, root } = raw.into_inner();
-        let value = *port.get_ref();
-        if let Some(other) = ports.insert(value, kind.get_ref().clone()) {
-            self.problem(
-                &port,
-                format!("port {value} is also that of the service {other}"),
-                "give each service a port of its own",
-            );
-        }
-        let number = self.number(Some(port), "port", &PORT, 0);
-        let kind = match (self.one_of(&kind, "kind of service", &["echo", "discard", "file"])?, root) {
-            (2, Some(root)) => ServiceKind::File { root: self.path(root.get_ref()) },
-            (2, None) => {
-                self.problem(&section, "a file service needs `root`", add("root"));
-                return None;
-            }
-            (_, Some(root)) => {
-                self.problem(
-                    &root,
-                    format!("a service of kind {} has no `root`", kind.get_ref()),
-                    "leave it out",
-                );
-                return None;
-            }
-            (0, None) => ServiceKind::Echo,
-            (_, None) => ServiceKind::Discard,
-        };
-        Some(Service { port: u16::try_from(number?).ok()?, kind })
     }
 }
 

@@ -162,6 +162,8 @@ fn example(key: &str) -> &'static str {
         "kind" => r#"kind = "echo""#,
         "port" => "port = 80",
         "root" => r#"root = "www""#,
+        "replicas" => "replicas = 1",
+        "commit" => r#"commit = "strict""#,
         _ => "key = value",
     }
 }

@@ -9,6 +9,7 @@ mod files;
 mod group;
 mod home_agent;
 mod raw;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,7 @@ pub use error::{ConfigError, Problem};
 pub use files::{FileError, read_secret};
 pub use home_agent::{Home, HomeAgentConfig, HomeAgentLink};
 
-use crate::{Optimise, Placement, PlainSource};
+use crate::{Commit, Optimise, Placement, PlainSource};
 
 /// A configuration in which everything fits together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +131,10 @@ pub struct Service {
     pub port: u16,
     /// What it does.
     pub kind: ServiceKind,
+    /// How many other nodes hold a copy of each of its connections.
+    pub replicas: u8,
+    /// What waits for the copies.
+    pub commit: Commit,
 }
 
 /// What a service does.

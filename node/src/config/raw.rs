@@ -84,6 +84,8 @@ pub(super) struct Service {
     pub(super) kind: At<String>,
     pub(super) port: At<i64>,
     pub(super) root: Option<At<String>>,
+    pub(super) replicas: Option<At<i64>>,
+    pub(super) commit: Option<At<String>>,
 }
 
 #[derive(Debug, Deserialize)]

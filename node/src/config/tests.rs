@@ -6,7 +6,7 @@ use ferry_stack::tcp::PathPolicy;
 use toml::Spanned;
 
 use super::{Config, KeyFiles, ServiceKind};
-use crate::Placement;
+use crate::{Commit, Placement};
 
 const GOOD: &str = r#"name = "a"
 control = "run/a.sock"
@@ -95,6 +95,35 @@ fn a_client_is_left_alone_for_as_long_as_is_written() {
     assert_eq!(parse(&with("60")).unwrap().group.ask_again, Duration::from_mins(1));
     let said = parse(&with("0")).unwrap_err();
     assert!(said.contains("`ask-again-s` is 0; it must lie between 1 and 86400"), "{said}");
+}
+
+#[test]
+fn connections_are_held_as_often_as_is_written() {
+    let with = |lines: &str| {
+        parse(&format!("{GOOD}{lines}")).map(|config| {
+            let echo = &config.services[1];
+            (echo.replicas, echo.commit)
+        })
+    };
+    assert_eq!(with(""), Ok((0, Commit::Strict)));
+    assert_eq!(with("replicas = 2"), Ok((2, Commit::Strict)));
+    assert_eq!(with("replicas = 1\ncommit = \"regenerate\""), Ok((1, Commit::Regenerate)));
+    assert_eq!(with("replicas = 1\ncommit = \"none\""), Ok((1, Commit::None)));
+    for (lines, what) in [
+        (
+            "replicas = 3",
+            ":42: `replicas` is 3; each replica is at a node of its own, and there are 2 others: take 0 to 2",
+        ),
+        ("replicas = -1", ":42: `replicas` is -1; each replica"),
+        (
+            "commit = \"none\"",
+            ":42: there is `commit`, but nothing to wait for without `replicas`; add `replicas = 1`",
+        ),
+        ("replicas = 1\ncommit = \"strikt\"", ":43: there is no commit \"strikt\"; did you mean \"strict\"?"),
+    ] {
+        let said = with(lines).unwrap_err();
+        assert!(said.contains(what), "{said}");
+    }
 }
 
 #[test]

@@ -243,11 +243,12 @@ pub fn connections() -> tcp::Config {
 
 fn service(config: &ServiceConfig) -> Result<Service, StartError> {
     let (name, port) = (config.kind.name(), config.port);
-    Ok(match &config.kind {
+    let service = match &config.kind {
         ServiceKind::Echo => Service::new::<Echo>(name, port, ()),
         ServiceKind::Discard => Service::new::<Discard>(name, port, ()),
         ServiceKind::File { root } => Service::new::<File>(name, port, FileService::open(root)?),
-    })
+    };
+    Ok(service.protected(config.replicas, config.commit))
 }
 
 /// The link-layer address of our end of a TAP: locally administered, and the same at each start, so that the router's

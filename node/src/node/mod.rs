@@ -52,7 +52,7 @@ pub use self::placement::{Candidate, Newcomer, Placement, Policy};
 use self::places::{Place, Placed};
 pub use self::rules::Rules;
 use self::service::AnySession;
-pub use self::service::Service;
+pub use self::service::{Commit, Service};
 pub use self::setup::{Peer, Setup, SetupError};
 use self::updates::Updates;
 use self::warm::Warming;

@@ -10,17 +10,39 @@ use crate::session::{Event, Session, Stream};
 /// A session whose type only its service knows.
 pub(super) type AnySession = Box<dyn Any + Send>;
 
+/// What waits until those who hold a copy of a connection have it. Of no matter without replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Commit {
+    /// A client's octets are acknowledged, and the service's octets leave, only when the copies hold what they
+    /// depend on. Right for every service.
+    #[default]
+    Strict,
+    /// Only acknowledgements wait. For services that write the same again from the same state.
+    Regenerate,
+    /// Nothing waits: a connection whose node is lost may be older than what its client saw, and is reset then.
+    None,
+}
+
 /// A service that a node offers at a port, whatever its sessions are made of.
 pub struct Service {
     name: String,
     port: u16,
+    replicas: u8,
+    commit: Commit,
     inner: Box<dyn AnyService>,
 }
 
 impl Service {
     /// Offers sessions of type `S` at `port` of the service address. `name` is the same on every node.
     pub fn new<S: Session>(name: &str, port: u16, service: S::Service) -> Self {
-        Self { name: name.into(), port, inner: Box::new(Typed::<S> { service, session: PhantomData }) }
+        let inner = Box::new(Typed::<S> { service, session: PhantomData });
+        Self { name: name.into(), port, replicas: 0, commit: Commit::default(), inner }
+    }
+
+    /// The same, and each of its connections is held by as many other nodes too, as far as there are so many.
+    #[must_use]
+    pub fn protected(self, replicas: u8, commit: Commit) -> Self {
+        Self { replicas, commit, ..self }
     }
 
     /// Its name.
@@ -31,6 +53,16 @@ impl Service {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many other nodes are to hold a copy of each of its connections.
+    pub fn replicas(&self) -> u8 {
+        self.replicas
+    }
+
+    /// What waits for the copies.
+    pub fn commit(&self) -> Commit {
+        self.commit
     }
 
     pub(super) fn open(&self, client: SocketAddrV6) -> AnySession {
