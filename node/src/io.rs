@@ -167,8 +167,41 @@ pub struct Status {
     pub moving: usize,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+    /// How the copies of connections are: of those that it owns, and of those that others own.
+    #[serde(default)]
+    pub copies: Copies,
     /// What it has counted since it started.
     pub counters: Counters,
+}
+
+/// How the copies of connections are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Copies {
+    /// Connections of which another node holds a copy.
+    pub protected: usize,
+    /// Connections that should have one, and have none.
+    pub unprotected: usize,
+    /// Octets, both ways, of connections that are not in all their copies yet.
+    pub lag_octets: u64,
+    /// For how long the connection that is furthest behind has been; microseconds.
+    pub lag_us: u64,
+    /// Copies of other nodes' connections that are held here.
+    pub held: usize,
+    /// Octets of payload in them.
+    pub held_octets: usize,
+    /// Copies of which the owner has died, and of which it is being found out who goes on.
+    pub recovering: usize,
+    /// Copies at other nodes that are of no use any more, and not known to be forgotten.
+    pub discarding: usize,
+    /// Connections that went on here after their owner had died.
+    pub recovered: u64,
+    /// Copies from which no connection could go on.
+    pub lost: u64,
+    /// How often copies were brought up to date.
+    pub deltas: u64,
+    /// Octets that this took.
+    pub delta_octets: u64,
 }
 
 /// How it stands with the home agent. Only the contact node registers.
@@ -254,6 +287,18 @@ pub struct Connection {
     pub srtt_us: Option<u64>,
     /// Congestion window in octets.
     pub cwnd: u64,
+    /// Its copies at other nodes, if its service asks for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
+}
+
+/// The copies of one connection at other nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// The names of the nodes that have one.
+    pub holders: Vec<String>,
+    /// Octets, both ways, that are not in all of them yet.
+    pub lag_octets: u64,
 }
 
 /// How moves ended.
@@ -339,6 +384,33 @@ pub enum TraceEvent {
         /// Counts the contact nodes.
         term: u64,
     },
+    /// The first copy of a connection is at another node: it survives the death of this one.
+    Protected {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+    },
+    /// A node has died, and this one asks whether it may go on with its connections.
+    Claims {
+        /// The dead node's name.
+        node: String,
+        /// Of how many it holds copies.
+        connections: usize,
+    },
+    /// A connection of a dead node goes on here.
+    Recovered {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+        /// Its epoch here.
+        epoch: u64,
+        /// The dead node's name.
+        from: String,
+        /// How old the copy is; microseconds.
+        age_us: u64,
+    },
     /// A move of a connection has ended, one way or the other. The driver also writes it to the log, target `ferry::audit`.
     Move(Audit),
 }
@@ -379,6 +451,8 @@ pub enum Reason {
     Rebalance,
     /// Acceptor: the donor offered it.
     Offered,
+    /// The owner has died, and this node held a copy.
+    Crash,
 }
 
 /// How a move ended, as the node sees it that tells.

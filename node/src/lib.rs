@@ -50,7 +50,7 @@ pub mod session;
 pub use directory::DirectorySetup;
 pub use io::{Audit, AuditResult, Reason, Trace, TraceEvent, Which};
 pub use io::{
-    Command, Connection, Counters, HomeAgentStatus, Input, Moved, NotMoved, Output, PeerStatus, Reply,
+    Command, Connection, Copies, Counters, HomeAgentStatus, Input, Moved, NotMoved, Output, PeerStatus, Protection, Reply,
     Status, Step,
 };
 pub use node::{Candidate, Newcomer, Policy, Rules};

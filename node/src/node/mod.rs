@@ -2,6 +2,7 @@
 
 mod ask;
 mod audit;
+mod backup;
 mod commands;
 mod cookies;
 mod ended;
@@ -40,6 +41,7 @@ use ferry_stack::{Instant, Interface};
 
 use self::ask::Asks;
 use self::audit::Leaving;
+use self::backup::{Backup, Guard};
 use self::ended::Ended;
 use self::home::Home;
 pub use self::home::HomeAgent;
@@ -95,6 +97,7 @@ pub struct Node {
     ended: Ended,
     handoffs: Handoffs,
     warming: Warming,
+    backup: Backup,
     leaving: Leaving,
     updates: Updates,
     asks: Asks,
@@ -117,6 +120,8 @@ struct Owned {
     doubtful: bool,
     /// Absent until the handshake is over.
     session: Option<AnySession>,
+    /// Its copies at other nodes, if its service asks for them.
+    guard: Option<Box<Guard>>,
 }
 
 impl Node {
@@ -153,6 +158,12 @@ impl Node {
                 mtu: setup.mtu,
             }),
             mobility: Mobility::new(&setup),
+            backup: Backup::new(
+                id,
+                setup.peers.iter().map(|peer| NodeId::of(&peer.name)),
+                setup.incarnation.0 << 20,
+                key,
+            ),
             stage: Stage::new(setup.service_address, setup.peers.iter().map(|peer| peer.care_of)),
             peers: Peers::new(setup.peers),
             tcp,
@@ -231,8 +242,12 @@ impl Node {
             }
             if let Some((handle, packet)) = self.poll_segment(now) {
                 self.send_segment(handle, packet, now);
-            } else if !self.settle(now) && !self.signal(now) && !self.register_further(now) {
-                self.due = self.deadline();
+            } else if !self.settle(now)
+                && !self.signal(now)
+                && !self.register_further(now)
+                && !self.update_copies(now)
+            {
+                self.due = if self.end_of_turns() { Some(now) } else { self.deadline() };
                 return Output::WaitUntil(self.due);
             }
         }
@@ -255,6 +270,7 @@ impl Node {
             self.tcp.deadline(),
             self.handoffs.deadline(),
             self.warming.deadline(),
+            self.backup.deadline(),
             self.updates.deadline(),
             self.asks.deadline(),
             self.peers.deadline(),
@@ -272,6 +288,7 @@ impl Node {
         self.handle_home(now);
         self.handoffs.handle_timeout(now);
         self.handle_warming(now);
+        self.handle_backups(now);
         self.repeat_updates(now);
         self.asks.handle_timeout(now);
         self.tell_load(now);
@@ -286,7 +303,7 @@ impl Node {
                 self.session_event(event, now);
             } else if let Some(action) = self.handoffs.poll() {
                 self.act(action, now);
-            } else {
+            } else if !self.carry_out_verdicts(now) {
                 return any;
             }
             any = true;

@@ -9,6 +9,7 @@ use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_stack::Instant;
 use ferry_stack::ip::MIN_MTU;
 
+use super::backup::Told;
 use super::setup::Peer;
 use super::{Node, Place};
 use crate::io::{PeerStatus, TraceEvent};
@@ -35,6 +36,7 @@ struct State {
     up: bool,
     /// Its life when the link was last up.
     life: Option<Incarnation>,
+    died: Option<Incarnation>,
     connections: u32,
     open: bool,
     /// The largest packet that the way there carries, and until when that is believed, if a router has complained.
@@ -47,7 +49,7 @@ impl Peers {
         let state = |peer: Peer| {
             (
                 NodeId::of(&peer.name),
-                State { peer, up: false, life: None, connections: 0, open: false, path_mtu: None },
+                State { peer, up: false, life: None, died: None, connections: 0, open: false, path_mtu: None },
             )
         };
         let states = peers.into_iter().map(state).collect();
@@ -158,7 +160,12 @@ impl State {
 impl Node {
     pub(super) fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
         let Some(state) = self.peers.states.get_mut(&peer) else { return };
-        let reborn = state.life.is_some_and(|known| known != incarnation);
+        let before = state.life.filter(|known| *known != incarnation);
+        let reborn = before.is_some();
+        if let Some(before) = before {
+            self.node_died(peer, before, now);
+        }
+        let Some(state) = self.peers.states.get_mut(&peer) else { return };
         (state.up, state.life) = (true, Some(incarnation));
         if reborn {
             state.open = false;
@@ -168,6 +175,7 @@ impl Node {
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: true }, now);
         self.handoffs.peer_up(peer, incarnation, now);
         self.repeat_updates_to(peer, now);
+        self.backup_up(peer, now);
         self.meet_at_home(peer, now);
         // Everybody, the newcomer among them.
         self.peers.tell_load = Some(now);
@@ -178,6 +186,7 @@ impl Node {
         (state.up, state.open) = (false, false);
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: false }, now);
         self.handoffs.peer_down(peer);
+        self.backup_down(peer, now);
         self.part_at_home(peer, now);
         self.cool_down(peer, now);
         self.orders_lost(peer);
@@ -219,9 +228,35 @@ impl Node {
             Message::Ordered { run, moved, failed, left } => {
                 self.order_done(from, *run, (*moved, *failed, *left));
             }
+            Message::Copy { flow, epoch, version, holders, delta } if !holders.is_empty() => {
+                let (flow, epoch, version) = (*flow, *epoch, *version);
+                self.copy_told(from, &Told { flow, epoch, version, holders, delta }, now);
+            }
+            Message::Copied { flow, epoch, version } => self.copied(from, *flow, *epoch, *version, now),
+            Message::Lacks { flow, epoch, version, .. } => self.lacks(*flow, *epoch, *version),
+            Message::Discard { flow, iss, epoch } => self.discard_told(from, *flow, *iss, *epoch, now),
+            Message::Discarded { flow, iss, epoch } => self.discarded(from, *flow, *iss, *epoch, now),
+            Message::Claims { dead, life, run, copies } => {
+                self.node_died(*dead, *life, now);
+                self.claims_told(from, (*dead, *life), *run, copies, now);
+            }
+            Message::Claimed { run, objections, .. } => self.claimed_told(from, *run, objections, now),
             handoff if !self.permits(from, handoff, now) => {}
             handoff => self.handoffs.receive(from, handoff.clone(), now),
         }
+    }
+
+    /// It is a fact that this life of a node is over.
+    pub(super) fn node_died(&mut self, peer: NodeId, life: Incarnation, now: Instant) {
+        let Some(state) = self.peers.states.get_mut(&peer) else { return };
+        if state.died == Some(life) {
+            return;
+        }
+        state.died = Some(life);
+        if state.life == Some(life) {
+            (state.up, state.open) = (false, false);
+        }
+        self.take_over_from(peer, life, now);
     }
 
     fn not_mine(&mut self, from: NodeId, flow: &ferry_stack::tcp::Flow, now: Instant) {

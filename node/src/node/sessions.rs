@@ -1,5 +1,7 @@
 //! Sessions: what the application makes of a connection.
 
+use std::collections::BTreeSet;
+
 use ferry_handoff::{Epoch, Message};
 use ferry_stack::Instant;
 use ferry_stack::tcp::{self, Flow, Handle};
@@ -12,7 +14,9 @@ impl Node {
     /// From now on a connection is ours; its session comes with the end of the handshake.
     pub(super) fn own(&mut self, handle: Handle, flow: Flow, epoch: Epoch, now: Instant) {
         self.mobility.came(*flow.remote.ip(), None, now);
-        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session: None });
+        let owned = Owned { epoch, offered: epoch, doubtful: false, session: None, guard: None };
+        self.owned.insert(handle, owned);
+        self.guard(handle, BTreeSet::new(), false, now);
     }
 
     pub(super) fn session_event(&mut self, event: tcp::Event, now: Instant) {
@@ -52,11 +56,13 @@ impl Node {
             service.run(session, event, &mut Stream::new(tcb, now));
             forget_unread(tcb);
         });
+        self.called(handle);
     }
 
     fn closed(&mut self, handle: Handle, flow: &Flow, ending: tcp::Ending, now: Instant) {
-        let Some(owned) = self.owned.remove(handle) else { return };
+        let Some(mut owned) = self.owned.remove(handle) else { return };
         let epoch = owned.epoch;
+        self.discard_copies(&mut owned, *flow, now);
         self.mobility.gone(*flow.remote.ip());
         self.handoffs.ended(flow, now);
         if ending == tcp::Ending::Finished {

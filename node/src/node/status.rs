@@ -26,6 +26,7 @@ impl Node {
             relayed: self.places.len(),
             moving: self.handoffs.under_way() + self.warming.leaving(),
             peers: self.peers.status(),
+            copies: self.copies(now),
             counters: self.counters(),
         }
     }
@@ -72,6 +73,7 @@ impl Node {
             received: tcb.rcv.total,
             srtt_us: tcb.rtt.smoothed.map(micros),
             cwnd: tcb.congestion.cwnd.into(),
+            protection: self.protection_of(owned, tcb),
         }
     }
 

@@ -1,4 +1,5 @@
 mod cookies;
+mod crash;
 mod group;
 mod lan;
 mod late;

@@ -69,6 +69,7 @@ pub(super) struct Lan {
     pub(super) now: Instant,
     pub(super) client: Host,
     pub(super) nodes: BTreeMap<&'static str, Node>,
+    pub(super) dead: BTreeSet<&'static str>,
     /// Links between nodes that are cut: messages on them vanish.
     cut: BTreeSet<(NodeId, NodeId)>,
     replies: BTreeMap<u64, Reply>,
@@ -98,6 +99,7 @@ impl Lan {
             now,
             client: Host::new(config, Secret::new([1; 32]), false),
             nodes: nodes.into(),
+            dead: BTreeSet::new(),
             cut: BTreeSet::new(),
             replies: BTreeMap::new(),
             asked: 0,
@@ -125,6 +127,34 @@ impl Lan {
         self.nodes.get_mut(at).unwrap().handle(Input::PeerUp { peer, incarnation }, self.now);
     }
 
+    /// A node's process is killed: it says no more, and its links close.
+    pub(super) fn kill(&mut self, name: &'static str) {
+        self.dead.insert(name);
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            if !self.dead.contains(other) {
+                let peer = NodeId::of(name);
+                self.nodes.get_mut(other).unwrap().handle(Input::PeerDown { peer }, self.now);
+            }
+        }
+        self.run();
+    }
+
+    /// It becomes known at another node that a killed one is dead.
+    pub(super) fn prove(&mut self, name: &'static str, at: &'static str) {
+        let life = self.nodes[name].incarnation();
+        self.nodes.get_mut(at).unwrap().node_died(NodeId::of(name), life, self.now);
+        self.run();
+    }
+
+    /// The same at every other.
+    pub(super) fn prove_to_all(&mut self, name: &'static str) {
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            if !self.dead.contains(other) {
+                self.prove(name, other);
+            }
+        }
+    }
+
     /// Cuts the link between two nodes; they notice.
     pub(super) fn cut(&mut self, one: &'static str, other: &'static str) {
         for (at, peer) in [(one, other), (other, one)] {
@@ -142,7 +172,7 @@ impl Lan {
                 wire.push_back((NAMES.len(), frame));
             }
             let mut messages = Vec::new();
-            for (place, name) in NAMES.iter().enumerate() {
+            for (place, name) in NAMES.iter().enumerate().filter(|(_, name)| !self.dead.contains(*name)).collect::<Vec<_>>() {
                 self.drain(place, name, &mut wire, &mut messages);
             }
             let idle = wire.is_empty() && messages.is_empty();
@@ -183,8 +213,10 @@ impl Lan {
 
     fn put(&mut self, from: usize, frame: &Frame) {
         let frame = frame.clone().contiguous();
-        for (place, name) in NAMES.iter().enumerate().filter(|(place, _)| *place != from) {
-            let _ = place;
+        for (place, name) in NAMES.iter().enumerate() {
+            if place == from || self.dead.contains(name) {
+                continue;
+            }
             self.nodes.get_mut(name).unwrap().handle(Input::Frame(frame.clone()), self.now);
         }
         if from < NAMES.len() {
@@ -233,10 +265,10 @@ impl Lan {
     }
 
     fn tell(&mut self, from: NodeId, to: NodeId, bytes: Bytes) {
-        if self.cut.contains(&(from, to)) {
+        let name = NAMES.iter().find(|name| NodeId::of(name) == to).unwrap();
+        if self.cut.contains(&(from, to)) || self.dead.contains(name) {
             return;
         }
-        let name = NAMES.iter().find(|name| NodeId::of(name) == to).unwrap();
         self.nodes.get_mut(name).unwrap().handle(Input::Peer { from, bytes }, self.now);
     }
 
@@ -245,8 +277,10 @@ impl Lan {
         for _ in 0..millis.div_ceil(10) {
             self.now += Duration::from_millis(10);
             self.client.handle_timeout(self.now);
-            for node in self.nodes.values_mut() {
-                node.handle(Input::Tick, self.now);
+            for (name, node) in &mut self.nodes {
+                if !self.dead.contains(name) {
+                    node.handle(Input::Tick, self.now);
+                }
             }
             self.run();
         }
@@ -302,7 +336,8 @@ impl Lan {
     }
 
     pub(super) fn owner(&self) -> Vec<&'static str> {
-        NAMES.into_iter().filter(|name| !self.nodes[name].connections().is_empty()).collect()
+        let alive = NAMES.into_iter().filter(|name| !self.dead.contains(name));
+        alive.filter(|name| !self.nodes[name].connections().is_empty()).collect()
     }
 
     pub(super) fn resets(&self) -> usize {
