@@ -309,6 +309,19 @@ impl Handoffs {
         orphans
     }
 
+    /// A life of a node is over.
+    pub fn peer_dead(&mut self, peer: NodeId, life: Incarnation) {
+        if self.peers.get(&peer) == Some(&life) {
+            self.peers.remove(&peer);
+        }
+        for flow in self.flows_with(peer) {
+            if let Some((donor, _)) = self.donors.get(&flow) {
+                let next = donor.peer_dead(peer, life);
+                self.follow(flow, next);
+            }
+        }
+    }
+
     fn flows_with(&self, peer: NodeId) -> alloc::vec::Vec<Flow> {
         self.donors.iter().filter(|(_, (donor, _))| donor.to() == peer).map(|(flow, _)| *flow).collect()
     }

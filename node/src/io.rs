@@ -31,6 +31,13 @@ pub enum Input {
         /// The other node.
         peer: NodeId,
     },
+    /// It is certain that this life of another node is over: its process is gone.
+    PeerDead {
+        /// The other node.
+        peer: NodeId,
+        /// The life that is over.
+        incarnation: Incarnation,
+    },
     /// An operator asks for something; the answer carries the same `id`.
     Command {
         /// Chosen by the asker, unique among the unanswered.
@@ -53,6 +60,12 @@ pub enum Output {
         to: NodeId,
         /// One whole message.
         bytes: Bytes,
+    },
+    /// The others have given this life up, and the node begins another: end every link, and greet with this from now on. What
+    /// comes on links of the former life must not come in any more.
+    Reborn {
+        /// The new life.
+        incarnation: Incarnation,
     },
     /// The answer to a command.
     Reply {
@@ -165,6 +178,15 @@ pub struct Status {
     pub relayed: usize,
     /// Handoffs under way here, as donor or acceptor.
     pub moving: usize,
+    /// Who tells it which nodes are alive.
+    #[serde(default)]
+    pub directory: String,
+    /// Whether it may act for its connections: nobody can have taken its place.
+    #[serde(default)]
+    pub serving: bool,
+    /// Milliseconds for which that is certain, if it ever ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
     /// How the copies of connections are: of those that it owns, and of those that others own.
@@ -226,8 +248,24 @@ pub struct PeerStatus {
     pub care_of: Ipv6Addr,
     /// Whether the link to it is up.
     pub up: bool,
+    /// Whether it is alive, as far as is known.
+    #[serde(default)]
+    pub standing: Standing,
     /// Connections that it owned when it last said so.
     pub connections: usize,
+}
+
+/// Whether another node is alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Nothing speaks against it.
+    #[default]
+    Alive,
+    /// It has been silent for too long, and not enough others say so.
+    Suspected,
+    /// Its life that was known last is over.
+    Dead,
 }
 
 /// What a node counts. All since its start.
@@ -262,6 +300,8 @@ pub struct Counters {
     pub cookies_accepted: u64,
     /// Cookies that came back when the connection that they had opened was over.
     pub cookies_replayed: u64,
+    /// Connections given up because the others had given this node up.
+    pub lost_ownership: u64,
     /// Packets dropped as malformed, or meant for somebody else.
     pub dropped: u64,
 }
@@ -411,6 +451,21 @@ pub enum TraceEvent {
         /// How old the copy is; microseconds.
         age_us: u64,
     },
+    /// A life of another node is over.
+    Dead {
+        /// Its name.
+        peer: String,
+    },
+    /// Whether this node may act for its connections has changed.
+    Lease {
+        /// Whether it may.
+        valid: bool,
+    },
+    /// The others have given up this life of the node. It has begun another.
+    Lost {
+        /// Connections that it owned.
+        connections: usize,
+    },
     /// A move of a connection has ended, one way or the other. The driver also writes it to the log, target `ferry::audit`.
     Move(Audit),
 }
@@ -451,7 +506,7 @@ pub enum Reason {
     Rebalance,
     /// Acceptor: the donor offered it.
     Offered,
-    /// The owner has died, and this node held a copy.
+    /// A node was lost, or taken for lost.
     Crash,
 }
 
@@ -466,6 +521,8 @@ pub enum AuditResult {
         /// Why.
         why_not: String,
     },
+    /// The others have given this node up, and may go on with it.
+    Lost,
     /// Acceptor: it was not taken.
     Refused {
         /// Why.

@@ -48,7 +48,7 @@ pub mod services;
 pub mod session;
 
 pub use directory::DirectorySetup;
-pub use io::{Audit, AuditResult, Reason, Trace, TraceEvent, Which};
+pub use io::{Audit, AuditResult, Reason, Standing, Trace, TraceEvent, Which};
 pub use io::{
     Command, Connection, Copies, Counters, HomeAgentStatus, Input, Moved, NotMoved, Output, PeerStatus, Protection, Reply,
     Status, Step,

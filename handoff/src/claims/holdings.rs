@@ -235,18 +235,29 @@ impl<T> Holdings<T> {
         }
     }
 
+    /// A node has never been seen in this node's life, and is not waited for any more.
+    pub fn not_there(&mut self, node: NodeId, now: Instant) {
+        self.living.remove(&node);
+        self.wait_no_more_for(node, now);
+    }
+
+    fn wait_no_more_for(&mut self, node: NodeId, now: Instant) {
+        let waits = self.rounds.iter_mut().filter_map(|(run, round)| {
+            round.waiting.remove(&node);
+            round.waiting.is_empty().then_some(*run)
+        });
+        for run in waits.collect::<Vec<_>>() {
+            self.finish(run, now);
+        }
+    }
+
     /// It is a fact that this life of a node is over. The caller ignores whatever it still says.
     pub fn died(&mut self, node: NodeId, life: Incarnation, now: Instant) {
         self.living.remove(&node);
-        let mut over = Vec::new();
-        for (run, round) in &mut self.rounds {
-            round.waiting.remove(&node);
+        for round in self.rounds.values_mut() {
             let objectors = round.claims.values_mut().filter_map(|(_, objector)| objector.as_mut());
             for objector in objectors.filter(|objector| objector.node == node) {
                 objector.died.get_or_insert(life);
-            }
-            if round.waiting.is_empty() {
-                over.push(*run);
             }
         }
         if self.of(node) > 0 {
@@ -254,9 +265,7 @@ impl<T> Holdings<T> {
             let its = its.map(|(flow, _)| *flow).collect();
             self.claim(node, life, its, now);
         }
-        for run in over {
-            self.finish(run, now);
-        }
+        self.wait_no_more_for(node, now);
     }
 
     /// Asks all who live whether one of them has come further.

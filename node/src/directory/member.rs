@@ -109,11 +109,6 @@ impl Member {
         self.life_mut(self.link?)
     }
 
-    /// Whether a life is that of the last link, and not known to be over.
-    pub(super) fn is_living(&self, life: Incarnation) -> bool {
-        self.link == Some(life) && self.present().is_some_and(|present| !present.dead)
-    }
-
     /// The life, which is remembered from now on; `None` if there is no room.
     pub(super) fn meet(&mut self, life: Incarnation, now: Instant) -> Option<&mut Life> {
         if self.life(life).is_none() {

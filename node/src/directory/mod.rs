@@ -14,6 +14,7 @@ use ferry_handoff::{Incarnation, Message, NodeId, Pulse};
 use ferry_stack::Instant;
 
 pub(crate) use self::embedded::Embedded;
+use crate::io::Standing;
 
 /// How a group finds out who is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,17 +58,6 @@ pub(crate) enum Event {
     Died(NodeId, Incarnation),
     /// The others have given up this life of ours. Told once.
     Lost,
-}
-
-/// How a node stands with the directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Nothing speaks against it.
-    Alive,
-    /// It has been silent for too long, and not enough others say so.
-    Suspected,
-    /// The life that was known last is over.
-    Dead,
 }
 
 /// Tells who is alive. Feed it, then call [`Directory::poll`] until there is nothing more; call

@@ -9,6 +9,7 @@ mod ended;
 mod hearing;
 mod home;
 mod jobs;
+mod members;
 mod mobility;
 mod moves;
 mod near;
@@ -58,6 +59,7 @@ pub use self::service::{Commit, Service};
 pub use self::setup::{Peer, Setup, SetupError};
 use self::updates::Updates;
 use self::warm::Warming;
+use crate::directory::{Directory, Embedded};
 use crate::io::{Counters, Input, Output, Trace, TraceEvent};
 
 /// Octets of an IPv6 header and a TCP header without options.
@@ -84,6 +86,9 @@ pub struct Node {
     rules: Rules,
     near: Near,
     peers: Peers,
+    directory: Box<dyn Directory>,
+    /// Whether this node may act for its connections, when that was looked at last.
+    serves: bool,
     interface: Interface,
     stage: Stage,
     mobility: Mobility,
@@ -160,11 +165,14 @@ impl Node {
             mobility: Mobility::new(&setup),
             backup: Backup::new(
                 id,
-                setup.peers.iter().map(|peer| NodeId::of(&peer.name)),
+                setup.peers.iter().map(|peer| NodeId::of(&peer.name)).collect(),
                 setup.incarnation.0 << 20,
                 key,
+                now,
             ),
             stage: Stage::new(setup.service_address, setup.peers.iter().map(|peer| peer.care_of)),
+            directory: directory(id, &setup, now),
+            serves: true,
             peers: Peers::new(setup.peers),
             tcp,
             path: Path { overhead: 0, segmentation: setup.offload },
@@ -221,6 +229,7 @@ impl Node {
             Input::Peer { from, bytes } => self.receive_messages(from, bytes, now),
             Input::PeerUp { peer, incarnation } => self.peer_up(peer, incarnation, now),
             Input::PeerDown { peer } => self.peer_down(peer, now),
+            Input::PeerDead { peer, incarnation } => self.peer_dead(peer, incarnation, now),
             Input::Command { id, command } => self.command(id, command, now),
             Input::Tick => self.due = Some(now),
         }
@@ -236,16 +245,18 @@ impl Node {
             if let Some(output) = self.outputs.pop_front() {
                 return output;
             }
+            let serves = self.look_at_lease(now);
             if let Some(frame) = self.interface.poll_transmit() {
                 self.counters.frames_out += 1;
                 return Output::Frame(frame);
             }
-            if let Some((handle, packet)) = self.poll_segment(now) {
+            if let Some((handle, packet)) = serves.then(|| self.poll_segment(now)).flatten() {
                 self.send_segment(handle, packet, now);
             } else if !self.settle(now)
-                && !self.signal(now)
+                && !(serves && self.signal(now))
                 && !self.register_further(now)
                 && !self.update_copies(now)
+                && self.outputs.is_empty()
             {
                 self.due = if self.end_of_turns() { Some(now) } else { self.deadline() };
                 return Output::WaitUntil(self.due);
@@ -263,11 +274,11 @@ impl Node {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        let serving = [self.mobility.deadline(), self.tcp.deadline()].into_iter().filter(|_| self.serves);
         [
             self.home.deadline(),
-            self.mobility.deadline(),
+            self.directory.deadline(),
             self.interface.deadline(),
-            self.tcp.deadline(),
             self.handoffs.deadline(),
             self.warming.deadline(),
             self.backup.deadline(),
@@ -277,14 +288,20 @@ impl Node {
             self.placed.deadline(),
         ]
         .into_iter()
+        .chain(serving)
         .flatten()
         .min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.interface.handle_timeout(now);
-        self.tcp.handle_timeout(now);
-        self.mobility.handle_timeout(now);
+        self.directory.handle_timeout(now);
+        self.attend(now);
+        // What a connection waits for stands still while this node may not act for it.
+        if self.may_serve(now) {
+            self.tcp.handle_timeout(now);
+            self.mobility.handle_timeout(now);
+        }
         self.handle_home(now);
         self.handoffs.handle_timeout(now);
         self.handle_warming(now);
@@ -341,4 +358,10 @@ impl Node {
     fn trace(&mut self, event: TraceEvent, now: Instant) {
         self.outputs.push_back(Output::Trace(Trace { at_ns: now.nanos(), event }));
     }
+}
+
+fn directory(id: NodeId, setup: &Setup, now: Instant) -> Box<dyn Directory> {
+    let replicated = setup.services.iter().any(|service| service.replicas() > 0);
+    let others = setup.peers.iter().map(|peer| NodeId::of(&peer.name));
+    Box::new(Embedded::new(id, setup.incarnation, others, &setup.directory, replicated, now))
 }

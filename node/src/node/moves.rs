@@ -79,7 +79,9 @@ impl Node {
 
     /// The acceptor is ready: the connection leaves.
     fn freeze(&mut self, flow: Flow, to: NodeId, epoch: Epoch, now: Instant) {
-        let handle = self.tcp.find(&flow).filter(|handle| self.owned.contains(*handle));
+        // Without a lease somebody else may be going on with it.
+        let serves = self.may_serve(now);
+        let handle = self.tcp.find(&flow).filter(|handle| serves && self.owned.contains(*handle));
         let Some((handle, tcb)) = handle.and_then(|handle| Some((handle, self.tcp.export(handle, now)?)))
         else {
             self.handoffs.ended(&flow, now);

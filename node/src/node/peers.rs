@@ -12,7 +12,7 @@ use ferry_stack::ip::MIN_MTU;
 use super::backup::Told;
 use super::setup::Peer;
 use super::{Node, Place};
-use crate::io::{PeerStatus, TraceEvent};
+use crate::io::{PeerStatus, Standing, TraceEvent};
 
 /// The load is told at most so often.
 const LOAD_INTERVAL: Duration = Duration::from_millis(100);
@@ -36,7 +36,6 @@ struct State {
     up: bool,
     /// Its life when the link was last up.
     life: Option<Incarnation>,
-    died: Option<Incarnation>,
     connections: u32,
     open: bool,
     /// The largest packet that the way there carries, and until when that is believed, if a router has complained.
@@ -49,7 +48,7 @@ impl Peers {
         let state = |peer: Peer| {
             (
                 NodeId::of(&peer.name),
-                State { peer, up: false, life: None, died: None, connections: 0, open: false, path_mtu: None },
+                State { peer, up: false, life: None, connections: 0, open: false, path_mtu: None },
             )
         };
         let states = peers.into_iter().map(state).collect();
@@ -95,8 +94,13 @@ impl Peers {
         self.states.get(&peer).is_some_and(|state| state.up)
     }
 
-    pub(super) fn all_up(&self) -> bool {
-        self.states.values().all(|state| state.up)
+    pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.states.keys().copied()
+    }
+
+    /// Whether the link to a node is up, and to this life of it.
+    pub(super) fn is_linked_to(&self, peer: NodeId, life: Incarnation) -> bool {
+        self.states.get(&peer).is_some_and(|state| state.up && state.life == Some(life))
     }
 
     pub(super) fn reachable(&self) -> impl Iterator<Item = NodeId> {
@@ -138,14 +142,15 @@ impl Peers {
         self.tell_load
     }
 
-    pub(super) fn status(&self) -> Vec<PeerStatus> {
-        let status = |state: &State| PeerStatus {
+    pub(super) fn status(&self, standing: impl Fn(NodeId) -> Standing) -> Vec<PeerStatus> {
+        let status = |(id, state): (&NodeId, &State)| PeerStatus {
+            standing: standing(*id),
             name: state.peer.name.clone(),
             care_of: state.peer.care_of,
             up: state.up,
             connections: state.connections as usize,
         };
-        let mut peers: Vec<_> = self.states.values().map(status).collect();
+        let mut peers: Vec<_> = self.states.iter().map(status).collect();
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         peers
     }
@@ -160,18 +165,14 @@ impl State {
 impl Node {
     pub(super) fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
         let Some(state) = self.peers.states.get_mut(&peer) else { return };
-        let before = state.life.filter(|known| *known != incarnation);
-        let reborn = before.is_some();
-        if let Some(before) = before {
-            self.node_died(peer, before, now);
-        }
-        let Some(state) = self.peers.states.get_mut(&peer) else { return };
-        (state.up, state.life) = (true, Some(incarnation));
-        if reborn {
+        if state.life.is_some_and(|known| known != incarnation) {
             state.open = false;
-            // What its former life owned is lost, or owned by somebody who will say so when asked.
-            self.places.retain(|_, place| place.route().is_none_or(|route| route.to != peer));
         }
+        let lives = self.directory.peer_up(peer, incarnation, now);
+        // The end of its former life, if it had one.
+        self.attend(now);
+        let Some(state) = self.peers.states.get_mut(&peer).filter(|_| lives) else { return };
+        (state.up, state.life) = (true, Some(incarnation));
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: true }, now);
         self.handoffs.peer_up(peer, incarnation, now);
         self.repeat_updates_to(peer, now);
@@ -184,12 +185,14 @@ impl Node {
     pub(super) fn peer_down(&mut self, peer: NodeId, now: Instant) {
         let Some(state) = self.peers.states.get_mut(&peer) else { return };
         (state.up, state.open) = (false, false);
+        self.directory.peer_down(peer, now);
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: false }, now);
         self.handoffs.peer_down(peer);
         self.backup_down(peer, now);
         self.part_at_home(peer, now);
         self.cool_down(peer, now);
         self.orders_lost(peer);
+        self.attend(now);
     }
 
     /// Messages from another node, in a row. The driver vouches for the sender, not for what it says.
@@ -200,6 +203,10 @@ impl Node {
                 self.counters.dropped += 1;
                 return;
             };
+            if !self.is_heard(from, &message) {
+                self.counters.dropped += 1;
+                continue;
+            }
             self.receive_message(from, &message, now);
         }
     }
@@ -224,6 +231,14 @@ impl Node {
                 }
                 self.go_on(now);
             }
+            Message::Pulse(pulse) => {
+                self.directory.pulse(from, pulse, now);
+                self.attend(now);
+            }
+            Message::Dead { node, life } => {
+                self.directory.told(from, *node, *life, now);
+                self.attend(now);
+            }
             Message::Order { run, order } => self.ordered(from, *run, *order, now),
             Message::Ordered { run, moved, failed, left } => {
                 self.order_done(from, *run, (*moved, *failed, *left));
@@ -237,7 +252,8 @@ impl Node {
             Message::Discard { flow, iss, epoch } => self.discard_told(from, *flow, *iss, *epoch, now),
             Message::Discarded { flow, iss, epoch } => self.discarded(from, *flow, *iss, *epoch, now),
             Message::Claims { dead, life, run, copies } => {
-                self.node_died(*dead, *life, now);
+                self.directory.told(from, *dead, *life, now);
+                self.attend(now);
                 self.claims_told(from, (*dead, *life), *run, copies, now);
             }
             Message::Claimed { run, objections, .. } => self.claimed_told(from, *run, objections, now),
@@ -246,20 +262,7 @@ impl Node {
         }
     }
 
-    /// It is a fact that this life of a node is over.
-    pub(super) fn node_died(&mut self, peer: NodeId, life: Incarnation, now: Instant) {
-        let Some(state) = self.peers.states.get_mut(&peer) else { return };
-        if state.died == Some(life) {
-            return;
-        }
-        state.died = Some(life);
-        if state.life == Some(life) {
-            (state.up, state.open) = (false, false);
-        }
-        self.take_over_from(peer, life, now);
-    }
-
-    fn not_mine(&mut self, from: NodeId, flow: &ferry_stack::tcp::Flow, now: Instant) {
+    pub(super) fn not_mine(&mut self, from: NodeId, flow: &ferry_stack::tcp::Flow, now: Instant) {
         if let Some(Place::Elsewhere(route)) = self.places.get(flow)
             && route.to == from
         {

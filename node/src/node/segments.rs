@@ -117,6 +117,10 @@ impl Node {
             self.counters.dropped += 1;
             return;
         };
+        if !self.may_serve(now) {
+            self.counters.dropped += 1;
+            return;
+        }
         if from.is_none() {
             self.interface.confirm_reachable(*flow.remote.ip(), now);
         }

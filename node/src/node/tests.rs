@@ -4,6 +4,7 @@ mod group;
 mod lan;
 mod late;
 mod limits;
+mod members;
 mod mobility;
 mod storm;
 

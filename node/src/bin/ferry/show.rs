@@ -52,12 +52,22 @@ fn status_text(status: &Status) -> String {
         ["up for".to_owned(), format!("{up:?}")],
         ["connections".to_owned(), format!("{connections} owned, {moving} moving, {relayed} relayed")],
         ["placement".to_owned(), places.to_owned()],
+        ["directory".to_owned(), directory_text(status)],
     ];
     if let Some(agent) = home_agent {
         rows.insert(2, ["home agent".to_owned(), home_agent_text(agent)]);
     }
     let copies = copies_text(&status.copies);
     format!("{}\n{}\n{copies}\n{}", table(&[], &rows), peers_text(peers), counters_text(counters))
+}
+
+fn directory_text(status: &Status) -> String {
+    let Status { directory, serving, lease_ms, .. } = status;
+    match (serving, lease_ms) {
+        (true, None) => format!("{directory}, this node may serve"),
+        (true, Some(ms)) => format!("{directory}, this node may serve for {ms} ms more"),
+        (false, _) => format!("{directory}, this node hears too few others to serve"),
+    }
 }
 
 fn home_agent_text(agent: &HomeAgentStatus) -> String {
@@ -72,14 +82,15 @@ fn home_agent_text(agent: &HomeAgentStatus) -> String {
 }
 
 fn peers_text(peers: &[PeerStatus]) -> String {
-    let rows: Vec<[String; 4]> = peers
+    let rows: Vec<[String; 5]> = peers
         .iter()
-        .map(|PeerStatus { name, care_of, up, connections }| {
+        .map(|PeerStatus { name, care_of, up, standing, connections }| {
             let link = if *up { "up" } else { "down" };
-            [name.clone(), care_of.to_string(), link.to_owned(), connections.to_string()]
+            let standing = format!("{standing:?}").to_lowercase();
+            [name.clone(), care_of.to_string(), link.to_owned(), standing, connections.to_string()]
         })
         .collect();
-    table(&["PEER", "CARE-OF ADDRESS", "LINK", "CONNECTIONS"], &rows)
+    table(&["PEER", "CARE-OF ADDRESS", "LINK", "NODE", "CONNECTIONS"], &rows)
 }
 
 fn counters_text(counters: &Counters) -> String {
@@ -99,6 +110,7 @@ fn counters_text(counters: &Counters) -> String {
         cookies_sent,
         cookies_accepted,
         cookies_replayed,
+        lost_ownership,
         dropped,
     } = counters;
     let rows = [
@@ -109,6 +121,7 @@ fn counters_text(counters: &Counters) -> String {
         ("segments sent straight to clients that know the owner", vec![optimised]),
         ("segments sent again, resets sent", vec![retransmitted, resets_sent]),
         ("SYN cookies sent, accepted, replayed", vec![cookies_sent, cookies_accepted, cookies_replayed]),
+        ("connections given up to others", vec![lost_ownership]),
         ("packets dropped", vec![dropped]),
     ];
     let rows = rows.map(|(name, values)| {

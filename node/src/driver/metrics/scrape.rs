@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::{Copies, Counters, HomeAgentStatus, PeerStatus, Status};
+use crate::{Copies, Counters, HomeAgentStatus, PeerStatus, Standing, Status};
 
 /// The page. `None` if it cannot be written, which a string always can.
 pub(super) fn text(status: Status) -> Option<String> {
@@ -49,6 +49,9 @@ impl Page<'_> {
             connections,
             relayed,
             moving,
+            directory: _,
+            serving,
+            lease_ms,
             peers,
             copies,
             counters,
@@ -62,6 +65,10 @@ impl Page<'_> {
         self.gauge("connections", "Connections that it owns", *connections as u64)?;
         self.gauge("connections_relayed", "Connections of others that it relays", *relayed as u64)?;
         self.gauge("connections_moving", "Handoffs under way, as donor or acceptor", *moving as u64)?;
+        self.gauge("serving", "Whether it may act for its connections", u64::from(*serving))?;
+        if let Some(lease) = lease_ms {
+            self.gauge("lease_milliseconds", "For how long that is certain", *lease)?;
+        }
         if let Some(HomeAgentStatus { registered, .. }) = home_agent {
             let help = "Whether the home agent sends what comes for the service address here";
             self.gauge("home_agent_registered", help, u64::from(*registered))?;
@@ -118,6 +125,7 @@ impl Page<'_> {
             cookies_sent,
             cookies_accepted,
             cookies_replayed,
+            lost_ownership,
             dropped,
         } = counters;
         [
@@ -135,6 +143,7 @@ impl Page<'_> {
             ("cookies_sent", "SYN segments answered by a cookie", cookies_sent),
             ("cookies_accepted", "Connections that a cookie opened here", cookies_accepted),
             ("cookies_replayed", "Cookies that came back when their connection was over", cookies_replayed),
+            ("connections_lost", "Connections given up to others that took it for dead", lost_ownership),
             ("packets_dropped", "Packets that were malformed, or meant for somebody else", dropped),
         ]
         .into_iter()
@@ -144,6 +153,13 @@ impl Page<'_> {
     fn peers(&mut self, peers: &[PeerStatus]) -> fmt::Result {
         let up = |peer: &PeerStatus| u64::from(peer.up);
         let owned = |peer: &PeerStatus| peer.connections as u64;
+        let alive = |peer: &PeerStatus| u64::from(peer.standing == Standing::Alive);
+        self.of_each(
+            "peer_alive",
+            "Whether nothing speaks against another node's being alive",
+            peers,
+            alive,
+        )?;
         self.of_each("peer_up", "Whether the link to another node is up", peers, up)?;
         let help = "Connections of another node when it last said so";
         self.of_each("peer_connections", help, peers, owned)

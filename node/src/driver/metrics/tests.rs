@@ -3,7 +3,7 @@ use std::net::Ipv6Addr;
 use super::*;
 use crate::driver::ask::Replies;
 use crate::driver::mailbox::{Inbox, Letter, mailbox};
-use crate::{Counters, HomeAgentStatus, PeerStatus, Status as NodeStatus};
+use crate::{Counters, HomeAgentStatus, PeerStatus, Standing, Status as NodeStatus};
 
 fn status() -> NodeStatus {
     NodeStatus {
@@ -19,10 +19,13 @@ fn status() -> NodeStatus {
         connections: 7,
         relayed: 2,
         moving: 1,
+        directory: "embedded".into(),
+        serving: true,
+        lease_ms: Some(180),
         peers: [("b", true, 3), ("c", false, 0)]
             .map(|(name, up, connections)| {
                 let care_of = Ipv6Addr::LOCALHOST;
-                PeerStatus { name: name.into(), care_of, up, connections }
+                PeerStatus { name: name.into(), care_of, up, standing: Standing::Alive, connections }
             })
             .into(),
         copies: crate::Copies { held: 77, ..crate::Copies::default() },

@@ -28,6 +28,8 @@ use super::Node;
 const SMALL_CHANGES: Duration = Duration::from_millis(100);
 /// Deltas that are made before the node looks at what has come.
 const DELTAS_AT_ONCE: usize = 256;
+/// How long after its start a node takes it for possible that others live which it has not seen yet.
+const MEET: Duration = Duration::from_secs(1);
 /// How long a node that is out of reach keeps its place.
 const ABSENT: Duration = Duration::from_millis(200);
 /// How long a node that would not hold a copy is not asked again.
@@ -54,6 +56,8 @@ pub(super) struct Backup {
     absent: BTreeMap<NodeId, Instant>,
     /// Nodes that would not hold a copy, and until when they are not asked again.
     refused: BTreeMap<NodeId, Instant>,
+    /// Nodes that were never seen, and until when they may turn up.
+    unmet: (BTreeSet<NodeId>, Option<Instant>),
     discards: Discards,
     /// Of connections that were given away and not yet taken: who holds copies of them.
     leaving: BTreeMap<Flow, Left>,
@@ -90,9 +94,11 @@ struct Left {
 }
 
 impl Backup {
-    pub(super) fn new(me: NodeId, others: impl Iterator<Item = NodeId>, first: u64, key: SipHasher13) -> Self {
+    /// `first` is where the numbers of its questions begin: not where those of a former life did.
+    pub(super) fn new(me: NodeId, others: BTreeSet<NodeId>, first: u64, key: SipHasher13, now: Instant) -> Self {
         Self {
-            holdings: Holdings::new(me, others, first, MapKey(key)),
+            holdings: Holdings::new(me, others.clone(), first, MapKey(key)),
+            unmet: (others, Some(now + MEET)),
             octets: 0,
             key,
             stamp: 0,
@@ -109,11 +115,22 @@ impl Backup {
         }
     }
 
+    /// How much is remembered, and of what.
+    pub(super) fn remembered(&self) -> [(&'static str, usize); 4] {
+        [
+            ("copies", self.holdings.len()),
+            ("copies to be forgotten", self.discards.len()),
+            ("copies left behind", self.leaving.len()),
+            ("orphans", self.orphans.len()),
+        ]
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         [
             self.late.front().map(|(at, _)| *at),
             self.overdue.first().map(|(at, _)| *at),
             self.absent.values().min().copied(),
+            self.unmet.1,
             self.discards.deadline(),
             self.holdings.deadline(),
             self.orphans.deadline(),
@@ -142,11 +159,17 @@ impl Node {
             self.backup.absent.retain(|_, until| *until > now);
             self.choose_backups_anew(now);
         }
+        if self.backup.unmet.1.take_if(|until| *until <= now).is_some() {
+            for node in core::mem::take(&mut self.backup.unmet.0) {
+                self.backup.holdings.not_there(node, now);
+            }
+        }
         self.forget_orphans(now);
     }
 
     /// A link to a node is up.
     pub(super) fn backup_up(&mut self, peer: NodeId, now: Instant) {
+        self.backup.unmet.0.remove(&peer);
         self.backup.absent.remove(&peer);
         self.backup.refused.remove(&peer);
         self.backup.holdings.born(peer);

@@ -27,6 +27,10 @@ pub(super) struct Orphans {
 }
 
 impl Orphans {
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.until.front().copied()
     }

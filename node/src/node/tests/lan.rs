@@ -59,6 +59,7 @@ pub(super) fn setup(name: &str) -> Setup {
         optimise: crate::Optimise::Auto,
         plain_source: crate::PlainSource::Auto,
         ask_again: std::time::Duration::from_mins(10),
+        directory: crate::DirectorySetup::default(),
         tcp: tcp::Config::default(),
         peers: NAMES.iter().filter(|known| **known != name).map(peer).collect(),
         services: vec![Service::new::<Echo>("echo", 7, ())],
@@ -78,6 +79,8 @@ pub(super) struct Lan {
     pub(super) seen: Vec<Segment>,
     pub(super) steps: Vec<(&'static str, Step)>,
     pub(super) audits: Vec<(&'static str, Audit)>,
+    /// Nodes that began a new life.
+    pub(super) reborn: Vec<(&'static str, Incarnation)>,
     /// What nodes sent, and to whom: the upper layer and the destination of each packet.
     pub(super) sent: Vec<(u8, Ipv6Addr)>,
     /// If the client understands Mobile IPv6: its correspondent, and what that has said and is held back.
@@ -106,6 +109,7 @@ impl Lan {
             seen: Vec::new(),
             steps: Vec::new(),
             audits: Vec::new(),
+            reborn: Vec::new(),
             sent: Vec::new(),
             aware: None,
             deaf: false,
@@ -140,9 +144,10 @@ impl Lan {
     }
 
     /// It becomes known at another node that a killed one is dead.
-    pub(super) fn prove(&mut self, name: &'static str, at: &'static str) {
+    pub(super) fn prove_at(&mut self, name: &'static str, at: &'static str) {
         let life = self.nodes[name].incarnation();
-        self.nodes.get_mut(at).unwrap().node_died(NodeId::of(name), life, self.now);
+        let (peer, incarnation) = (NodeId::of(name), life);
+        self.nodes.get_mut(at).unwrap().handle(Input::PeerDead { peer, incarnation }, self.now);
         self.run();
     }
 
@@ -150,7 +155,7 @@ impl Lan {
     pub(super) fn prove_to_all(&mut self, name: &'static str) {
         for other in NAMES.into_iter().filter(|other| *other != name) {
             if !self.dead.contains(other) {
-                self.prove(name, other);
+                self.prove_at(name, other);
             }
         }
     }
@@ -160,6 +165,43 @@ impl Lan {
         for (at, peer) in [(one, other), (other, one)] {
             self.cut.insert((NodeId::of(at), NodeId::of(peer)));
             self.nodes.get_mut(at).unwrap().handle(Input::PeerDown { peer: NodeId::of(peer) }, self.now);
+        }
+        self.run();
+    }
+
+    /// What two nodes say to each other is lost from now on, or arrives again; they do not notice.
+    pub(super) fn deafen(&mut self, one: &'static str, other: &'static str, deaf: bool) {
+        for pair in [(one, other), (other, one)].map(|(one, other)| (NodeId::of(one), NodeId::of(other))) {
+            if deaf {
+                self.cut.insert(pair);
+            } else {
+                self.cut.remove(&pair);
+            }
+        }
+    }
+
+    /// It is proved to all others that the first life of a node is over.
+    pub(super) fn prove(&mut self, dead: &'static str) {
+        for name in NAMES.into_iter().filter(|name| *name != dead) {
+            self.cut.extend([(NodeId::of(name), NodeId::of(dead)), (NodeId::of(dead), NodeId::of(name))]);
+            let (peer, incarnation) = (NodeId::of(dead), Incarnation(u64::from(index(dead))));
+            let node = self.nodes.get_mut(name).unwrap();
+            node.handle(Input::PeerDown { peer }, self.now);
+            node.handle(Input::PeerDead { peer, incarnation }, self.now);
+        }
+        self.run();
+    }
+
+    /// The links of a node are made anew, under its new life.
+    pub(super) fn relink(&mut self, name: &'static str) {
+        let (_, life) = *self.reborn.iter().rfind(|(reborn, _)| *reborn == name).expect("it is reborn");
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            self.deafen(name, other, false);
+            let (now, peer) = (self.now, NodeId::of(name));
+            let node = self.nodes.get_mut(other).unwrap();
+            node.handle(Input::PeerDown { peer }, now);
+            node.handle(Input::PeerUp { peer, incarnation: life }, now);
+            self.link(name, other);
         }
         self.run();
     }
@@ -201,6 +243,7 @@ impl Lan {
                 Output::Frame(frame) => wire.push_back((place, frame)),
                 Output::Peer { to, bytes } => messages.push((NodeId::of(name), to, bytes)),
                 Output::Reply { id, reply } => drop(self.replies.insert(id, reply)),
+                Output::Reborn { incarnation } => self.reborn.push((name, incarnation)),
                 Output::Trace(trace) => match trace.event {
                     TraceEvent::Handoff { step, .. } => self.steps.push((name, step)),
                     TraceEvent::Move(audit) => self.audits.push((name, audit)),
