@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ferry_handoff::{Incarnation, NodeId};
+use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_mipv6::correspondent::Correspondent;
 use ferry_mipv6::{header, route};
 use ferry_stack::host::Host;
@@ -71,6 +71,11 @@ pub(super) struct Lan {
     pub(super) client: Host,
     pub(super) nodes: BTreeMap<&'static str, Node>,
     pub(super) dead: BTreeSet<&'static str>,
+    /// The message that is lost, counted from now on.
+    pub(super) lose: Option<usize>,
+    /// Whether frozen connections are lost on their way.
+    pub(super) lose_transfers: bool,
+    lives: u64,
     /// Links between nodes that are cut: messages on them vanish.
     cut: BTreeSet<(NodeId, NodeId)>,
     replies: BTreeMap<u64, Reply>,
@@ -103,6 +108,9 @@ impl Lan {
             client: Host::new(config, Secret::new([1; 32]), false),
             nodes: nodes.into(),
             dead: BTreeSet::new(),
+            lose: None,
+            lose_transfers: false,
+            lives: 1000,
             cut: BTreeSet::new(),
             replies: BTreeMap::new(),
             asked: 0,
@@ -138,6 +146,26 @@ impl Lan {
             if !self.dead.contains(other) {
                 let peer = NodeId::of(name);
                 self.nodes.get_mut(other).unwrap().handle(Input::PeerDown { peer }, self.now);
+            }
+        }
+        self.run();
+    }
+
+    /// It starts anew, and knows nothing.
+    pub(super) fn revive(&mut self, name: &'static str, change: impl Fn(&mut Setup)) {
+        self.lives += 1;
+        let life = Incarnation(self.lives);
+        let mut setup = setup(name);
+        setup.incarnation = life;
+        change(&mut setup);
+        self.nodes.insert(name, Node::new(setup, self.now).unwrap());
+        self.dead.remove(name);
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            if !self.dead.contains(other) {
+                let (now, peer) = (self.now, NodeId::of(name));
+                self.nodes.get_mut(other).unwrap().handle(Input::PeerUp { peer, incarnation: life }, now);
+                let (peer, incarnation) = (NodeId::of(other), self.nodes[other].incarnation());
+                self.nodes.get_mut(name).unwrap().handle(Input::PeerUp { peer, incarnation }, now);
             }
         }
         self.run();
@@ -307,9 +335,26 @@ impl Lan {
         self.run();
     }
 
+    fn is_lost(&mut self, bytes: &Bytes) -> bool {
+        let message = Message::decode(bytes);
+        if matches!(message, Ok(Message::Transfer { .. })) && self.lose_transfers {
+            return true;
+        }
+        match self.lose {
+            // Signs of life are lost in other tests.
+            _ if matches!(message, Ok(Message::Pulse(_))) => false,
+            Some(0) => self.lose.take().is_some(),
+            Some(left) => {
+                self.lose = Some(left - 1);
+                false
+            }
+            None => false,
+        }
+    }
+
     fn tell(&mut self, from: NodeId, to: NodeId, bytes: Bytes) {
         let name = NAMES.iter().find(|name| NodeId::of(name) == to).unwrap();
-        if self.cut.contains(&(from, to)) || self.dead.contains(name) {
+        if self.cut.contains(&(from, to)) || self.dead.contains(name) || self.is_lost(&bytes) {
             return;
         }
         self.nodes.get_mut(name).unwrap().handle(Input::Peer { from, bytes }, self.now);
