@@ -98,6 +98,8 @@ pub struct Handoffs {
     donors: BTreeMap<Flow, (Donor, String)>,
     reservations: BTreeMap<Flow, Reservation>,
     decided: BTreeMap<Flow, Decided>,
+    /// Taken, but the donor is not told yet, because no other node could go on with it.
+    unconfirmed: BTreeMap<Flow, (NodeId, Epoch)>,
     peers: BTreeMap<NodeId, Incarnation>,
     timers: Alarms<Timer>,
     actions: VecDeque<Action>,
@@ -193,6 +195,7 @@ impl Handoffs {
             let why = Failure::Ended;
             self.actions.push_back(Action::Failed { flow: *flow, to: donor.to(), why, resume: None });
         }
+        self.confirm(flow);
         if let Some(decided) = self.decided.get_mut(flow) {
             let until = *decided.until.get_or_insert(now + MEMORY);
             self.timers.set(Timer::Decided(*flow), Some(until));
@@ -201,13 +204,44 @@ impl Handoffs {
 
     /// The connection of an [`Action::Install`] runs here now.
     pub fn installed(&mut self, flow: Flow, from: NodeId, epoch: Epoch) {
+        self.installed_for_now(flow, from, epoch);
+        self.confirm(&flow);
+    }
+
+    /// The same, but the donor keeps what it has given until [`Handoffs::confirm`].
+    pub fn installed_for_now(&mut self, flow: Flow, from: NodeId, epoch: Epoch) {
         // It has come back before the forwarder ended, or even before it was heard that it had been taken.
         if let Some((donor @ Donor::Committed { .. }, _)) = self.donors.remove(&flow) {
             self.actions.push_back(Action::Given { flow, to: donor.to(), epoch: donor.epoch() });
         }
         self.rearm(flow);
         self.decide(flow, epoch, true, None);
-        self.send(from, Message::Taken { flow, epoch });
+        self.confirm(&flow);
+        self.unconfirmed.insert(flow, (from, epoch));
+    }
+
+    /// Should this node die, others could go on with the connection: its donor need not keep it any more.
+    pub fn confirm(&mut self, flow: &Flow) {
+        if let Some((from, epoch)) = self.unconfirmed.remove(flow) {
+            self.send(from, Message::Taken { flow: *flow, epoch });
+        }
+    }
+
+    /// The epoch under which a connection has left, if nobody has confirmed that it was taken.
+    pub fn given(&self, flow: &Flow) -> Option<Epoch> {
+        match self.donors.get(flow) {
+            Some((Donor::Committed { epoch, .. }, _)) => Some(*epoch),
+            _ => None,
+        }
+    }
+
+    /// A connection goes on here from a copy, under this epoch.
+    pub fn recovered(&mut self, flow: Flow, epoch: Epoch) {
+        self.donors.remove(&flow);
+        self.rearm(flow);
+        self.unconfirmed.remove(&flow);
+        self.unreserve(flow);
+        self.decide(flow, epoch, true, None);
     }
 
     /// The connection of an [`Action::Install`] cannot run here, and never will in this epoch.
@@ -233,6 +267,56 @@ impl Handoffs {
         for flow in self.flows_with(peer) {
             if let Some((donor, _)) = self.donors.get(&flow) {
                 let next = donor.peer_down(peer);
+                self.follow(flow, next);
+            }
+        }
+    }
+
+    /// This life of a node is over. Gives back what had left for it and may not have been taken, as far as `copied` says
+    /// that other nodes may hold copies of it, so that they have to be asked first. The rest goes on here.
+    pub fn died(
+        &mut self,
+        dead: NodeId,
+        life: Incarnation,
+        copied: impl Fn(&Flow) -> bool,
+    ) -> alloc::vec::Vec<(Flow, Epoch, Bytes)> {
+        self.peers.remove(&dead);
+        let reserved = self.reservations.iter().filter(|(_, reserved)| reserved.from == dead);
+        let reserved: alloc::vec::Vec<_> = reserved.map(|(flow, _)| *flow).collect();
+        for flow in reserved {
+            self.unreserve(flow);
+            self.actions.push_back(Action::Release { flow });
+        }
+        let mut orphans = alloc::vec::Vec::new();
+        for flow in self.flows_with(dead) {
+            let Some((donor, _)) = self.donors.get(&flow) else { continue };
+            let next = match donor {
+                Donor::Committed { epoch, incarnation, snapshot, .. } if *incarnation == life => {
+                    if copied(&flow) {
+                        orphans.push((flow, *epoch, snapshot.clone()));
+                        self.donors.remove(&flow);
+                        self.rearm(flow);
+                        let why = Failure::Died;
+                        self.actions.push_back(Action::Failed { flow, to: dead, why, resume: None });
+                        continue;
+                    }
+                    Next::Resume(snapshot.clone(), Failure::Died)
+                }
+                _ => donor.peer_down(dead),
+            };
+            self.follow(flow, next);
+        }
+        orphans
+    }
+
+    /// A life of a node is over.
+    pub fn peer_dead(&mut self, peer: NodeId, life: Incarnation) {
+        if self.peers.get(&peer) == Some(&life) {
+            self.peers.remove(&peer);
+        }
+        for flow in self.flows_with(peer) {
+            if let Some((donor, _)) = self.donors.get(&flow) {
+                let next = donor.peer_dead(peer, life);
                 self.follow(flow, next);
             }
         }
@@ -305,6 +389,7 @@ impl Handoffs {
     fn transfer(&mut self, from: NodeId, flow: Flow, epoch: Epoch, bytes: &Bytes, now: Instant) {
         let decided = self.decided.get(&flow).map_or(Repeat::New, |decided| decided.repeat(epoch));
         match decided {
+            Repeat::Taken if self.unconfirmed.contains_key(&flow) => return,
             Repeat::Taken => return self.send(from, Message::Taken { flow, epoch }),
             Repeat::Returned => {
                 return self.send(from, Message::Returned { flow, epoch, why: Refusal::Stale });
@@ -331,7 +416,10 @@ impl Handoffs {
         match next {
             Next::Stay => {}
             Next::Freeze => self.actions.push_back(Action::Freeze { flow, to, epoch }),
-            Next::Given => self.actions.push_back(Action::Given { flow, to, epoch }),
+            Next::Given => {
+                self.actions.push_back(Action::Given { flow, to, epoch });
+                self.confirm(&flow);
+            }
             Next::GiveUp(why) => {
                 self.donors.remove(&flow);
                 self.send(to, Message::Abort { flow, epoch });

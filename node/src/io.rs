@@ -31,6 +31,13 @@ pub enum Input {
         /// The other node.
         peer: NodeId,
     },
+    /// It is certain that this life of another node is over: its process is gone.
+    PeerDead {
+        /// The other node.
+        peer: NodeId,
+        /// The life that is over.
+        incarnation: Incarnation,
+    },
     /// An operator asks for something; the answer carries the same `id`.
     Command {
         /// Chosen by the asker, unique among the unanswered.
@@ -53,6 +60,12 @@ pub enum Output {
         to: NodeId,
         /// One whole message.
         bytes: Bytes,
+    },
+    /// The others have given this life up, and the node begins another: end every link, and greet with this from now on. What
+    /// comes on links of the former life must not come in any more.
+    Reborn {
+        /// The new life.
+        incarnation: Incarnation,
     },
     /// The answer to a command.
     Reply {
@@ -165,10 +178,52 @@ pub struct Status {
     pub relayed: usize,
     /// Handoffs under way here, as donor or acceptor.
     pub moving: usize,
+    /// Who tells it which nodes are alive.
+    #[serde(default)]
+    pub directory: String,
+    /// Whether it may act for its connections: nobody can have taken its place.
+    #[serde(default)]
+    pub serving: bool,
+    /// Milliseconds for which that is certain, if it ever ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+    /// How the copies of connections are: of those that it owns, and of those that others own.
+    #[serde(default)]
+    pub copies: Copies,
     /// What it has counted since it started.
     pub counters: Counters,
+}
+
+/// How the copies of connections are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Copies {
+    /// Connections of which another node holds a copy.
+    pub protected: usize,
+    /// Connections that should have one, and have none.
+    pub unprotected: usize,
+    /// Octets, both ways, of connections that are not in all their copies yet.
+    pub lag_octets: u64,
+    /// For how long the connection that is furthest behind has been; microseconds.
+    pub lag_us: u64,
+    /// Copies of other nodes' connections that are held here.
+    pub held: usize,
+    /// Octets of payload in them.
+    pub held_octets: usize,
+    /// Copies of which the owner has died, and of which it is being found out who goes on.
+    pub recovering: usize,
+    /// Copies at other nodes that are of no use any more, and not known to be forgotten.
+    pub discarding: usize,
+    /// Connections that went on here after their owner had died.
+    pub recovered: u64,
+    /// Copies from which no connection could go on.
+    pub lost: u64,
+    /// How often copies were brought up to date.
+    pub deltas: u64,
+    /// Octets that this took.
+    pub delta_octets: u64,
 }
 
 /// How it stands with the home agent. Only the contact node registers.
@@ -193,8 +248,24 @@ pub struct PeerStatus {
     pub care_of: Ipv6Addr,
     /// Whether the link to it is up.
     pub up: bool,
+    /// Whether it is alive, as far as is known.
+    #[serde(default)]
+    pub standing: Standing,
     /// Connections that it owned when it last said so.
     pub connections: usize,
+}
+
+/// Whether another node is alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Nothing speaks against it.
+    #[default]
+    Alive,
+    /// It has been silent for too long, and not enough others say so.
+    Suspected,
+    /// Its life that was known last is over.
+    Dead,
 }
 
 /// What a node counts. All since its start.
@@ -229,6 +300,8 @@ pub struct Counters {
     pub cookies_accepted: u64,
     /// Cookies that came back when the connection that they had opened was over.
     pub cookies_replayed: u64,
+    /// Connections given up because the others had given this node up.
+    pub lost_ownership: u64,
     /// Packets dropped as malformed, or meant for somebody else.
     pub dropped: u64,
 }
@@ -254,6 +327,18 @@ pub struct Connection {
     pub srtt_us: Option<u64>,
     /// Congestion window in octets.
     pub cwnd: u64,
+    /// Its copies at other nodes, if its service asks for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
+}
+
+/// The copies of one connection at other nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// The names of the nodes that have one.
+    pub holders: Vec<String>,
+    /// Octets, both ways, that are not in all of them yet.
+    pub lag_octets: u64,
 }
 
 /// How moves ended.
@@ -339,6 +424,48 @@ pub enum TraceEvent {
         /// Counts the contact nodes.
         term: u64,
     },
+    /// The first copy of a connection is at another node: it survives the death of this one.
+    Protected {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+    },
+    /// A node has died, and this one asks whether it may go on with its connections.
+    Claims {
+        /// The dead node's name.
+        node: String,
+        /// Of how many it holds copies.
+        connections: usize,
+    },
+    /// A connection of a dead node goes on here.
+    Recovered {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+        /// Its epoch here.
+        epoch: u64,
+        /// The dead node's name.
+        from: String,
+        /// How old the copy is; microseconds.
+        age_us: u64,
+    },
+    /// A life of another node is over.
+    Dead {
+        /// Its name.
+        peer: String,
+    },
+    /// Whether this node may act for its connections has changed.
+    Lease {
+        /// Whether it may.
+        valid: bool,
+    },
+    /// The others have given up this life of the node. It has begun another.
+    Lost {
+        /// Connections that it owned.
+        connections: usize,
+    },
     /// A move of a connection has ended, one way or the other. The driver also writes it to the log, target `ferry::audit`.
     Move(Audit),
 }
@@ -379,6 +506,8 @@ pub enum Reason {
     Rebalance,
     /// Acceptor: the donor offered it.
     Offered,
+    /// A node was lost, or taken for lost.
+    Crash,
 }
 
 /// How a move ended, as the node sees it that tells.
@@ -392,6 +521,8 @@ pub enum AuditResult {
         /// Why.
         why_not: String,
     },
+    /// The others have given this node up, and may go on with it.
+    Lost,
     /// Acceptor: it was not taken.
     Refused {
         /// Why.

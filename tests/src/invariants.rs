@@ -22,12 +22,13 @@ fn what_waits_for_something_has_a_deadline(tcb: &Tcb) -> Result<(), String> {
         return Ok(());
     }
     let timers = &tcb.timers;
-    if !tcb.snd.sent.is_empty() && timers.rto.is_none() {
+    if !tcb.snd.sent.is_empty() && timers.rto.is_none() && !tcb.is_syn_held() {
         return Err("what was sent has a retransmission timer".to_owned());
     }
     let opening = matches!(tcb.state, State::SynSent | State::SynReceived);
-    let fin_due = tcb.snd.fin.is_some_and(|fin| tcb.snd.nxt.at_or_before(fin));
-    let stuck = !opening && tcb.snd.sent.is_empty() && (tcb.snd.unsent() > 0 || fin_due);
+    // What waits for a backup waits for nobody's answer.
+    let due = tcb.sendable() > 0 || tcb.is_fin_sendable();
+    let stuck = !opening && tcb.snd.sent.is_empty() && due;
     if stuck && timers.persist.is_none() {
         return Err("what cannot be sent has a persist timer".to_owned());
     }

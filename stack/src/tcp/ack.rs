@@ -97,13 +97,9 @@ impl Tcb {
         delivered.advanced = ack.0.wrapping_sub(self.snd.una.0);
         let octets = ack.distance_from(first_octet).min(self.snd.queue.len());
         self.snd.queue.advance(octets);
-        self.snd.una = ack;
+        self.snd.move_una(ack);
         self.snd.acked_total = self.snd.acked_total.wrapping_add(octets as u64);
         self.snd.timeouts = 0;
-        if ack == self.snd.iss {
-            // Once round the circle: SND.UNA at the ISS would mean that the SYN is not acknowledged.
-            self.snd.iss = ack - 1;
-        }
         self.snd.small = self.snd.small.filter(|small| ack.before(*small));
         // RFC 6582 section 3.2: once something above `recover` is acknowledged, duplicates count again.
         self.snd.recover = self.snd.recover.filter(|recover| ack.at_or_before(*recover));
@@ -259,7 +255,7 @@ impl Tcb {
     pub(super) fn measure_echo(&mut self, segment: &Segment, now: Instant) {
         let (Some(ours), Some(theirs)) = (&self.timestamps, segment.options.timestamps) else { return };
         let millis = ours.value_at(now).wrapping_sub(theirs.echo);
-        if theirs.echo != 0 && millis < 1 << 24 {
+        if theirs.echo != 0 && millis < 1 << 24 && !self.is_old_echo(theirs.echo) {
             self.rtt.sample_coarse(Duration::from_millis(u64::from(millis.max(1))));
         }
     }

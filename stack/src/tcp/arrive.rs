@@ -103,10 +103,10 @@ fn acknowledgement(tcb: &Tcb, segment: &Segment, _: Instant) -> Verdict {
     let snd = &tcb.snd;
     let Some(ack) = segment.ack else { return Verdict::Drop(Reason::NoAck) };
     if tcb.state == State::SynReceived {
-        let ours = ack.after(snd.una) && ack.at_or_before(snd.nxt);
+        let ours = ack.after(snd.una) && ack.at_or_before(tcb.highest_ack());
         return if ours { Verdict::Continue } else { Verdict::Refuse(ack) };
     }
-    if ack.after(snd.nxt) {
+    if ack.after(snd.nxt) && ack.after(tcb.highest_ack()) {
         return Verdict::Acknowledge(Reason::AckBeyondNxt);
     }
     // Octets that were never sent cannot have been acknowledged before; our SYN was.
@@ -205,7 +205,12 @@ impl Tcb {
             }
             self.challenges.sent += 1;
         }
-        self.pending.ack = true;
+        if old && self.rcv.last_ack.before(segment.end()) {
+            // Only because its acknowledgement is held back.
+            self.owe_ack();
+        } else {
+            self.pending.ack = true;
+        }
         // Our FIN or the other side's was lost: RFC 9293 section 3.10.7.4, eighth, TIME-WAIT.
         if let State::TimeWait { until } = &mut self.state
             && segment.is_fin()
@@ -222,11 +227,15 @@ impl Tcb {
         self.restart_keep_alive(now);
         self.update_recent_timestamp(segment, now);
         if self.state == State::SynReceived {
-            self.establish(segment, ack, now);
+            self.establish(segment, ack.earlier(self.snd.nxt), now);
             self.update_window(segment, ack);
         }
         self.note_mark(segment);
         let (una, shut) = (self.snd.una, self.timers.persist.is_some());
+        if self.recovered.is_some() {
+            self.catch_up_with(ack);
+            self.forget_former_life(now);
+        }
         self.process_ack(segment, ack, now);
         if self.snd.una != una || shut && self.timers.persist.is_none() {
             self.restart_user_timeout(now);
@@ -258,6 +267,8 @@ impl Tcb {
                 self.state = State::FinWait2 { until };
             }
             State::Closing => self.enter_time_wait(now),
+            // The acknowledgement of the other side's FIN is held back, and must not be lost.
+            State::LastAck if self.owes_last_ack() => self.enter_time_wait(now),
             State::LastAck => self.state = State::Closed(Ending::Finished),
             _ => {}
         }

@@ -5,11 +5,14 @@ use core::time::Duration;
 use thiserror::Error;
 
 use super::cc::{Algorithm, Congestion, MAX_WINDOW};
+use super::commit::{Commit, Point};
 use super::config::{Config, KeepAlive};
 use super::data::WINDOW_SLACK;
+use super::recovered::Recovered;
 use super::rtt::{MAX_SAMPLE, Rtt};
 use super::state::State;
 use super::tcb::{Mark, Recovery, RecvSpace, SendSpace, Tcb};
+use crate::Seq;
 use crate::ip::MIN_MTU;
 
 /// What cannot be true of a control block.
@@ -30,6 +33,9 @@ pub enum Broken {
     /// The congestion window is zero or beyond all bounds.
     #[error("the congestion state is out of range")]
     Congestion,
+    /// What waits for a backup, or what a former life left, contradicts the rest.
+    #[error("what is held back contradicts the sequence numbers")]
+    Held,
     /// The state contradicts the rest, such as a FIN acknowledged that was never sent.
     #[error("the state contradicts the sequence numbers")]
     State,
@@ -52,6 +58,8 @@ impl<At> Tcb<At> {
         self.congestion.check()?;
         self.undo.as_ref().map_or(Ok(()), |undo| undo.congestion.check())?;
         self.check_recovery()?;
+        self.check_held()?;
+        self.check_recovered()?;
         self.check_state()
     }
 
@@ -70,6 +78,28 @@ impl<At> Tcb<At> {
             }
         };
         if sound { Ok(()) } else { Err(Broken::Congestion) }
+    }
+
+    /// What is released lies near what there is, and nothing was sent that is not.
+    fn check_held(&self) -> Result<(), Broken> {
+        let Some(held) = &self.held else { return Ok(()) };
+        let Point { ack, edge, send } = held.released;
+        let near = |a: Seq, b: Seq| a.0.wrapping_sub(b.0).cast_signed().unsigned_abs() <= 1 << 30;
+        let sent = held.commit == Commit::Regenerate
+            || self.state.is_closed()
+            || self.snd.nxt.at_or_before(send) && near(send, self.snd.nxt);
+        let sound = sent && near(ack, self.rcv.nxt) && near(edge, self.rcv.nxt);
+        if sound && !matches!(self.state, State::SynSent) { Ok(()) } else { Err(Broken::Held) }
+    }
+
+    /// What is owed is all that lies before SND.UNA.
+    fn check_recovered(&self) -> Result<(), Broken> {
+        let Some(recovered) = &self.recovered else { return Ok(()) };
+        let Recovered { sent, owed, .. } = **recovered;
+        let bare = self.snd.queue.is_empty() && self.snd.fin.is_none() && self.snd.una == self.snd.nxt;
+        let bounded = sent
+            .is_none_or(|sent| sent.0.wrapping_sub(self.snd.nxt.0).cast_signed().unsigned_abs() <= 1 << 30);
+        if owed <= 1 << 30 && (owed == 0 || bare) && bounded { Ok(()) } else { Err(Broken::Held) }
     }
 
     /// No span is so long that adding a few of them overflows.

@@ -51,6 +51,7 @@ impl Tcb {
     /// Shares, does not copy.
     pub fn write(&mut self, mut octets: Bytes) -> Bytes {
         let rest = octets.split_off(self.writable().min(octets.len()));
+        self.pay_owed(&mut octets);
         if !octets.is_empty() {
             self.snd.queue.push(octets);
             self.snd.push = Some(self.snd.end());
@@ -73,6 +74,11 @@ impl Tcb {
                 return;
             }
             _ => return,
+        }
+        if !self.pay_owed_fin() {
+            self.abort();
+            self.pending.reset = true;
+            return;
         }
         self.snd.fin = Some(self.snd.end());
     }
@@ -194,27 +200,6 @@ impl Tcb {
         self.rcv.reassembly.overlap(from, to)
     }
 
-    /// Has what arrived acknowledged at once, unless acknowledgements are held back so far that the answer would
-    /// only repeat the last one, and look like a loss to the other side.
-    pub(super) fn owe_ack(&mut self) {
-        let rcv = &self.rcv;
-        let held = rcv.ack_release.is_some_and(|release| release.at_or_before(rcv.last_ack));
-        self.pending.ack |= !(held && rcv.last_ack.before(rcv.nxt));
-    }
-
-    /// Holds acknowledgements back at `release`, or no longer (`None`). What was acknowledged stays so. Sends an
-    /// acknowledgement if there is now something to acknowledge.
-    pub fn release_ack(&mut self, release: Option<crate::Seq>) {
-        self.rcv.ack_release = release;
-        self.pending.ack |= self.state.is_synchronised() && self.ack_number().after(self.rcv.last_ack);
-    }
-
-    /// What we acknowledge: everything in order, or as much of it as may be. Never goes back.
-    pub(super) fn ack_number(&self) -> crate::Seq {
-        let rcv = &self.rcv;
-        rcv.ack_release.map_or(rcv.nxt, |release| release.earlier(rcv.nxt).later(rcv.last_ack))
-    }
-
     /// Eighth: check the FIN bit. A FIN beyond a gap waits for it to be filled.
     pub(super) fn take_fin(&mut self, segment: &Segment, now: Instant) {
         if !self.state.may_receive() {
@@ -243,7 +228,7 @@ impl Tcb {
         if self.rcv.quick > 0 {
             self.rcv.quick -= 1;
             self.owe_ack();
-        } else if self.rcv.unacked >= 2 * u32::from(self.rcv.seen_mss) {
+        } else if self.is_ack_overdue() {
             self.owe_ack();
         } else {
             self.timers.delayed_ack.get_or_insert(now + self.config.delayed_ack);
@@ -256,20 +241,17 @@ impl Tcb {
         self.rcv.seen_mss = self.rcv.seen_mss.max(size);
     }
 
-    /// How far the right edge of the window could be moved: to all the room there is, but never back.
+    /// How far the right edge of the window could be moved: to all the room there is, but never back, and not beyond
+    /// what is released.
     fn right_edge(&self) -> crate::Seq {
         let room = self.largest_window().saturating_sub(self.rcv.unread.len());
-        self.rcv.adv.later(self.rcv.nxt + room)
-    }
-
-    /// Octets that may be received and not read, as far as a window field can say so (RFC 7323 section 2.2).
-    fn largest_window(&self) -> usize {
-        (self.config.receive_buffer as usize).min(usize::from(u16::MAX) << self.rcv.wscale)
+        let edge = self.rcv.adv.later(self.rcv.nxt + room);
+        self.held.as_ref().map_or(edge, |held| edge.earlier(held.released.edge))
     }
 
     /// Whether the window has opened so far that the other side should be told without being asked
     /// (RFC 9293 section 3.8.6.2.2, silly window syndrome avoidance).
-    fn window_update_due(&self) -> bool {
+    pub(super) fn window_update_due(&self) -> bool {
         let mss = usize::from(self.rcv.seen_mss);
         let (edge, buffer) = (self.right_edge(), self.largest_window());
         let growth = edge.distance_from(self.rcv.adv);
@@ -288,12 +270,33 @@ impl Tcb {
         let mss = usize::from(self.rcv.seen_mss).min(self.largest_window() / 2);
         let edge = if growth >= mss { edge } else { self.rcv.adv };
         let unit = 1_usize << self.rcv.wscale;
-        let most = self.largest_window();
-        let limit = self.rcv.nxt + (most + most / WINDOW_SLACK).saturating_sub(self.rcv.unread.len());
+        let limit = self.rcv.nxt + self.most_room().saturating_sub(self.rcv.unread.len());
         let kept = self.rcv.adv.distance_from(ack).div_ceil(unit).min(limit.distance_from(ack) / unit);
         let units = kept.max(edge.distance_from(ack) / unit);
+        let units = match &self.held {
+            None => units,
+            Some(held) => units.min(held.released.edge.distance_from(ack) / unit),
+        };
         let field = u16::try_from(units).unwrap_or(u16::MAX);
         self.rcv.adv = self.rcv.adv.later(ack + (usize::from(field) << self.rcv.wscale));
         field
+    }
+}
+
+impl<At> Tcb<At> {
+    /// Octets that may be received and not read, as far as a window field can say so (RFC 7323 section 2.2).
+    fn largest_window(&self) -> usize {
+        (self.config.receive_buffer as usize).min(usize::from(u16::MAX) << self.rcv.wscale)
+    }
+
+    /// The same with what rounding may promise beyond it.
+    pub(super) fn most_room(&self) -> usize {
+        let most = self.largest_window();
+        most + most / WINDOW_SLACK
+    }
+
+    /// Whether acknowledgements have waited long enough, or for enough (RFC 9293 section 3.8.6.3).
+    pub(super) fn is_ack_overdue(&self) -> bool {
+        self.rcv.unacked >= 2 * u32::from(self.rcv.seen_mss)
     }
 }

@@ -98,6 +98,8 @@ impl Tcb {
             probes: 0,
             last_heard: now,
             challenges: Challenges { since: now, sent: 0 },
+            held: None,
+            recovered: None,
             config,
         };
         tcb.set_initial_window();
@@ -195,6 +197,8 @@ impl Tcb {
         self.rtt.backoff = 0;
         self.snd.timeouts = 0;
         self.snd.una = ack;
+        // Whoever acknowledges our SYN has seen us acknowledge theirs.
+        self.rcv.last_ack = self.rcv.last_ack.later(self.rcv.irs + 1_u32);
         self.timers.rto = None;
         self.timers.user = None;
         self.state = State::Established;
@@ -286,7 +290,6 @@ impl RecvSpace {
             irs: Seq(0),
             nxt: Seq(0),
             adv: Seq(0),
-            ack_release: None,
             last_ack: Seq(0),
             wscale,
             unread: Queue::default(),

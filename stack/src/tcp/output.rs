@@ -20,7 +20,7 @@ pub struct Path {
     pub segmentation: bool,
 }
 
-impl Tcb {
+impl<At> Tcb<At> {
     /// The full-sized segment (RFC 9293 section 3.7.1, Eff.snd.MSS): octets of payload that fit when nothing is added
     /// below (SMSS).
     pub fn mss(&self) -> u32 {
@@ -38,7 +38,9 @@ impl Tcb {
         let options = if self.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
         u32::from(self.snd.mss.min(by_path).saturating_sub(options).max(1))
     }
+}
 
+impl Tcb {
     /// The next segment to send, if there is one now. Call until `None`.
     pub fn poll_transmit(&mut self, path: Path, now: Instant) -> Option<Segment> {
         if self.pending.reset {
@@ -52,6 +54,7 @@ impl Tcb {
                 self.mark_syn_lost();
             }
             return match self.owes_syn() {
+                Some(_) if self.is_syn_held() => None,
                 Some(_) => Some(self.send_syn(now)),
                 None if self.state == State::SynSent => None,
                 None => self.send_ack(now),
@@ -79,6 +82,7 @@ impl Tcb {
     fn send_reset(&mut self, now: Instant) -> Segment {
         self.pending.reset = false;
         let mut segment = self.segment(self.snd.nxt, now);
+        self.undo_hold_of(&mut segment);
         segment.control = Some(Control::Rst);
         segment
     }
@@ -97,6 +101,7 @@ impl Tcb {
         self.start_user_timeout(now);
         self.pending.ack = false;
         let answering = self.state == State::SynReceived;
+        self.rcv.last_ack = self.rcv.nxt;
         // RFC 3168 section 6.1.1.1: something on the way may drop SYNs that speak of ECN.
         self.ecn = self.ecn.filter(|_| answering || retransmissions == 0);
         let mut segment = Segment::bare(self.snd.iss, answering.then_some(self.rcv.nxt), Some(Control::Syn));
@@ -192,8 +197,8 @@ impl Tcb {
 
     /// Octets never sent before, then the FIN.
     fn send_new(&mut self, path: Path, now: Instant) -> Option<Segment> {
-        let unsent = self.snd.unsent();
-        let fin_due = self.snd.fin.is_some_and(|fin| self.snd.nxt.at_or_before(fin));
+        let unsent = self.sendable();
+        let fin_due = self.is_fin_sendable();
         if self.snd.lost() > 0 && !self.is_probing_timeout() {
             return None;
         }
@@ -241,11 +246,7 @@ impl Tcb {
             && self.snd.sent.is_empty()
             && self.snd.last.since(now) > self.rto()
         {
-            let restart = u32::from(self.config.initial_window) * self.mss();
-            // RFC 7661 section 4.3: what the path carried before is a fair guess at where to stop.
-            let tested = self.congestion.cwnd / 4 * 3;
-            self.congestion.ssthresh = self.congestion.ssthresh.max(tested);
-            self.congestion.cwnd = self.congestion.cwnd.min(restart);
+            self.restart_window();
         }
     }
 
@@ -294,7 +295,7 @@ impl Tcb {
             return None;
         }
         let mss = self.full_segment(path);
-        let new = u32::try_from(self.snd.unsent()).unwrap_or(u32::MAX).min(self.window_room()).min(mss);
+        let new = u32::try_from(self.sendable()).unwrap_or(u32::MAX).min(self.window_room()).min(mss);
         let segment = if new > 0 {
             self.send_fresh(new, path, now)
         } else {
@@ -313,7 +314,7 @@ impl Tcb {
         if !core::mem::take(&mut self.pending.probe) {
             return None;
         }
-        let unsent = u32::try_from(self.snd.unsent()).unwrap_or(u32::MAX);
+        let unsent = u32::try_from(self.sendable()).unwrap_or(u32::MAX);
         let fits = unsent.min(self.window_room()).min(self.full_segment(path));
         if fits > 0 && self.snd.sent.is_empty() {
             return Some(self.send_fresh(fits, path, now));
@@ -334,7 +335,7 @@ impl Tcb {
     /// Whether there is a full segment that was never sent, and room for it at the other side.
     pub(super) fn can_send_new(&self) -> bool {
         let mss = self.mss();
-        self.snd.unsent() >= mss as usize && self.window_room() >= mss
+        self.sendable() >= mss as usize && self.window_room() >= mss
     }
 
     /// Octets that the congestion window still takes; `None` if not even one segment. An empty network always
@@ -378,6 +379,8 @@ impl Tcb {
         let rto = self.rto();
         self.timers.rto.get_or_insert(now + rto);
         self.timers.persist = None;
+        // It will be answered, as a probe would.
+        self.pending.probe = false;
         self.start_user_timeout(now);
         self.snd.last = now;
         self.snd.note_use();
@@ -422,9 +425,11 @@ impl Tcb {
         segment.ece = self.ecn.is_some_and(|ecn| ecn.echo);
         self.rcv.last_ack = ack;
         self.rcv.duplicate = None;
-        self.rcv.unacked = 0;
-        self.timers.delayed_ack = None;
         self.pending.ack = false;
+        if ack == self.rcv.nxt {
+            self.rcv.unacked = 0;
+            self.timers.delayed_ack = None;
+        }
         segment
     }
 
@@ -435,7 +440,7 @@ impl Tcb {
     /// The blocks to report: a duplicate first (RFC 2883 section 4), then the islands (RFC 2018 section 4).
     fn sack_blocks(&self) -> [Option<super::segment::Block>; super::segment::MAX_SACK_BLOCKS] {
         // While acknowledgements are held back, blocks would make what is held look like a hole.
-        let tell = self.sack && self.ack_number() == self.rcv.nxt;
+        let tell = self.sack && !self.is_ack_held();
         match (tell, self.rcv.duplicate) {
             (false, _) => [None; 3],
             (true, None) => self.rcv.reassembly.blocks(),

@@ -161,7 +161,7 @@ impl Tcb {
             && self.rcv.duplicate.is_none();
         let len = self.payload_at(size, path.overhead);
         let needed = len + FOLLOWERS * mss;
-        let enough = self.snd.unsent() >= needed as usize && self.snd.wnd >= needed;
+        let enough = self.sendable() >= needed as usize && self.snd.wnd >= needed;
         if !calm || !enough || self.congestion.cwnd < LEAST_WINDOW * mss {
             return Turn::Pass;
         }

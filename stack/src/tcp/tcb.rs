@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::rebase::{Arriving, Leaving, Rebase};
 use super::cc::Congestion;
+use super::commit::Held;
 use super::config::Config;
 use super::plpmtud::Search;
 use super::queue::Queue;
 use super::reassembly::Reassembly;
+use super::recovered::Recovered;
 use super::rtt::Rtt;
 use super::segment::Flow;
 use super::state::State;
@@ -64,6 +66,10 @@ pub struct Tcb<At = Instant> {
     pub last_heard: At,
     /// Bounds the answers to unacceptable segments (RFC 5961 section 7).
     pub challenges: Challenges<At>,
+    /// What the other side must not be told before a backup has a copy.
+    pub held: Option<Box<Held>>,
+    /// What a former life leaves to be minded, if the connection goes on after its host died.
+    pub recovered: Option<Box<Recovered<At>>>,
 }
 
 /// The send sequence space (RFC 9293 section 3.3.1).
@@ -174,8 +180,6 @@ pub struct RecvSpace {
     pub nxt: Seq,
     /// The right edge of the window that we advertised. Never goes back.
     pub adv: Seq,
-    /// The highest that may be acknowledged, if acknowledgements are held back until a backup has the data.
-    pub ack_release: Option<Seq>,
     /// The last acknowledgement number that was sent.
     pub last_ack: Seq,
     /// What our window field is shifted by.
@@ -380,6 +384,20 @@ impl<At> SendSpace<At> {
     /// The sequence number after the last octet of the queue, where a FIN would be.
     pub fn end(&self) -> Seq {
         self.first_octet() + self.queue.len()
+    }
+
+    /// The sequence number after the last that is queued, a FIN included.
+    pub fn last(&self) -> Seq {
+        self.fin.map_or(self.end(), |fin| fin + 1_u32)
+    }
+
+    /// Moves SND.UNA.
+    pub(super) fn move_una(&mut self, una: Seq) {
+        self.una = una;
+        if una == self.iss {
+            // Once round the circle: SND.UNA at the ISS would mean that the SYN is not acknowledged.
+            self.iss = una - 1;
+        }
     }
 
     /// Octets of the queue that were never sent.

@@ -1,6 +1,7 @@
 //! The engine as a whole. Each state is built from the one before; time is virtual; silence is asserted.
 
 mod closing;
+mod commit;
 mod ecn;
 mod endpoint;
 mod group;
@@ -16,6 +17,7 @@ mod path;
 mod plpmtud;
 mod rack;
 mod receiving;
+mod recovered;
 mod sending;
 mod simulated;
 mod states;

@@ -112,7 +112,7 @@ impl Tcb {
     /// There was progress. What is left has the whole time again.
     pub(super) fn restart_user_timeout(&mut self, now: Instant) {
         self.timers.user = None;
-        if !self.snd.sent.is_empty() || self.snd.unsent() > 0 {
+        if !self.snd.sent.is_empty() || self.sendable() > 0 {
             self.start_user_timeout(now);
         }
     }

@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use bytes::Bytes;
 use ferry_stack::tcp::cc::Kind;
-use ferry_stack::tcp::{Config, Control, Flow, KeepAlive, Opening, Options, Path, Segment, Tcb, Timestamps};
+use ferry_stack::tcp::{
+    Commit, Config, Control, Flow, KeepAlive, Opening, Options, Path, Segment, Tcb, Timestamps,
+};
 use ferry_stack::{Instant, Seq};
 
 use super::feed::Feed;
@@ -133,8 +135,9 @@ impl Solo {
                 0 => self.tcb.abort(),
                 1 | 2 => self.tcb.close(self.now),
                 3 | 4 => self.tcb.finish(),
-                5 => self.tcb.release_ack(None),
-                _ => self.tcb.release_ack(Some(self.tcb.rcv.nxt + feed.distance()?)),
+                5 => self.tcb.unhold(),
+                6 => self.tcb.hold(if act & 16 == 0 { Commit::Strict } else { Commit::Regenerate }),
+                _ => self.tcb.release(self.tcb.point()),
             },
             13 => {
                 let mtu = feed.word()?;

@@ -67,7 +67,7 @@ impl<At> Tcb<At> {
     pub fn map_time<B>(self, clock: &impl Rebase<At, B>) -> Tcb<B> {
         let Self {
             flow, flow_label, config, state, snd, rcv, timestamps, sack, ecn, rtt, congestion, recovery, undo, rack,
-            timers, pending, probes, last_heard, challenges: Challenges { since, sent },
+            timers, pending, probes, last_heard, challenges: Challenges { since, sent }, held, recovered,
         } = self;
         Tcb {
             flow,
@@ -89,6 +89,8 @@ impl<At> Tcb<At> {
             probes,
             last_heard: clock.behind(last_heard),
             challenges: Challenges { since: clock.behind(since), sent },
+            held,
+            recovered: recovered.map(|recovered| Box::new(recovered.map_time(clock))),
         }
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::harness::{MS, Make, Solo, plain};
 use crate::tcp::cc::Kind;
 use crate::tcp::tcb::Recovery;
-use crate::tcp::{Broken, Config, KeepAlive, Reason, Segment, State, Tcb};
+use crate::tcp::{Broken, Commit, Config, KeepAlive, Reason, Segment, State, Tcb};
 use crate::{Instant, Seq};
 
 /// Connections in the middle of things, with as many fields set as can be at once.
@@ -80,7 +80,11 @@ fn act(tcb: &mut Tcb, action: u8, number: u32, small: u16, now: Instant) {
         1 => drop(tcb.write(Bytes::from(alloc::vec![1; usize::from(small)]))),
         2 => tcb.finish(),
         3 => tcb.packet_too_big(small, tcb.snd.una, now),
-        4 => tcb.release_ack(Some(tcb.rcv.nxt - number % 3)),
+        4 => match number % 4 {
+            0 => tcb.unhold(),
+            1 => tcb.hold(if small % 2 == 0 { Commit::Strict } else { Commit::Regenerate }),
+            _ => tcb.release(tcb.point()),
+        },
         _ => {
             let _: Result<(), Reason> = tcb.receive(&segment(tcb, action, number, small), now);
         }

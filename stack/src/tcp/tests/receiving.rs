@@ -3,8 +3,7 @@
 use core::time::Duration;
 
 use super::harness::{MS, MSS, Make, Solo, plain};
-use crate::Seq;
-use crate::tcp::{Config, Reason, Segment, State, Timestamps};
+use crate::tcp::{Config, Reason, Segment, Timestamps};
 
 fn calm(mut solo: Solo) -> Solo {
     solo.tcb.rcv.quick = 0;
@@ -261,44 +260,4 @@ fn after_24_days_of_silence_a_new_timestamp_is_taken() {
     solo.gets(stamped(&solo, 2, new, b"b")).unwrap();
     assert_eq!(echo(&mut solo), new);
     assert_eq!(solo.gets(stamped(&solo, 3, new - 1, b"c")), Err(Reason::Paws), "it protects again");
-}
-
-#[test]
-fn held_back_acknowledgements_repeat_nothing_and_come_when_released() {
-    let mut solo = Solo::established(Config { timestamps: true, sack: true, ..plain() });
-    solo.tcb.release_ack(Some(solo.irs + 1_u32));
-    solo.gets(stamped(&solo, 1, 201, &[0; MSS])).unwrap();
-    solo.gets(stamped(&solo, 1001, 202, &[0; MSS])).unwrap();
-    solo.gets(stamped(&solo, 3001, 203, &[0; MSS])).unwrap();
-    assert_eq!(solo.wait(1000 * MS), [""; 0], "a repeated acknowledgement would look like a loss");
-    assert_eq!(solo.tcb.readable(), 2000, "the application reads as if nothing were held back");
-    solo.write(5);
-    assert_eq!(solo.sent(), ["1+5 ack 1"], "octets carry the old acknowledgement, and no blocks");
-    solo.tcb.release_ack(Some(solo.irs + 1001_u32));
-    let sent = solo.segments();
-    assert_eq!(solo.show(&sent[0]), "6 ack 1001");
-    assert_eq!(sent[0].options.timestamps.unwrap().echo, 201);
-    solo.tcb.release_ack(Some(solo.irs + 500_u32));
-    solo.tcb.kick();
-    assert_eq!(solo.sent().last().unwrap(), "1+5 ack 1001", "what was acknowledged stays so");
-    solo.tcb.release_ack(None);
-    assert_eq!(solo.sent(), ["6 ack 2001 sack 3001-4001"]);
-}
-
-#[test]
-fn a_held_back_acknowledgement_does_not_take_the_window_back() {
-    let mut solo = Solo::established(plain());
-    let edge = solo.tcb.rcv.adv;
-    solo.tcb.release_ack(Some(solo.irs + 1_u32));
-    for nth in 0..20 {
-        solo.gets(full(&solo, 1 + nth * 1000)).unwrap();
-        solo.read_all();
-    }
-    solo.tcb.kick();
-    let sent = solo.segments();
-    assert_eq!(solo.show(&sent[0]), "1 ack 1");
-    let told = solo.irs + 1_u32 + u32::from(sent[0].window);
-    assert!(edge.at_or_before(told) && told == solo.tcb.rcv.adv);
-    assert_eq!(solo.tcb.state, State::Established);
-    assert_ne!(solo.tcb.rcv.last_ack, Seq(0));
 }
