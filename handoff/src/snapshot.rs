@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub tcb: Tcb<Duration>,
     /// What the session knows, in the service's own encoding.
     pub session: Bytes,
+    /// After which time the session wants to be woken.
+    pub wake: Option<Duration>,
     /// What is known of the client's mobility, in the encoding of `ferry-mipv6`; empty if nothing.
     pub client: Bytes,
 }

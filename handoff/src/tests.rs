@@ -6,6 +6,7 @@ mod moves;
 mod snapshots;
 
 use core::net::{Ipv6Addr, SocketAddrV6};
+use core::time::Duration;
 
 use bytes::Bytes;
 use ferry_stack::tcp::{Config, Flow, Opening, Path, Tcb};
@@ -61,6 +62,7 @@ pub(super) fn snapshot(epoch: u64) -> Snapshot {
         service: "echo".into(),
         tcb: busy().freeze(Instant::from_millis(5_150)),
         session: Bytes::from_static(b"what the session knows"),
+        wake: Some(Duration::from_millis(7)),
         client: Bytes::from_static(b"what the group knows of the client"),
     }
 }

@@ -1,6 +1,7 @@
 //! The programming interface for services: a [`Session`] per connection, whose state moves with it.
 
 use core::net::SocketAddrV6;
+use core::time::Duration;
 
 use bytes::Bytes;
 use ferry_stack::Instant;
@@ -41,6 +42,8 @@ pub enum Event {
     Ready,
     /// The session was moved and goes on at this node.
     Adopted,
+    /// The time for which it asked by [`Stream::wake_after`] has passed.
+    Timer,
     /// The connection is gone; nothing can be read or written any more.
     Closed(Ending),
 }
@@ -56,16 +59,25 @@ pub enum Ending {
     TimedOut,
 }
 
+/// The shortest time after which a session is woken: one that asks for less must not keep its node from everything else.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
 /// The session's hold on its connection while it handles an event.
 #[derive(Debug)]
 pub struct Stream<'a> {
     tcb: &'a mut Tcb,
     now: Instant,
+    wake: Option<Instant>,
 }
 
 impl<'a> Stream<'a> {
     pub(crate) fn new(tcb: &'a mut Tcb, now: Instant) -> Self {
-        Self { tcb, now }
+        Self { tcb, now, wake: None }
+    }
+
+    /// When the session wants to be woken, if it has said so in this event.
+    pub(crate) fn wake(&self) -> Option<Instant> {
+        self.wake
     }
 
     /// The client's address and port.
@@ -96,6 +108,13 @@ impl<'a> Stream<'a> {
     /// Queues octets to be sent; gives back what found no room. What was taken is shared, not copied.
     pub fn write(&mut self, octets: Bytes) -> Bytes {
         self.tcb.write(octets)
+    }
+
+    /// [`Event::Timer`] comes so much later, at least a millisecond, and once. There is one timer: the last word counts. It moves
+    /// with the connection, as time left, and goes on where that is; a node that died is found out after a while, and for so long
+    /// it stands.
+    pub fn wake_after(&mut self, span: Duration) {
+        self.wake = Some(self.now + span.max(SHORTEST_SLEEP));
     }
 
     /// No more will be written: a FIN follows what is queued. Reading goes on.

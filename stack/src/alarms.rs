@@ -30,6 +30,11 @@ impl<K: Copy + Ord> Alarms<K> {
         }
     }
 
+    /// The deadline of `name`.
+    pub fn at(&self, name: &K) -> Option<Instant> {
+        self.by_name.get(name).copied()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)
@@ -59,7 +64,7 @@ mod tests {
         }
         alarms.set('c', None);
         alarms.set('d', None);
-        assert_eq!(alarms.next(), Some(at(20)));
+        assert_eq!((alarms.next(), alarms.at(&'a'), alarms.at(&'c')), (Some(at(20)), Some(at(30)), None));
         assert_eq!(alarms.due(at(19)), None);
         assert_eq!(alarms.due(at(30)), Some('b'));
         assert_eq!(alarms.due(at(30)), Some('a'));

@@ -156,7 +156,8 @@ impl Shuttle {
             let tcb = self.berths[from].host.tcp.export(handle, clock).expect("it is there");
             self.crossings += 1;
             let (epoch, service) = (Epoch(0), "shuttle".to_owned());
-            let sent = Snapshot { epoch, service, tcb, client: Bytes::new(), session: Bytes::new() };
+            let sent =
+                Snapshot { epoch, service, tcb, client: Bytes::new(), session: Bytes::new(), wake: None };
             let octets = sent.encode().expect("a connection fits a snapshot");
             let Snapshot { tcb, .. } = Snapshot::decode(&octets).expect("what was sent is well");
             let other = &mut self.berths[1 - from];

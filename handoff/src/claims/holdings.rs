@@ -229,7 +229,8 @@ impl<T> Holdings<T> {
     /// A link to a node is up again: what it has not answered is repeated at once.
     pub fn reached(&mut self, node: NodeId) {
         let waits = |round: &Round| round.waiting.contains(&node);
-        let runs: Vec<_> = self.rounds.iter().filter(|(_, round)| waits(round)).map(|(run, _)| *run).collect();
+        let runs: Vec<_> =
+            self.rounds.iter().filter(|(_, round)| waits(round)).map(|(run, _)| *run).collect();
         for run in runs {
             self.send_claims(run, node);
         }
@@ -295,9 +296,9 @@ impl<T> Holdings<T> {
 
     fn send_claims(&mut self, run: u64, to: NodeId) {
         let Some(round) = self.rounds.get(&run) else { return };
-        let copies = round.claims.iter().map(|(flow, (standing, _))| Claim { flow: *flow, standing: *standing });
-        let message =
-            Message::Claims { dead: round.dead, life: round.life, run, copies: copies.collect() };
+        let copies =
+            round.claims.iter().map(|(flow, (standing, _))| Claim { flow: *flow, standing: *standing });
+        let message = Message::Claims { dead: round.dead, life: round.life, run, copies: copies.collect() };
         self.verdicts.push_back(Verdict::Send { to, message });
     }
 

@@ -32,6 +32,7 @@ pub struct Delta {
     pub(crate) service: String,
     /// If they have changed.
     pub(crate) session: Option<Bytes>,
+    pub(crate) wake: Option<Duration>,
     /// If it has changed.
     pub(crate) client: Option<Bytes>,
     pub(crate) extents: Extents,

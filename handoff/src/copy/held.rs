@@ -36,6 +36,7 @@ struct Held {
     version: Version,
     service: String,
     session: Bytes,
+    wake: Option<Duration>,
     client: Bytes,
     /// Without payload.
     tcb: Tcb<Duration>,
@@ -112,6 +113,7 @@ impl Copy {
             version: delta.version,
             service: delta.service,
             session: delta.session.unwrap_or(session),
+            wake: delta.wake,
             client: delta.client.unwrap_or(client),
             tcb: delta.tcb,
             extents: delta.extents,
@@ -127,14 +129,14 @@ impl Copy {
 
     /// The connection as it was at this version, if it can be true. The octets are not copied.
     pub fn into_snapshot(self) -> Result<Snapshot, Refused> {
-        let Some(Held { version, service, session, client, mut tcb, payload, .. }) = self.held else {
+        let Some(Held { version, service, session, wake, client, mut tcb, payload, .. }) = self.held else {
             return Err(Refused::Nothing);
         };
         if !tcb.load(payload) {
             return Err(Refused::Contradiction);
         }
         tcb.check()?;
-        Ok(Snapshot { epoch: version.epoch, service, tcb, session, client })
+        Ok(Snapshot { epoch: version.epoch, service, tcb, session, wake, client })
     }
 }
 

@@ -74,6 +74,7 @@ impl Mirror {
             version,
             service: snapshot.service.clone(),
             session: changed(session, |base| &base.session),
+            wake: snapshot.wake,
             client: changed(client, |base| &base.client),
             extents: extents.clone(),
             tcb,

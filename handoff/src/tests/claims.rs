@@ -221,7 +221,11 @@ impl World {
                 self.wire.push((to, from, answer));
             }
             Message::OwnerSeen { flow, epoch } => {
-                let own = self.member(to).owned.get_mut(&flow).filter(|own| Epoch(own.epoch.0 << 8 | own.version) == epoch);
+                let own = self
+                    .member(to)
+                    .owned
+                    .get_mut(&flow)
+                    .filter(|own| Epoch(own.epoch.0 << 8 | own.version) == epoch);
                 if let Some(own) = own {
                     own.confirmed.insert(from);
                     self.confirmed(to, flow);

@@ -154,6 +154,7 @@ impl Source {
             service: "echo".into(),
             tcb: self.server.clone().freeze(self.now),
             session: self.session.clone(),
+            wake: Some(Duration::from_millis(self.session.len() as u64)),
             client: Bytes::copy_from_slice(&self.session[..self.session.len() / 3]),
         }
     }

@@ -152,6 +152,8 @@ pub enum ServiceKind {
         /// The folder.
         root: PathBuf,
     },
+    /// A stream at the pace that the client asks for.
+    Stream,
 }
 
 impl ServiceKind {
@@ -161,6 +163,7 @@ impl ServiceKind {
             Self::Echo => "echo",
             Self::Discard => "discard",
             Self::File { .. } => "file",
+            Self::Stream => "stream",
         }
     }
 }

@@ -53,7 +53,7 @@ impl Checker<'_> {
     }
 
     fn kind(&mut self, section: &At<()>, kind: &At<String>, root: Option<At<String>>) -> Option<ServiceKind> {
-        Some(match (self.one_of(kind, "kind of service", &["echo", "discard", "file"])?, root) {
+        Some(match (self.one_of(kind, "kind of service", &["echo", "discard", "file", "stream"])?, root) {
             (2, Some(root)) => ServiceKind::File { root: self.path(root.get_ref()) },
             (2, None) => {
                 self.problem(section, "a file service needs `root`", add("root"));
@@ -68,7 +68,8 @@ impl Checker<'_> {
                 return None;
             }
             (0, None) => ServiceKind::Echo,
-            (_, None) => ServiceKind::Discard,
+            (1, None) => ServiceKind::Discard,
+            (_, None) => ServiceKind::Stream,
         })
     }
 

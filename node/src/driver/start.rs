@@ -24,7 +24,7 @@ use super::peers::{self, PeerError};
 use super::tap::{Tap, TapError};
 use super::trace::{TraceWriter, tracer};
 use crate::config::{Config, FileError, HomeAgentLink, Service as ServiceConfig, ServiceKind, read_secret};
-use crate::services::{Discard, Echo, File, FileService, RootError};
+use crate::services::{Discard, Echo, File, FileService, Paced, RootError};
 use crate::{HomeAgent, Node, Peer, Policy, Rules, Service, Setup, SetupError};
 
 /// A client that has gone without a word does not keep its connection for ever; the times are those of Linux.
@@ -248,6 +248,7 @@ fn service(config: &ServiceConfig) -> Result<Service, StartError> {
     let service = match &config.kind {
         ServiceKind::Echo => Service::new::<Echo>(name, port, ()),
         ServiceKind::Discard => Service::new::<Discard>(name, port, ()),
+        ServiceKind::Stream => Service::new::<Paced>(name, port, ()),
         ServiceKind::File { root } => Service::new::<File>(name, port, FileService::open(root)?),
     };
     Ok(service.protected(config.replicas, config.commit))

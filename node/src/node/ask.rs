@@ -94,7 +94,11 @@ impl Node {
             }
             // Who goes on with it will say so.
             _ if copy == Some(None) => return,
-            _ if let Some(Some((node, epoch))) = copy && node != from => Message::Owner { flow, epoch, node },
+            _ if let Some(Some((node, epoch))) = copy
+                && node != from =>
+            {
+                Message::Owner { flow, epoch, node }
+            }
             _ => match self.ended.remembers(&flow, now) {
                 Some(epoch) => Message::Ended { flow, epoch },
                 None => Message::NotMine { flow },

@@ -104,6 +104,7 @@ impl Node {
         for (handle, flow, epoch) in &owned {
             self.tcp.export(*handle, now);
             self.owned.remove(*handle);
+            self.wakes.set(*flow, None);
             self.mobility.gone(*flow.remote.ip());
             let (from, to) = (self.id, self.id);
             let lost =

@@ -38,7 +38,7 @@ use ferry_mipv6::{Stage, TUNNEL_OVERHEAD};
 use ferry_stack::interface::Config as InterfaceConfig;
 use ferry_stack::ip::Packet;
 use ferry_stack::tcp::{Endpoint, Flow, Handle, HandleMap, Listener, MapKey, Path, Secret, Tcb};
-use ferry_stack::{Instant, Interface};
+use ferry_stack::{Alarms, Instant, Interface};
 
 use self::ask::Asks;
 use self::audit::Leaving;
@@ -96,6 +96,8 @@ pub struct Node {
     path: Path,
     services: BTreeMap<u16, Service>,
     owned: HandleMap<Owned>,
+    /// When which session wants to be woken. Those that sleep without end take no room here.
+    wakes: Alarms<Flow>,
     /// Connections that are not here: where their segments go.
     places: HashMap<Flow, Place, MapKey>,
     placed: Placed,
@@ -178,6 +180,7 @@ impl Node {
             path: Path { overhead: 0, segmentation: setup.offload },
             services: setup.services.into_iter().map(|service| (service.port(), service)).collect(),
             owned: HandleMap::default(),
+            wakes: Alarms::default(),
             places: HashMap::with_hasher(MapKey(key)),
             ended: Ended::new(MapKey(key)),
             placed: Placed::default(),
@@ -274,7 +277,8 @@ impl Node {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let serving = [self.mobility.deadline(), self.tcp.deadline()].into_iter().filter(|_| self.serves);
+        let serving = [self.mobility.deadline(), self.tcp.deadline(), self.wakes.next()];
+        let serving = serving.into_iter().filter(|_| self.serves);
         [
             self.home.deadline(),
             self.directory.deadline(),
@@ -300,6 +304,7 @@ impl Node {
         // What a connection waits for stands still while this node may not act for it.
         if self.may_serve(now) {
             self.tcp.handle_timeout(now);
+            self.wake_sessions(now);
             self.mobility.handle_timeout(now);
         }
         self.handle_home(now);
@@ -330,7 +335,7 @@ impl Node {
     /// The connections that this node owns, each as the snapshot that would move now. For tests and experiments.
     pub fn snapshots(&self, now: Instant) -> Vec<Snapshot> {
         self.owned()
-            .map(|(tcb, owned)| self.snapshot(owned, tcb.clone().freeze(now), owned.epoch, Bytes::new()))
+            .map(|(tcb, owned)| self.snapshot(owned, tcb.clone().freeze(now), owned.epoch, Bytes::new(), now))
             .collect()
     }
 
@@ -343,12 +348,20 @@ impl Node {
         self.owned.iter().filter_map(|(handle, owned)| Some((self.tcp.get(handle)?, owned)))
     }
 
-    fn snapshot(&self, owned: &Owned, tcb: Tcb<Duration>, epoch: Epoch, client: Bytes) -> Snapshot {
+    fn snapshot(
+        &self,
+        owned: &Owned,
+        tcb: Tcb<Duration>,
+        epoch: Epoch,
+        client: Bytes,
+        now: Instant,
+    ) -> Snapshot {
+        let wake = self.wakes.at(&tcb.flow).map(|at| at.until(now));
         let service = self.services.get(&tcb.flow.local.port());
         let encode = |session| service.and_then(|service| service.encode(session).ok());
         let session = owned.session.as_ref().and_then(encode).unwrap_or_default();
         let service = service.map(|service| service.name().to_owned()).unwrap_or_default();
-        Snapshot { epoch, service, tcb, session, client }
+        Snapshot { epoch, service, tcb, session, wake, client }
     }
 
     fn tell(&mut self, to: NodeId, message: &Message) {

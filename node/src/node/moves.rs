@@ -91,7 +91,8 @@ impl Node {
         let client = *flow.remote.ip();
         self.mobility.gone(client);
         let known = self.mobility.take_along(client, now);
-        let snapshot = self.snapshot(&owned, tcb, epoch, known);
+        let snapshot = self.snapshot(&owned, tcb, epoch, known, now);
+        self.wakes.set(flow, None);
         match self.handoffs.frozen(&snapshot, now) {
             Ok(snapshot_bytes) => {
                 self.updates.forget(&flow);
@@ -107,6 +108,7 @@ impl Node {
     fn put_back(&mut self, mut owned: Owned, snapshot: Snapshot, now: Instant) {
         let flow = snapshot.tcb.flow;
         self.leave_copies(owned.guard.take(), flow, owned.epoch);
+        self.sleep_on(flow, snapshot.wake, now);
         if let Ok(handle) = self.tcp.import(snapshot.tcb, now) {
             self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
             self.owned.insert(handle, owned);
@@ -133,6 +135,7 @@ impl Node {
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
         let owned = Owned { epoch, offered: epoch, doubtful: false, session, guard: None };
         self.owned.insert(handle, owned);
+        self.sleep_on(flow, snapshot.wake, now);
         self.handoffs.installed_for_now(flow, from, epoch);
         self.forget_copy(&flow);
         let former = self.take_left(&flow);
@@ -243,6 +246,7 @@ impl Node {
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
         let owned = Owned { epoch, offered: epoch, doubtful: false, session, guard: None };
         self.owned.insert(handle, owned);
+        self.sleep_on(flow, snapshot.wake, now);
         let former = self.take_left(&flow);
         self.guard(handle, former, false, now);
         self.tell_owner(flow, epoch, now);

@@ -1,6 +1,7 @@
 //! Sessions: what the application makes of a connection.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ferry_handoff::{Epoch, Message};
 use ferry_stack::Instant;
@@ -52,16 +53,38 @@ impl Node {
         let Some(tcb) = self.tcp.get(handle) else { return };
         let Some(service) = self.services.get(&tcb.flow.local.port()) else { return };
         let Some(session) = &mut owned.session else { return };
-        self.tcp.with(handle, |tcb| {
-            service.run(session, event, &mut Stream::new(tcb, now));
+        let flow = tcb.flow;
+        let wake = self.tcp.with(handle, |tcb| {
+            let mut stream = Stream::new(tcb, now);
+            service.run(session, event, &mut stream);
+            let wake = stream.wake();
             forget_unread(tcb);
+            wake
         });
+        if let Some(wake @ Some(_)) = wake {
+            self.wakes.set(flow, wake);
+        }
         self.called(handle);
+    }
+
+    /// The session of a connection that has come slept elsewhere, and has so much time left.
+    pub(super) fn sleep_on(&mut self, flow: Flow, left: Option<Duration>, now: Instant) {
+        self.wakes.set(flow, left.map(|left| now + left));
+    }
+
+    /// Wakes the sessions whose time has come.
+    pub(super) fn wake_sessions(&mut self, now: Instant) {
+        while let Some(flow) = self.wakes.due(now) {
+            if let Some(handle) = self.tcp.find(&flow) {
+                self.run(handle, Event::Timer, now);
+            }
+        }
     }
 
     fn closed(&mut self, handle: Handle, flow: &Flow, ending: tcp::Ending, now: Instant) {
         let Some(mut owned) = self.owned.remove(handle) else { return };
         let epoch = owned.epoch;
+        self.wakes.set(*flow, None);
         self.discard_copies(&mut owned, *flow, now);
         self.mobility.gone(*flow.remote.ip());
         self.handoffs.ended(flow, now);

@@ -7,6 +7,7 @@ mod limits;
 mod members;
 mod mobility;
 mod storm;
+mod timer;
 
 use std::net::SocketAddrV6;
 

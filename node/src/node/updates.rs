@@ -117,6 +117,7 @@ impl Node {
     /// Ends a connection without a word to the client: another node has it.
     pub(super) fn let_go(&mut self, flow: &Flow, handle: Handle, now: Instant) {
         self.tcp.export(handle, now);
+        self.wakes.set(*flow, None);
         if let Some(mut owned) = self.owned.remove(handle) {
             self.discard_copies(&mut owned, *flow, now);
         }

@@ -1,5 +1,7 @@
 //! Stands in for a connection in the tests of the services.
 
+use core::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::Pipe;
@@ -14,6 +16,7 @@ pub(super) struct Fake {
     sent: Vec<u8>,
     finished: bool,
     reset: bool,
+    wake: Option<Duration>,
 }
 
 impl Fake {
@@ -40,6 +43,11 @@ impl Fake {
         let count = max.min(self.queued);
         self.queued -= count;
         count
+    }
+
+    /// For how long it was asked to sleep, if it was since this was asked last.
+    pub(super) fn wake(&mut self) -> Option<Duration> {
+        self.wake.take()
     }
 
     pub(super) fn unread(&self) -> usize {
@@ -77,6 +85,10 @@ impl Pipe for Fake {
         self.queued += octets.len();
         self.sent.extend_from_slice(&octets);
         rest
+    }
+
+    fn wake_after(&mut self, span: Duration) {
+        self.wake = Some(span);
     }
 
     fn finish(&mut self) {

@@ -8,6 +8,9 @@ mod echo;
 #[cfg(test)]
 mod fake;
 mod file;
+mod stream;
+
+use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -16,6 +19,7 @@ use crate::session::Stream;
 pub use discard::Discard;
 pub use echo::Echo;
 pub use file::{File, FileService, RootError};
+pub use stream::Paced;
 
 /// What a service needs of a connection. The words are those of [`Stream`].
 trait Pipe {
@@ -23,6 +27,7 @@ trait Pipe {
     fn at_end(&self) -> bool;
     fn writable(&self) -> usize;
     fn write(&mut self, octets: Bytes) -> Bytes;
+    fn wake_after(&mut self, span: Duration);
     fn finish(&mut self);
     fn reset(&mut self);
 }
@@ -42,6 +47,10 @@ impl Pipe for Stream<'_> {
 
     fn write(&mut self, octets: Bytes) -> Bytes {
         Stream::write(self, octets)
+    }
+
+    fn wake_after(&mut self, span: Duration) {
+        Stream::wake_after(self, span);
     }
 
     fn finish(&mut self) {

@@ -97,9 +97,8 @@ impl<At> Tcb<At> {
         let Some(recovered) = &self.recovered else { return Ok(()) };
         let Recovered { sent, owed, .. } = **recovered;
         let bare = self.snd.queue.is_empty() && self.snd.fin.is_none() && self.snd.una == self.snd.nxt;
-        let bounded = sent.is_none_or(|sent| {
-            sent.0.wrapping_sub(self.snd.nxt.0).cast_signed().unsigned_abs() <= 1 << 30
-        });
+        let bounded = sent
+            .is_none_or(|sent| sent.0.wrapping_sub(self.snd.nxt.0).cast_signed().unsigned_abs() <= 1 << 30);
         if owed <= 1 << 30 && (owed == 0 || bare) && bounded { Ok(()) } else { Err(Broken::Held) }
     }
 

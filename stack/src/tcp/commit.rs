@@ -98,9 +98,7 @@ impl<At> Tcb<At> {
         let unsent = self.snd.unsent();
         match self.send_release() {
             None => unsent,
-            Some(release) => {
-                unsent.min(release.distance_from(self.snd.nxt.later(self.snd.first_octet())))
-            }
+            Some(release) => unsent.min(release.distance_from(self.snd.nxt.later(self.snd.first_octet()))),
         }
     }
 

@@ -185,7 +185,9 @@ impl Tcb {
     /// The session finishes. If the other side has our FIN already, it is sent once more, to be acknowledged. Returns
     /// whether it may: the other side has seen more octets than the session has written otherwise.
     pub(super) fn pay_owed_fin(&mut self) -> bool {
-        let Some(recovered) = self.recovered.as_mut().filter(|recovered| recovered.owed > 0) else { return true };
+        let Some(recovered) = self.recovered.as_mut().filter(|recovered| recovered.owed > 0) else {
+            return true;
+        };
         if core::mem::take(&mut recovered.owed) > 1 {
             return false;
         }

@@ -76,6 +76,7 @@ impl Pair {
             service: "echo".to_owned(),
             tcb,
             session: Bytes::new(),
+            wake: None,
             client: Bytes::new(),
         };
         let octets = snapshot.encode().map_err(|error| broken(&error))?;

@@ -104,6 +104,7 @@ fn snapshots() -> Vec<Snapshot> {
         service: "echo".to_owned(),
         tcb: tcb.freeze(now + Duration::from_millis(50)),
         session: Bytes::from_static(b"state"),
+        wake: Some(Duration::from_millis(20)),
         client: Bytes::from_static(b"client"),
     };
     connections.into_iter().map(freeze).collect()

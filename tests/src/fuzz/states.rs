@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use bytes::Bytes;
 use ferry_stack::tcp::cc::Kind;
-use ferry_stack::tcp::{Commit, Config, Control, Flow, KeepAlive, Opening, Options, Path, Segment, Tcb, Timestamps};
+use ferry_stack::tcp::{
+    Commit, Config, Control, Flow, KeepAlive, Opening, Options, Path, Segment, Tcb, Timestamps,
+};
 use ferry_stack::{Instant, Seq};
 
 use super::feed::Feed;

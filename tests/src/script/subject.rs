@@ -211,7 +211,8 @@ impl Subject {
     fn install(&mut self, tcb: Tcb<Duration>, at: Duration, kick: bool) -> Result<(), String> {
         let now = self.now(at);
         let (session, client) = (Bytes::new(), Bytes::new());
-        let snapshot = Snapshot { epoch: Epoch::FIRST, service: "script".to_owned(), tcb, session, client };
+        let (epoch, service) = (Epoch::FIRST, "script".to_owned());
+        let snapshot = Snapshot { epoch, service, tcb, session, wake: None, client };
         let octets = snapshot.encode().map_err(|why| why.to_string())?;
         let tcb = Snapshot::decode(&octets).map_err(|why| why.to_string())?.tcb;
         let handle = self.host.tcp.import(tcb.clone(), now).map_err(|why| why.to_string())?;

@@ -93,7 +93,11 @@ impl Page<'_> {
             deltas,
             delta_octets,
         } = copies;
-        self.gauge("connections_protected", "Connections of which another node has a copy", *protected as u64)?;
+        self.gauge(
+            "connections_protected",
+            "Connections of which another node has a copy",
+            *protected as u64,
+        )?;
         let help = "Connections that should have a copy at another node, and have none";
         self.gauge("connections_unprotected", help, *unprotected as u64)?;
         self.gauge("copies_lag_octets", "Octets that are not in every copy yet", *lag_octets)?;

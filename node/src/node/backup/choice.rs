@@ -38,7 +38,8 @@ mod tests {
     use super::*;
 
     fn flow(port: u16) -> Flow {
-        let end = |last, port| SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last), port, 0, 0);
+        let end =
+            |last, port| SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last), port, 0, 0);
         Flow { local: end(1, 80), remote: end(2, port) }
     }
 

@@ -71,7 +71,8 @@ impl Node {
         if !self.may_own(from, flow) || !self.may_own(self.id, flow) {
             return false;
         }
-        let own = self.tcp.find(flow).and_then(|handle| Some((self.tcp.get(handle)?, self.owned.get(handle)?)));
+        let own =
+            self.tcp.find(flow).and_then(|handle| Some((self.tcp.get(handle)?, self.owned.get(handle)?)));
         if let Some((tcb, owned)) = own
             && standing.is_covered_by(&Standing::of_owner(tcb.snd.iss, owned.epoch))
         {
@@ -109,7 +110,14 @@ impl Node {
     }
 
     /// A copy is of no use any more.
-    pub(in crate::node) fn discard_told(&mut self, from: NodeId, flow: Flow, iss: Seq, epoch: Epoch, now: Instant) {
+    pub(in crate::node) fn discard_told(
+        &mut self,
+        from: NodeId,
+        flow: Flow,
+        iss: Seq,
+        epoch: Epoch,
+        now: Instant,
+    ) {
         if let Some(held) = self.backup.holdings.discard(&flow, iss, epoch) {
             self.backup.octets -= octets(&held.copy.copy);
             for other in held.others.into_iter().filter(|other| *other != from) {

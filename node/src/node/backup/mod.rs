@@ -95,7 +95,13 @@ struct Left {
 
 impl Backup {
     /// `first` is where the numbers of its questions begin: not where those of a former life did.
-    pub(super) fn new(me: NodeId, others: BTreeSet<NodeId>, first: u64, key: SipHasher13, now: Instant) -> Self {
+    pub(super) fn new(
+        me: NodeId,
+        others: BTreeSet<NodeId>,
+        first: u64,
+        key: SipHasher13,
+        now: Instant,
+    ) -> Self {
         Self {
             holdings: Holdings::new(me, others.clone(), first, MapKey(key)),
             unmet: (others, Some(now + MEET)),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use ferry_handoff::{Epoch, Message, NodeId};
-use ferry_stack::{Instant, Seq};
 use ferry_stack::tcp::{self, Flow, Handle, Point, Tcb};
+use ferry_stack::{Instant, Seq};
 
 use super::choice::choose;
 use super::guard::{Change, Guard, Holder};
@@ -27,7 +27,13 @@ impl Node {
 
     /// A connection is owned here from now on: it gets backups, if its service asks for them. `former`: nodes with copies
     /// that are older.
-    pub(in crate::node) fn guard(&mut self, handle: Handle, former: BTreeSet<NodeId>, unconfirmed: bool, now: Instant) {
+    pub(in crate::node) fn guard(
+        &mut self,
+        handle: Handle,
+        former: BTreeSet<NodeId>,
+        unconfirmed: bool,
+        now: Instant,
+    ) {
         let Some(tcb) = self.tcp.get(handle) else { return };
         let flow = tcb.flow;
         let protected = self.protection(&flow).is_some();
@@ -65,7 +71,9 @@ impl Node {
     /// Brings copies up to date; whether there was anything to do.
     pub(in crate::node) fn update_copies(&mut self, now: Instant) -> bool {
         let mut any = false;
-        while self.backup.turns < DELTAS_AT_ONCE && let Some(handle) = self.backup.dirty.pop_front() {
+        while self.backup.turns < DELTAS_AT_ONCE
+            && let Some(handle) = self.backup.dirty.pop_front()
+        {
             self.backup.turns += 1;
             any |= self.update_copy(handle, now);
         }
@@ -110,8 +118,10 @@ impl Node {
         let Some(owned) = self.owned.get(handle) else { return false };
         let (flow, epoch) = (tcb.flow, owned.epoch);
         let client = self.mobility.known(*flow.remote.ip(), now);
-        let snapshot = self.snapshot(owned, tcb.clone().freeze(now), epoch, client);
-        let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else { return false };
+        let snapshot = self.snapshot(owned, tcb.clone().freeze(now), epoch, client, now);
+        let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else {
+            return false;
+        };
         let delta = guard.mirror.delta(&snapshot).encode();
         let version = guard.mirror.version();
         let Ok(delta) = delta else {
@@ -138,7 +148,14 @@ impl Node {
     }
 
     /// A node has brought its copy to this version.
-    pub(in crate::node) fn copied(&mut self, from: NodeId, flow: Flow, epoch: Epoch, version: u64, now: Instant) {
+    pub(in crate::node) fn copied(
+        &mut self,
+        from: NodeId,
+        flow: Flow,
+        epoch: Epoch,
+        version: u64,
+        now: Instant,
+    ) {
         let Some(handle) = self.guarded(&flow, epoch) else { return };
         let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else { return };
         let (was, complete) = (guard.is_protected(), guard.is_complete());
@@ -207,13 +224,25 @@ impl Node {
     pub(in crate::node) fn lacks(&mut self, flow: Flow, epoch: Epoch, version: u64) {
         let Some(handle) = self.guarded(&flow, epoch) else { return };
         let guard = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut());
-        if guard.is_some_and(|guard| guard.mirror.lacks(version) && { guard.due = true; true }) {
+        if guard.is_some_and(|guard| {
+            guard.mirror.lacks(version) && {
+                guard.due = true;
+                true
+            }
+        }) {
             self.changed(handle);
         }
     }
 
     /// A node holds no copy of a connection: as it was told, or because it will not.
-    pub(in crate::node) fn discarded(&mut self, from: NodeId, flow: Flow, iss: Seq, epoch: Epoch, now: Instant) {
+    pub(in crate::node) fn discarded(
+        &mut self,
+        from: NodeId,
+        flow: Flow,
+        iss: Seq,
+        epoch: Epoch,
+        now: Instant,
+    ) {
         self.backup.discards.confirmed(from, &flow, iss, epoch);
         let Some(handle) = self.guarded(&flow, epoch) else { return };
         let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else { return };
@@ -246,7 +275,8 @@ impl Node {
 
     /// Nodes have come or gone: every connection gets the backups that are best now.
     pub(in crate::node) fn choose_backups_anew(&mut self, now: Instant) {
-        let handles: Vec<_> = self.owned.iter().filter(|(_, owned)| owned.guard.is_some()).map(|(h, _)| h).collect();
+        let handles: Vec<_> =
+            self.owned.iter().filter(|(_, owned)| owned.guard.is_some()).map(|(h, _)| h).collect();
         for handle in handles {
             self.choose_backups(handle, now);
         }
@@ -276,7 +306,8 @@ impl Node {
         let Some(guard) = owned.guard.as_mut() else { return };
         let iss = guard.iss;
         let here = |node: NodeId| self.peers.is_up(node) || absent.contains_key(&node);
-        let gone: Vec<_> = guard.holders.iter().map(|holder| holder.node).filter(|node| !here(*node)).collect();
+        let gone: Vec<_> =
+            guard.holders.iter().map(|holder| holder.node).filter(|node| !here(*node)).collect();
         guard.holders.retain(|holder| here(holder.node));
         for holder in &mut guard.holders {
             holder.leaves = !wanted.contains(&holder.node);
@@ -375,5 +406,4 @@ impl Node {
     pub(in crate::node) fn take_left(&mut self, flow: &Flow) -> BTreeSet<NodeId> {
         self.backup.leaving.remove(flow).map(|left| left.holders).unwrap_or_default()
     }
-
 }

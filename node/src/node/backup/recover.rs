@@ -40,14 +40,17 @@ impl Node {
     /// What was given to the dead node and never taken, as far as is known here, is the best that there may be.
     fn adopt_orphans(&mut self, dead: NodeId, life: Incarnation, now: Instant) {
         let services = &self.services;
-        let protected = |flow: &Flow| {
-            services.get(&flow.local.port()).is_some_and(|service| service.replicas() > 0)
-        };
+        let protected =
+            |flow: &Flow| services.get(&flow.local.port()).is_some_and(|service| service.replicas() > 0);
         for (flow, epoch, snapshot) in self.handoffs.died(dead, life, protected) {
             let others = self.take_left(&flow);
             let Some(mut held) = as_copy(dead, epoch, &snapshot, now) else { continue };
             held.others = others;
-            let better = self.backup.holdings.get(&flow).is_none_or(|known| known.standing.is_covered_by(&held.standing));
+            let better = self
+                .backup
+                .holdings
+                .get(&flow)
+                .is_none_or(|known| known.standing.is_covered_by(&held.standing));
             if better {
                 self.forget_copy(&flow);
                 self.backup.octets += octets(&held.copy.copy);
@@ -135,7 +138,8 @@ impl Node {
         let (owner, standing, former) = (held.owner, held.standing, held.others.clone());
         let epoch = standing.epoch.recovered();
         let spent = held.copy.at.since(now);
-        let one = Move { flow, from: owner, to: self.id, before: Some(standing.epoch), epoch, why: Reason::Crash };
+        let one =
+            Move { flow, from: owner, to: self.id, before: Some(standing.epoch), epoch, why: Reason::Crash };
         match self.revive(held, epoch, now) {
             Ok(handle) => {
                 self.backup.counts.recovered += 1;
@@ -183,7 +187,8 @@ impl Node {
     }
 
     fn revive(&mut self, held: Held<Kept>, epoch: Epoch, now: Instant) -> Result<tcp::Handle, Refusal> {
-        let spent = held.copy.at.since(now) + RECOVERY_MARGIN * held.lives;
+        let age = held.copy.at.since(now);
+        let spent = age + RECOVERY_MARGIN * held.lives;
         let snapshot = held.copy.copy.into_snapshot();
         let snapshot = snapshot.map_err(|why| Refusal::Snapshot(why.to_string()))?;
         let flow = snapshot.tcb.flow;
@@ -193,7 +198,7 @@ impl Node {
             Commit::Regenerate => tcp::Commit::Regenerate,
             Commit::Strict | Commit::None => tcp::Commit::Strict,
         };
-        let Snapshot { tcb, client, .. } = snapshot;
+        let Snapshot { tcb, wake, client, .. } = snapshot;
         let handle = self.tcp.import(tcb.recovered(held_back, spent), now);
         let handle = handle.map_err(|why| Refusal::Snapshot(why.to_string()))?;
         self.tcp.with(handle, |tcb| {
@@ -204,6 +209,8 @@ impl Node {
         });
         self.mobility.came(*flow.remote.ip(), Some(&client), now);
         self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session, guard: None });
+        // It slept on while nobody knew of its node's death.
+        self.sleep_on(flow, wake.map(|left| left.saturating_sub(age)), now);
         Ok(handle)
     }
 
@@ -215,7 +222,13 @@ impl Node {
         self.backup.leaving.clear();
     }
 
-    pub(in crate::node) fn claimed_told(&mut self, from: NodeId, run: u64, objections: &[Claim], now: Instant) {
+    pub(in crate::node) fn claimed_told(
+        &mut self,
+        from: NodeId,
+        run: u64,
+        objections: &[Claim],
+        now: Instant,
+    ) {
         self.backup.holdings.answered(from, run, objections, now);
         self.carry_out_verdicts(now);
     }
@@ -229,4 +242,3 @@ fn as_copy(owner: NodeId, epoch: Epoch, snapshot: &Bytes, now: Instant) -> Optio
     kept.copy.apply(delta).ok()?;
     Some(Held::new(owner, standing, kept))
 }
-

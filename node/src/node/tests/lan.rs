@@ -242,7 +242,9 @@ impl Lan {
                 wire.push_back((NAMES.len(), frame));
             }
             let mut messages = Vec::new();
-            for (place, name) in NAMES.iter().enumerate().filter(|(_, name)| !self.dead.contains(*name)).collect::<Vec<_>>() {
+            for (place, name) in
+                NAMES.iter().enumerate().filter(|(_, name)| !self.dead.contains(*name)).collect::<Vec<_>>()
+            {
                 self.drain(place, name, &mut wire, &mut messages);
             }
             let idle = wire.is_empty() && messages.is_empty();

@@ -23,8 +23,8 @@ fn handshake(lan: &Lan, flow: Flow, epoch: Epoch) -> Message {
     let opened = endpoint.open(flow, &syn, lan.now).unwrap();
     let tcb = endpoint.export(opened, lan.now).unwrap();
     assert_eq!(tcb.state, State::SynReceived);
-    let snapshot =
-        Snapshot { epoch, service: "echo".to_owned(), tcb, session: Bytes::new(), client: Bytes::new() };
+    let (session, client) = (Bytes::new(), Bytes::new());
+    let snapshot = Snapshot { epoch, service: "echo".to_owned(), tcb, session, wake: None, client };
     Message::Transfer { flow, epoch, snapshot: snapshot.encode().unwrap() }
 }
 
