@@ -19,7 +19,7 @@ use std::time::Duration;
 use ferry_handoff::{Incarnation, Message, NodeId, Opinion, Pulse, Verdict};
 use ferry_stack::Instant;
 
-use super::member::{Life, Member};
+use super::member::{End, Life, Member};
 use super::{Directory, DirectorySetup, Event, Lease, Standing};
 
 /// What one pulse can say. More lives are not remembered.
@@ -112,9 +112,10 @@ impl Embedded {
         let Some(known) = self.members.get_mut(&node).and_then(|member| member.meet(life, now)) else {
             return;
         };
-        if core::mem::replace(&mut known.dead, true) {
+        if known.is_dead() {
             return;
         }
+        known.end = End::Certain;
         self.events.push_back(Event::Died(node, life));
         for peer in self.reachable() {
             if peer != node {
@@ -168,7 +169,7 @@ impl Embedded {
             let present = member.present_mut().filter(|present| present.is_trusted() && present.number > 0);
             let heard = present.map(|present| {
                 present.met = true;
-                (present.life, present.number)
+                (present.id, present.number)
             });
             let opinions = opinions.clone();
             pulses.push((*peer, Pulse { life, number, heard, opinions }));
@@ -184,7 +185,7 @@ impl Embedded {
         let of = |(node, member): (&NodeId, &Member)| {
             let node = *node;
             let opinion =
-                move |known: &Life| Some(Opinion { node, life: known.life, verdict: known.verdict()? });
+                move |known: &Life| Some(Opinion { node, life: known.id, verdict: known.verdict()? });
             member.lives.iter().filter_map(opinion).collect::<Vec<_>>()
         };
         self.members.iter().flat_map(of).take(MAX_OPINIONS).collect()
@@ -203,7 +204,8 @@ impl Embedded {
         else {
             return false;
         };
-        let Some(known) = member.present_mut().filter(|known| !known.dead && known.number < pulse.number)
+        let Some(known) =
+            member.present_mut().filter(|known| !known.is_dead() && known.number < pulse.number)
         else {
             return false;
         };
@@ -268,7 +270,7 @@ impl Embedded {
         let Some(known) = self.members.get_mut(&node).and_then(|member| member.life_mut(life)) else {
             return;
         };
-        if known.dead || !known.knows_us {
+        if known.is_dead() || !known.knows_us {
             return;
         }
         let before = known.ours;
@@ -315,7 +317,7 @@ impl Embedded {
 
     /// Votes of lives that are over count nowhere any more once all who live have said that they know.
     fn settle(&mut self) {
-        let open = |known: &Life| known.met && known.dead && !known.settled;
+        let open = Life::is_open;
         if !self.members.values().any(|member| member.lives.iter().any(open)) {
             return;
         }
@@ -327,10 +329,12 @@ impl Embedded {
                 |known: &Life| known.others.get(&who).is_some_and(|(_, verdict)| *verdict == Verdict::Dead);
             !thinks_us_dead && ended.all(told)
         };
-        let lives = |member: &Member| member.lives.iter().any(|known| known.met && !known.dead);
+        let lives = |member: &Member| member.lives.iter().any(|known| known.met && !known.is_dead());
         if self.members.iter().filter(|(_, member)| lives(member)).all(|(who, _)| knows(*who)) {
             let all = self.members.values_mut().flat_map(|member| &mut member.lives);
-            all.filter(|known| open(known)).for_each(|known| known.settled = true);
+            for known in all.filter(|known| open(known)) {
+                known.end = End::Settled;
+            }
         }
     }
 
@@ -359,11 +363,13 @@ impl Directory for Embedded {
         member.up = true;
         let over = member.meet(life, now).is_some_and(|known| {
             // Without replicas nobody has taken its place, and it speaks to us.
-            known.dead &= binding;
-            if !known.dead && known.ours.is_none() {
+            if !binding {
+                known.end = End::Open;
+            }
+            if !known.is_dead() && known.ours.is_none() {
                 known.heard = now;
             }
-            known.dead
+            known.is_dead()
         });
         if over {
             self.tell(peer, Message::Dead { node: peer, life });
@@ -378,7 +384,7 @@ impl Directory for Embedded {
     fn peer_down(&mut self, peer: NodeId, now: Instant) {
         let Some(member) = self.members.get_mut(&peer) else { return };
         member.up = false;
-        let doubted = member.lives.iter().find(|known| known.doubted && !known.dead).map(|known| known.life);
+        let doubted = member.lives.iter().find(|known| known.end == End::Told).map(|known| known.id);
         if let Some(life) = doubted {
             self.die(peer, life, now);
         }
@@ -402,7 +408,7 @@ impl Directory for Embedded {
         let heard = member.up && member.link == Some(life);
         if heard && let Some(known) = member.life_mut(life) {
             // It speaks to us. Our own link will end, or a majority votes, or it is not true.
-            known.doubted = true;
+            known.end = known.end.max(End::Told);
         } else {
             self.die(node, life, now);
         }
@@ -413,11 +419,8 @@ impl Directory for Embedded {
             return;
         }
         self.wake(now);
-        let over = self
-            .members
-            .get(&from)
-            .and_then(|member| member.life(pulse.life))
-            .is_some_and(|known| known.dead);
+        let over =
+            self.members.get(&from).and_then(|member| member.life(pulse.life)).is_some_and(Life::is_dead);
         if over {
             return self.tell(from, Message::Dead { node: from, life: pulse.life });
         }
@@ -465,7 +468,7 @@ impl Directory for Embedded {
     fn standing(&self, peer: NodeId) -> Standing {
         let member = self.members.get(&peer);
         match member.and_then(Member::present) {
-            Some(present) if present.dead => Standing::Dead,
+            Some(present) if present.is_dead() => Standing::Dead,
             Some(present) if present.ours.is_some() => Standing::Suspected,
             _ => Standing::Alive,
         }

@@ -26,13 +26,8 @@ pub(super) struct Member {
 /// One life of another node.
 #[derive(Debug)]
 pub(super) struct Life {
-    pub(super) life: Incarnation,
-    /// It is over: a fact.
-    pub(super) dead: bool,
-    /// Somebody says that it is over, and we still hear it.
-    pub(super) doubted: bool,
-    /// It is over, and no vote of it counts anywhere any more.
-    pub(super) settled: bool,
+    pub(super) id: Incarnation,
+    pub(super) end: End,
     /// We have acknowledged a pulse of it: it may vote against us from then on.
     pub(super) met: bool,
     /// It has acknowledged a pulse of this life of ours, so that it knows of our vote.
@@ -52,13 +47,24 @@ pub(super) struct Life {
     pub(super) others: BTreeMap<NodeId, (Incarnation, Verdict)>,
 }
 
+/// Whether a life is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    /// Not as far as is known.
+    Open,
+    /// Somebody says so, and we still hear it.
+    Told,
+    /// It is: a fact.
+    Certain,
+    /// And no vote of it counts anywhere any more.
+    Settled,
+}
+
 impl Life {
-    fn new(life: Incarnation, now: Instant) -> Self {
+    fn new(id: Incarnation, now: Instant) -> Self {
         Self {
-            life,
-            dead: false,
-            doubted: false,
-            settled: false,
+            id,
+            end: End::Open,
             met: false,
             knows_us: false,
             acknowledged: None,
@@ -71,20 +77,29 @@ impl Life {
         }
     }
 
+    pub(super) fn is_dead(&self) -> bool {
+        self.end >= End::Certain
+    }
+
+    /// Whether it is over, and may have voted against us before.
+    pub(super) fn is_open(&self) -> bool {
+        self.met && self.end == End::Certain
+    }
+
     /// Whether its pulses are acknowledged.
     pub(super) fn is_trusted(&self) -> bool {
-        !self.dead && self.ours < Some(Verdict::Condemned)
+        !self.is_dead() && self.ours < Some(Verdict::Condemned)
     }
 
     /// What we tell others of it.
     pub(super) fn verdict(&self) -> Option<Verdict> {
-        if self.dead { Some(Verdict::Dead) } else { self.ours }
+        if self.is_dead() { Some(Verdict::Dead) } else { self.ours }
     }
 
     /// Until when it certainly does not vote against us; `None`: for ever.
     pub(super) fn safe_until(&self, lease: Duration) -> Option<Instant> {
         match self.acknowledged {
-            _ if !self.met || self.settled => None,
+            _ if !self.met || self.end == End::Settled => None,
             Some(sent) => Some(sent + lease),
             None => Some(Instant::ZERO),
         }
@@ -93,11 +108,11 @@ impl Life {
 
 impl Member {
     pub(super) fn life(&self, life: Incarnation) -> Option<&Life> {
-        self.lives.iter().find(|known| known.life == life)
+        self.lives.iter().find(|known| known.id == life)
     }
 
     pub(super) fn life_mut(&mut self, life: Incarnation) -> Option<&mut Life> {
-        self.lives.iter_mut().find(|known| known.life == life)
+        self.lives.iter_mut().find(|known| known.id == life)
     }
 
     /// The life of the last link.
@@ -122,7 +137,7 @@ impl Member {
     }
 
     fn forget_old(&mut self) {
-        let of_no_matter = |known: &Life| known.dead && (known.settled || !known.met);
+        let of_no_matter = |known: &Life| known.is_dead() && !known.is_open();
         let mut spare =
             self.lives.iter().filter(|known| of_no_matter(known)).count().saturating_sub(MAX_SETTLED);
         self.lives.retain(|known| {

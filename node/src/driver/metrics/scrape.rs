@@ -108,7 +108,7 @@ impl Page<'_> {
         self.gauge("copies_discarding", "Copies elsewhere that are to be forgotten", *discarding as u64)?;
         let help = "Connections that went on here after their owner had died";
         self.counter("connections_recovered", help, *recovered)?;
-        self.counter("connections_lost", "Copies from which no connection could go on", *lost)?;
+        self.counter("copies_lost", "Copies from which no connection could go on", *lost)?;
         self.counter("deltas_sent", "How often copies were brought up to date", *deltas)?;
         self.counter("delta_octets_sent", "Octets that this took", *delta_octets)
     }

@@ -187,8 +187,10 @@ fn whichever_message_is_lost_the_connection_outlives_a_handoff_and_a_crash() {
         lan.lose = Some(nth);
         let client = lan.connect();
         assert_eq!(lan.echo(client, b"one"), b"one", "without message {nth}");
-        lan.hand_off("a", "b");
-        lan.pass(500);
+        let command = Command::Handoff { to: "b".to_owned(), which: Which::All };
+        lan.nodes.get_mut("a").unwrap().handle(Input::Command { id: 900, command }, lan.now);
+        lan.run();
+        lan.pass(1_000);
         assert_eq!(lan.echo(client, b"two"), b"two", "without message {nth}");
         let [owner] = lan.owner()[..] else { panic!("one owner, without message {nth}") };
         if owner == "b" {
