@@ -1,3 +1,4 @@
+mod claims;
 mod copies;
 mod deltas;
 mod messages;

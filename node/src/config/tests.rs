@@ -6,7 +6,7 @@ use ferry_stack::tcp::PathPolicy;
 use toml::Spanned;
 
 use super::{Config, KeyFiles, ServiceKind};
-use crate::{Commit, Placement};
+use crate::{Commit, DirectorySetup, Placement};
 
 const GOOD: &str = r#"name = "a"
 control = "run/a.sock"
@@ -120,6 +120,33 @@ fn connections_are_held_as_often_as_is_written() {
             ":42: there is `commit`, but nothing to wait for without `replicas`; add `replicas = 1`",
         ),
         ("replicas = 1\ncommit = \"strikt\"", ":43: there is no commit \"strikt\"; did you mean \"strict\"?"),
+    ] {
+        let said = with(lines).unwrap_err();
+        assert!(said.contains(what), "{said}");
+    }
+}
+
+#[test]
+fn a_lease_outlasts_some_heartbeats() {
+    let with = |lines: &str| {
+        parse(&GOOD.replace("[tap]", &format!("[directory]\n{lines}\n[tap]"))).map(|config| config.directory)
+    };
+    assert_eq!(parse(GOOD).unwrap().directory, DirectorySetup::default());
+    assert_eq!(with("kind = \"embedded\""), Ok(DirectorySetup::default()));
+    let (heartbeat, lease) = (Duration::from_millis(50), Duration::from_secs(1));
+    assert_eq!(with("heartbeat-ms = 50\nlease-ms = 1000"), Ok(DirectorySetup { heartbeat, lease }));
+    for (lines, what) in [
+        ("heartbeat-ms = 0", ":12: `heartbeat-ms` is 0; it must lie between 1 and 10000"),
+        (
+            "lease-ms = 39",
+            ":12: a lease of 39 ms is too short for heartbeats of 10 ms; make it at least 40 ms, or the",
+        ),
+        (
+            "heartbeat-ms = 51",
+            ":12: a lease of 200 ms is too short for heartbeats of 51 ms; make it at least 204 ms",
+        ),
+        ("kind = \"embeded\"", ":12: there is no kind of directory \"embeded\"; did you mean \"embedded\"?"),
+        ("beat = 1", ":12: unknown key `beat`; known here: kind, heartbeat-ms, lease-ms"),
     ] {
         let said = with(lines).unwrap_err();
         assert!(said.contains(what), "{said}");

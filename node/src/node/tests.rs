@@ -1,8 +1,10 @@
 mod cookies;
+mod crash;
 mod group;
 mod lan;
 mod late;
 mod limits;
+mod members;
 mod mobility;
 mod storm;
 mod timer;

@@ -3,6 +3,7 @@
 mod handoff_first;
 mod host_time;
 mod mobility;
+mod recovery;
 mod stack;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::report::BenchReport;
 use crate::{Error, Result};
 
 /// All benchmarks.
-pub const NAMES: [&str; 3] = [handoff_first::NAME, stack::NAME, mobility::NAME];
+pub const NAMES: [&str; 4] = [handoff_first::NAME, stack::NAME, mobility::NAME, recovery::NAME];
 
 /// How to measure.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +37,7 @@ pub fn needs_ferry(name: &str) -> bool {
 
 /// The rows of all benchmarks that can be measured one by one.
 pub fn row_names() -> Vec<&'static str> {
-    [&stack::row_names()[..], &mobility::row_names()[..]].concat()
+    [&stack::row_names()[..], &mobility::row_names()[..], &recovery::row_names()[..]].concat()
 }
 
 /// Fails if a benchmark has no such row.
@@ -53,6 +54,10 @@ pub fn run(name: &str, options: &Options, ferry: &Path) -> Result<BenchReport> {
     if name == mobility::NAME {
         check_rows(options, name, &mobility::row_names())?;
         return Ok(BenchReport::new(mobility::NAME, mobility::rows(options, ferry)?));
+    }
+    if name == recovery::NAME {
+        check_rows(options, name, &recovery::row_names())?;
+        return Ok(BenchReport::new(recovery::NAME, recovery::rows(options, ferry)?));
     }
     if name == stack::NAME {
         check_rows(options, name, &stack::row_names())?;

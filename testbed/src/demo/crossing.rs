@@ -141,7 +141,7 @@ fn check_privileges(stage: &Stage, demo: &mut Demo) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-fn judge_wire(captured: &Captured, demo: &mut Demo, problems: &mut Vec<String>) {
+pub(super) fn judge_wire(captured: &Captured, demo: &mut Demo, problems: &mut Vec<String>) {
     let client = &captured.client;
     demo.resets = client.resets().len();
     demo.peers = client.peers().iter().map(Ipv6Addr::to_string).collect();
@@ -242,11 +242,11 @@ fn kib(octets: usize) -> f64 {
     octets as f64 / 1024.0
 }
 
-fn make_folder(folder: &Path) -> Result<()> {
+pub(super) fn make_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).doing(format!("make {}", folder.display()))
 }
 
-fn write_events(events: &[Event], folder: &Path) -> Result<()> {
+pub(super) fn write_events(events: &[Event], folder: &Path) -> Result<()> {
     let doing = "write trace.jsonl";
     let mut file = BufWriter::new(File::create(folder.join("trace.jsonl")).doing(doing)?);
     for event in events {
@@ -256,7 +256,7 @@ fn write_events(events: &[Event], folder: &Path) -> Result<()> {
     file.flush().doing(doing)
 }
 
-fn copy_logs(folder: &Path) -> Result<()> {
+pub(super) fn copy_logs(folder: &Path) -> Result<()> {
     for node in NODES {
         let log = nodes::log(node);
         if log.exists() {
@@ -272,7 +272,7 @@ fn copy_logs(folder: &Path) -> Result<()> {
 }
 
 /// After a failure the nodes' own words are worth keeping, even if nobody asked for a folder.
-fn keep_logs(name: &str, folder: Option<&Path>) -> String {
+pub(super) fn keep_logs(name: &str, folder: Option<&Path>) -> String {
     let to = folder.map_or_else(|| PathBuf::from("out").join(name), Path::to_owned);
     let kept = make_folder(&to).and_then(|()| {
         for node in NODES {
