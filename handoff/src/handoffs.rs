@@ -342,10 +342,13 @@ impl Handoffs {
         }
         let snapshot = match Delta::decode(octets) {
             _ if self.draining => Err(Refusal::Draining),
-            Ok(delta) => match self.complete(from, flow, epoch, delta, known) {
-                Ok(snapshot) => snapshot,
-                Err(lacks) => return self.send(from, lacks),
-            },
+            Ok(delta) => {
+                let version = delta.version.number;
+                match self.complete(from, flow, epoch, delta, known) {
+                    Ok(snapshot) => snapshot,
+                    Err(have) => return self.send(from, Message::Lacks { flow, epoch, version, have }),
+                }
+            }
             Err(refused) => Err(Refusal::Snapshot(alloc::format!("{refused}"))),
         };
         self.unreserve(flow);

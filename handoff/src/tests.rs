@@ -1,3 +1,4 @@
+mod ahead;
 mod claims;
 mod copies;
 mod deltas;

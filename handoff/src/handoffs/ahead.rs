@@ -42,6 +42,11 @@ impl Handoffs {
         self.donors.get(flow).is_some_and(|(donor, _)| donor.to() == from && donor.epoch() == epoch)
     }
 
+    /// Acceptor: octets of payload that are here ahead of their connections.
+    pub fn copied(&self) -> u64 {
+        self.copied
+    }
+
     /// Acceptor: a copy has come ahead of a connection. Without a reservation it is late, and of no use.
     pub(super) fn copy(
         &mut self,
@@ -81,8 +86,8 @@ impl Handoffs {
         self.send(from, answer);
     }
 
-    /// Acceptor: the connection that a transfer brings, with the copy that it builds on; or what to answer if that is not
-    /// here.
+    /// Acceptor: the connection that a transfer brings, with the copy that it builds on; or the number of the one that
+    /// is here instead.
     pub(super) fn complete(
         &mut self,
         from: NodeId,
@@ -90,13 +95,11 @@ impl Handoffs {
         epoch: Epoch,
         delta: Delta,
         known: Option<&Copy>,
-    ) -> Result<Result<Snapshot, Refusal>, Message> {
+    ) -> Result<Result<Snapshot, Refusal>, u64> {
         let wanted = delta.version;
         let mut copy = self.base_of(from, flow, &delta, known);
         let snapshot = match copy.apply(delta) {
-            Err(Unfit::Lacks { have }) => {
-                return Err(Message::Lacks { flow, epoch, version: wanted.number, have: have.number });
-            }
+            Err(Unfit::Lacks { have }) => return Err(have.number),
             Err(Unfit::Refused(why)) => Err(why),
             Ok(version) if version == wanted => copy.into_snapshot(),
             Ok(_) => Err(Refused::Contradiction),

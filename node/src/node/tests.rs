@@ -1,3 +1,4 @@
+mod ahead;
 mod cookies;
 mod crash;
 mod group;
