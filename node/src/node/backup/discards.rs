@@ -48,6 +48,13 @@ impl Discards {
         covers.then_some(Standing::of_owner(iss, epoch))
     }
 
+    /// A node is to hold a copy again.
+    pub(super) fn cancel(&mut self, node: NodeId, flow: &Flow) {
+        if let Some(told) = self.at.get_mut(&node) {
+            told.unconfirmed.remove(flow);
+        }
+    }
+
     /// A node has died, and all that it held.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.at.remove(&node);

@@ -1,8 +1,9 @@
 //! What the owner of one connection knows of its copies at other nodes.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ferry_handoff::{Mirror, NodeId};
 use ferry_stack::tcp::{Point, State, Tcb};
 use ferry_stack::{Instant, Seq};
@@ -43,6 +44,10 @@ pub(in crate::node) struct Guard {
     /// When a version that was not confirmed is given up.
     retry: Duration,
     pub(super) retry_at: Option<Instant>,
+    /// Nodes that would not hold a copy, and until when they are not asked again.
+    pub(super) refused: BTreeMap<NodeId, Instant>,
+    /// What was known of the client's mobility, and when that was looked at.
+    pub(super) client: Option<(Bytes, Instant)>,
     /// The donor is told that the connection was taken once there is a copy of it.
     pub(super) unconfirmed: bool,
 }
@@ -106,6 +111,8 @@ impl Guard {
             due: false,
             retry: FIRST_RETRY,
             retry_at: None,
+            refused: BTreeMap::new(),
+            client: None,
             unconfirmed: false,
         }
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ferry_handoff::claims::{Held, Standing};
-use ferry_handoff::{Copy, Delta, Epoch, Message, NodeId, Unfit};
+use ferry_handoff::claims::{Held, Standing, is_same};
+use ferry_handoff::{Copy, Delta, Epoch, Message, NodeId, Unfit, Version};
 use ferry_stack::tcp::Flow;
 use ferry_stack::{Instant, Seq};
 
@@ -39,19 +39,7 @@ impl Node {
         if !self.wants_copy(from, &flow, &standing) {
             return self.refuse_copy(from, flow, iss, epoch);
         }
-        let fits = |held: &Held<Kept>| held.owner == from && !held.is_claimed();
-        if self.backup.holdings.get(&flow).is_none_or(|held| !fits(held)) {
-            self.backup_insert(flow, Held::new(from, Standing { version: 0, ..standing }, Kept::new(now)));
-        }
-        let Some(held) = self.backup.holdings.get_mut(&flow) else { return };
-        let (before, result) = (octets(&held.copy.copy), held.copy.copy.apply(delta));
-        let after = octets(&held.copy.copy);
-        if let Ok(has) = &result {
-            held.standing = Standing { version: has.number, epoch: has.epoch, ..standing };
-            held.copy.at = now;
-        }
-        self.backup.octets = self.backup.octets + after - before;
-        match result {
+        match self.apply(from, flow, standing, delta, now) {
             Ok(has) => self.tell(from, &Message::Copied { flow, epoch, version: has.number }),
             Err(Unfit::Lacks { have }) => {
                 let have = if have.epoch == epoch { have.number } else { 0 };
@@ -63,6 +51,33 @@ impl Node {
                 self.refuse_copy(from, flow, iss, epoch);
             }
         }
+    }
+
+    /// Brings the copy that is held for `from` up to date, or holds one from now on.
+    fn apply(
+        &mut self,
+        from: NodeId,
+        flow: Flow,
+        standing: Standing,
+        delta: Delta,
+        now: Instant,
+    ) -> Result<Version, Unfit> {
+        let fits = |held: &&mut Held<Kept>| {
+            held.owner == from && !held.is_claimed() && is_same(held.standing.iss, standing.iss)
+        };
+        let Some(held) = self.backup.holdings.get_mut(&flow).filter(fits) else {
+            let mut kept = Kept::new(now);
+            let has = kept.copy.apply(delta)?;
+            self.backup_insert(flow, Held::new(from, Standing { version: has.number, ..standing }, kept));
+            return Ok(has);
+        };
+        let before = octets(&held.copy.copy);
+        let has = held.copy.copy.apply(delta)?;
+        let after = octets(&held.copy.copy);
+        held.standing = Standing { version: has.number, epoch: has.epoch, ..standing };
+        held.copy.at = now;
+        self.backup.octets = self.backup.octets + after - before;
+        Ok(has)
     }
 
     /// Whether a copy of this connection is to be held for `from`. Only what has come further takes the place of what
@@ -81,8 +96,11 @@ impl Node {
         match self.backup.holdings.get(flow) {
             None => self.backup.holdings.len() < MAX_COPIES && self.backup.octets < MAX_OCTETS,
             Some(held) if held.owner == from && !held.is_claimed() => {
-                let older = Standing { epoch: standing.epoch, ..held.standing };
-                held.standing.epoch <= standing.epoch || !standing.is_covered_by(&older)
+                let known = held.standing;
+                match is_same(known.iss, standing.iss) {
+                    true => known.epoch <= standing.epoch,
+                    false => standing.iss.after(known.iss),
+                }
             }
             Some(held) => !standing.is_covered_by(&held.standing),
         }

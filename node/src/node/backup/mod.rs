@@ -22,7 +22,7 @@ use self::discards::Discards;
 pub(super) use self::guard::Guard;
 pub(super) use self::holder::Told;
 use self::orphans::Orphans;
-use super::Node;
+use super::{Node, Setup};
 
 /// Changes of which a client can tell nothing are told to the copies after so long, with whatever else has changed.
 const SMALL_CHANGES: Duration = Duration::from_millis(100);
@@ -30,11 +30,11 @@ const SMALL_CHANGES: Duration = Duration::from_millis(100);
 const DELTAS_AT_ONCE: usize = 256;
 /// How long after its start a node takes it for possible that others live which it has not seen yet.
 const MEET: Duration = Duration::from_secs(1);
-/// How long a node that is out of reach keeps its place.
-const ABSENT: Duration = Duration::from_millis(200);
 /// Lives of nodes that are known to be over, and claims that wait for such knowledge.
 const MAX_DEAD: usize = 256;
 const MAX_EARLY: usize = 64;
+/// How long what is known of a client's mobility is good enough for copies.
+const CLIENT_KNOWN: Duration = Duration::from_secs(1);
 /// How long a node that would not hold a copy is not asked again.
 const REFUSED: Duration = Duration::from_secs(10);
 
@@ -45,6 +45,8 @@ pub(super) struct Backup {
     /// Octets that they take.
     octets: usize,
     key: SipHasher13,
+    /// How long a node that is out of reach keeps its place.
+    lease: Duration,
     /// The last number that a delta of this node has had.
     stamp: u64,
     /// Connections that may have changed since their last delta.
@@ -57,8 +59,6 @@ pub(super) struct Backup {
     overdue: BTreeSet<(Instant, Handle)>,
     /// Since when nodes are out of reach, as long as they may come back with what they hold.
     absent: BTreeMap<NodeId, Instant>,
-    /// Nodes that would not hold a copy, and until when they are not asked again.
-    refused: BTreeMap<NodeId, Instant>,
     /// Nodes that were never seen, and until when they may turn up.
     unmet: (BTreeSet<NodeId>, Option<Instant>),
     discards: Discards,
@@ -110,26 +110,23 @@ struct Left {
 }
 
 impl Backup {
-    /// `first` is where the numbers of its questions begin: not where those of a former life did.
-    pub(super) fn new(
-        me: NodeId,
-        others: BTreeSet<NodeId>,
-        first: u64,
-        key: SipHasher13,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(setup: &Setup, key: SipHasher13, now: Instant) -> Self {
+        let me = NodeId::of(&setup.name);
+        let others: BTreeSet<_> = setup.peers.iter().map(|peer| NodeId::of(&peer.name)).collect();
+        // Not where those of a former life began.
+        let first = setup.incarnation.0 << 20;
         Self {
             holdings: Holdings::new(me, others.clone(), first, MapKey(key)),
             unmet: (others, Some(now + MEET)),
             octets: 0,
             key,
+            lease: setup.directory.lease,
             stamp: 0,
             dirty: VecDeque::new(),
             turns: 0,
             late: VecDeque::new(),
             overdue: BTreeSet::new(),
             absent: BTreeMap::new(),
-            refused: BTreeMap::new(),
             discards: Discards::default(),
             leaving: BTreeMap::new(),
             orphans: Orphans::default(),
@@ -195,7 +192,6 @@ impl Node {
     pub(super) fn backup_up(&mut self, peer: NodeId, now: Instant) {
         self.backup.unmet.0.remove(&peer);
         self.backup.absent.remove(&peer);
-        self.backup.refused.remove(&peer);
         self.backup.holdings.born(peer);
         self.backup.holdings.reached(peer);
         self.repeat_discards(peer);
@@ -204,7 +200,7 @@ impl Node {
 
     /// A link to a node broke. It may be back soon, with all that it holds.
     pub(super) fn backup_down(&mut self, peer: NodeId, now: Instant) {
-        self.backup.absent.insert(peer, now + ABSENT);
+        self.backup.absent.insert(peer, now + self.backup.lease);
     }
 
     /// Tells a node once more what it may forget.

@@ -1,14 +1,16 @@
 //! The owner keeps the copies of its connections current, and lets the client see what they have.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
+use bytes::Bytes;
 use ferry_handoff::{Epoch, Message, NodeId};
 use ferry_stack::tcp::{self, Flow, Handle, Point, Tcb};
 use ferry_stack::{Instant, Seq};
 
 use super::choice::choose;
 use super::guard::{Change, Guard, Holder};
-use super::{DELTAS_AT_ONCE, Left, REFUSED, SMALL_CHANGES};
+use super::{CLIENT_KNOWN, DELTAS_AT_ONCE, Left, REFUSED, SMALL_CHANGES};
 use crate::io::TraceEvent;
 use crate::node::service::Commit;
 use crate::node::{Node, Owned};
@@ -117,11 +119,14 @@ impl Node {
         let Some(tcb) = self.tcp.get(handle) else { return false };
         let Some(owned) = self.owned.get(handle) else { return false };
         let (flow, epoch) = (tcb.flow, owned.epoch);
-        let client = self.mobility.known(*flow.remote.ip(), now);
+        let client = self.known_of_client(owned, *flow.remote.ip(), now);
         let snapshot = self.snapshot(owned, tcb.clone().freeze(now), epoch, client, now);
         let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else {
             return false;
         };
+        if guard.client.as_ref().is_none_or(|(_, at)| at.since(now) >= CLIENT_KNOWN) {
+            guard.client = Some((snapshot.client.clone(), now));
+        }
         let delta = guard.mirror.delta(&snapshot).encode();
         let version = guard.mirror.version();
         let Ok(delta) = delta else {
@@ -145,6 +150,16 @@ impl Node {
             }
         }
         true
+    }
+
+    /// What is known of a client's mobility, for a copy. It is looked at once a second, because its times always change.
+    fn known_of_client(&self, owned: &Owned, client: Ipv6Addr, now: Instant) -> Bytes {
+        let known = owned.guard.as_ref().and_then(|guard| guard.client.as_ref());
+        match known.filter(|(_, at)| at.since(now) < CLIENT_KNOWN) {
+            Some((known, _)) => known.clone(),
+            None if self.mobility.is_aware(client) => self.mobility.known(client, now),
+            None => Bytes::new(),
+        }
     }
 
     /// A node has brought its copy to this version.
@@ -246,11 +261,16 @@ impl Node {
         self.backup.discards.confirmed(from, &flow, iss, epoch);
         let Some(handle) = self.guarded(&flow, epoch) else { return };
         let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else { return };
-        if guard.holders.iter().any(|holder| holder.node == from) {
-            guard.holders.retain(|holder| holder.node != from);
-            self.backup.refused.insert(from, now + REFUSED);
-            self.choose_backups(handle, now);
+        let Some(holder) = guard.holders.iter_mut().find(|holder| holder.node == from) else { return };
+        if core::mem::take(&mut holder.has) > 0 {
+            // What it was told to forget earlier has overtaken what it got since.
+            guard.begin_anew();
+            return self.changed(handle);
         }
+        guard.holders.retain(|holder| holder.node != from);
+        guard.refused.insert(from, now + REFUSED);
+        self.backup.overdue.insert((now + REFUSED, handle));
+        self.choose_backups(handle, now);
     }
 
     /// Small changes have waited long enough.
@@ -265,6 +285,12 @@ impl Node {
 
     /// The time has come to look whether a version was confirmed.
     pub(super) fn version_overdue(&mut self, handle: Handle, now: Instant) {
+        let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else { return };
+        let before = guard.refused.len();
+        guard.refused.retain(|_, until| *until > now);
+        if guard.refused.len() < before {
+            self.choose_backups(handle, now);
+        }
         let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else { return };
         match guard.overdue(now) {
             Some(at) => drop(self.backup.overdue.insert((at, handle))),
@@ -282,24 +308,19 @@ impl Node {
         }
     }
 
-    /// The nodes that can hold a copy of a connection.
-    fn candidates(&self, flow: &Flow, now: Instant) -> impl Iterator<Item = NodeId> {
-        let able = move |node: &NodeId| self.backup.refused.get(node).is_none_or(|until| *until <= now);
-        self.peers.reachable().filter(move |node| able(node) && self.may_own(*node, flow))
-    }
-
-    /// Those that should. Who is out of reach for a short time keeps its place.
-    fn wanted(&self, handle: Handle, flow: &Flow, replicas: usize, now: Instant) -> Vec<NodeId> {
-        let guard = self.owned.get(handle).and_then(|owned| owned.guard.as_ref());
-        let holders = guard.map(|guard| &guard.holders).into_iter().flatten().map(|holder| holder.node);
+    /// The nodes that should hold a copy of a connection. Who is out of reach for a short time keeps its place.
+    fn wanted(&self, guard: &Guard, flow: &Flow, replicas: usize) -> Vec<NodeId> {
+        let holders = guard.holders.iter().map(|holder| holder.node);
         let kept = holders.filter(|node| self.backup.absent.contains_key(node));
-        choose(&self.backup.key, flow, self.candidates(flow, now).chain(kept), replicas)
+        let able = |node: &NodeId| !guard.refused.contains_key(node) && self.may_own(*node, flow);
+        choose(&self.backup.key, flow, self.peers.reachable().filter(able).chain(kept), replicas)
     }
 
     fn choose_backups(&mut self, handle: Handle, now: Instant) {
         let Some(&Tcb { flow, .. }) = self.tcp.get(handle) else { return };
         let Some((replicas, commit)) = self.protection(&flow) else { return };
-        let wanted = self.wanted(handle, &flow, replicas, now);
+        let Some(guard) = self.owned.get(handle).and_then(|owned| owned.guard.as_ref()) else { return };
+        let wanted = self.wanted(guard, &flow, replicas);
         let absent = &self.backup.absent;
         let Some(owned) = self.owned.get_mut(handle) else { return };
         let epoch = owned.epoch;
@@ -317,6 +338,7 @@ impl Node {
             new.filter(|node| guard.holders.iter().all(|holder| holder.node != *node)).collect();
         for node in &new {
             guard.former.remove(node);
+            self.backup.discards.cancel(*node, &flow);
             guard.holders.push(Holder { node: *node, has: 0, leaves: false });
         }
         if !new.is_empty() {

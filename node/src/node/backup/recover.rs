@@ -25,7 +25,6 @@ impl Node {
         self.adopt_orphans(dead, life, now);
         self.backup.discards.forget(dead);
         self.backup.absent.remove(&dead);
-        self.backup.refused.remove(&dead);
         for left in self.backup.leaving.values_mut() {
             left.holders.remove(&dead);
         }
@@ -80,11 +79,11 @@ impl Node {
     ) {
         if !self.backup.dead.contains(&(dead, life)) {
             // As long as that node is heard here, this one might still take something from it.
-            if self.backup.early.len() < MAX_EARLY {
-                let (dead, copies) = ((dead, life), copies.to_vec());
-                self.backup.early.push_back(Early { from, dead, run, copies });
+            if self.backup.early.len() >= MAX_EARLY {
+                self.backup.early.pop_front();
             }
-            return;
+            let (dead, copies) = ((dead, life), copies.to_vec());
+            return self.backup.early.push_back(Early { from, dead, run, copies });
         }
         let Self { backup, tcp, owned, handoffs, ended, .. } = self;
         let super::Backup { holdings, discards, .. } = backup;
