@@ -278,17 +278,6 @@ impl Donor {
         }
     }
 
-    /// A life of a node is over. What it was asked to take goes on here, unless it has told that it has it.
-    pub(crate) fn peer_dead(&self, peer: NodeId, life: Incarnation) -> Next {
-        match self {
-            Self::Asking { to, .. } if *to == peer => Next::GiveUp(Failure::Unreachable),
-            Self::Committed { to, incarnation, snapshot, .. } if *to == peer && *incarnation == life => {
-                Next::Resume(snapshot.clone(), Failure::Died)
-            }
-            _ => Next::Stay,
-        }
-    }
-
     /// The link to a node broke. Before the freeze that is the end of it; after it the acceptor may run the
     /// connection, and the snapshot is sent again when the link is back.
     pub(crate) fn peer_down(&self, peer: NodeId) -> Next {

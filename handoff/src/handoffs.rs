@@ -1,4 +1,5 @@
 mod ahead;
+mod crash;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -109,6 +110,8 @@ pub struct Handoffs {
     copied: u64,
     decided: BTreeMap<Flow, Decided>,
     returned: Returned,
+    /// Taken, but the donor is not told yet, because no other node could go on with it.
+    unconfirmed: BTreeMap<Flow, (NodeId, Epoch)>,
     peers: BTreeMap<NodeId, Incarnation>,
     timers: Alarms<Timer>,
     actions: VecDeque<Action>,
@@ -211,6 +214,7 @@ impl Handoffs {
             let why = Failure::Ended;
             self.actions.push_back(Action::Failed { flow: *flow, to: donor.to(), why, resume: None });
         }
+        self.confirm(flow);
         if let Some(decided) = self.decided.get_mut(flow) {
             let until = *decided.until.get_or_insert(now + MEMORY);
             self.timers.set(Timer::Decided(*flow), Some(until));
@@ -219,13 +223,8 @@ impl Handoffs {
 
     /// The connection of an [`Action::Install`] runs here now.
     pub fn installed(&mut self, flow: Flow, from: NodeId, epoch: Epoch) {
-        // It has come back before the forwarder ended, or even before it was heard that it had been taken.
-        if let Some((donor @ Donor::Committed { .. }, _)) = self.donors.remove(&flow) {
-            self.actions.push_back(Action::Given { flow, to: donor.to(), epoch: donor.epoch() });
-        }
-        self.rearm(flow);
-        self.decide(flow, epoch, None);
-        self.send(from, Message::Taken { flow, epoch });
+        self.installed_for_now(flow, from, epoch);
+        self.confirm(&flow);
     }
 
     /// The connection of an [`Action::Install`] cannot run here, and never will in this epoch.
@@ -250,19 +249,6 @@ impl Handoffs {
         for flow in self.flows_with(peer) {
             if let Some((donor, _)) = self.donors.get(&flow) {
                 let next = donor.peer_down(peer);
-                self.follow(flow, next);
-            }
-        }
-    }
-
-    /// A life of a node is over.
-    pub fn peer_dead(&mut self, peer: NodeId, life: Incarnation) {
-        if self.peers.get(&peer) == Some(&life) {
-            self.peers.remove(&peer);
-        }
-        for flow in self.flows_with(peer) {
-            if let Some((donor, _)) = self.donors.get(&flow) {
-                let next = donor.peer_dead(peer, life);
                 self.follow(flow, next);
             }
         }
@@ -365,6 +351,7 @@ impl Handoffs {
         now: Instant,
     ) {
         match self.repeat(from, &flow, epoch) {
+            Repeat::Taken if self.unconfirmed.contains_key(&flow) => return,
             Repeat::Taken => return self.send(from, Message::Taken { flow, epoch }),
             Repeat::Returned => {
                 return self.send(from, Message::Returned { flow, epoch, why: Refusal::Stale });
@@ -425,7 +412,10 @@ impl Handoffs {
                 }
             }
             Next::Freeze => self.actions.push_back(Action::Freeze { flow, to, epoch }),
-            Next::Given => self.actions.push_back(Action::Given { flow, to, epoch }),
+            Next::Given => {
+                self.actions.push_back(Action::Given { flow, to, epoch });
+                self.confirm(&flow);
+            }
             Next::GiveUp(why) => {
                 self.donors.remove(&flow);
                 self.send(to, Message::Abort { flow, epoch });

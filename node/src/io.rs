@@ -1,5 +1,8 @@
 //! What goes into a [`Node`](crate::Node) and what comes out of it.
 
+mod audit;
+mod copies;
+
 use core::net::{Ipv6Addr, SocketAddrV6};
 use std::borrow::Cow;
 
@@ -7,6 +10,9 @@ use bytes::Bytes;
 use ferry_handoff::{Incarnation, NodeId};
 use ferry_stack::{Frame, Instant};
 use serde::{Deserialize, Serialize};
+
+pub use self::audit::{Audit, AuditResult, Reason};
+pub use self::copies::{Copies, Protection};
 
 /// Something that happened to a node.
 #[derive(derive_more::Debug)]
@@ -192,6 +198,9 @@ pub struct Status {
     pub lease_ms: Option<u64>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+    /// How the copies of connections are: of those that it owns, and of those that others own.
+    #[serde(default)]
+    pub copies: Copies,
     /// What it has counted since it started.
     pub counters: Counters,
 }
@@ -299,6 +308,9 @@ pub struct Connection {
     pub srtt_us: Option<u64>,
     /// Congestion window in octets.
     pub cwnd: u64,
+    /// Its copies at other nodes, if its service asks for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
 }
 
 /// How moves ended.
@@ -384,6 +396,33 @@ pub enum TraceEvent {
         /// Counts the contact nodes.
         term: u64,
     },
+    /// The first copy of a connection is at another node: it survives the death of this one.
+    Protected {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+    },
+    /// A node has died, and this one asks whether it may go on with its connections.
+    Claims {
+        /// The dead node's name.
+        node: String,
+        /// Of how many it holds copies.
+        connections: usize,
+    },
+    /// A connection of a dead node goes on here.
+    Recovered {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+        /// Its epoch here.
+        epoch: u64,
+        /// The dead node's name.
+        from: String,
+        /// How old the copy is; microseconds.
+        age_us: u64,
+    },
     /// A life of another node is over.
     Dead {
         /// Its name.
@@ -401,66 +440,6 @@ pub enum TraceEvent {
     },
     /// A move of a connection has ended, one way or the other. The driver also writes it to the log, target `ferry::audit`.
     Move(Audit),
-}
-
-/// What is kept of a move: never what the connection carries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Audit {
-    /// The client.
-    pub client: SocketAddrV6,
-    /// The port on the service address.
-    pub port: u16,
-    /// The service's name.
-    pub service: String,
-    /// The donor's name.
-    pub from: String,
-    /// The acceptor's name.
-    pub to: String,
-    /// The donor's epoch, where it is known.
-    pub before: Option<u64>,
-    /// The acceptor's epoch.
-    pub epoch: u64,
-    /// Why it was to move.
-    pub why: Reason,
-    /// How it ended.
-    #[serde(flatten)]
-    pub result: AuditResult,
-}
-
-/// Why a connection was to move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// Donor: an operator's `ferry handoff`.
-    Handoff,
-    /// Donor: it empties itself.
-    Drain,
-    /// Donor: the load is evened.
-    Rebalance,
-    /// Acceptor: the donor offered it.
-    Offered,
-    /// A node was lost, or taken for lost.
-    Crash,
-}
-
-/// How a move ended, as the node sees it that tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "kebab-case")]
-pub enum AuditResult {
-    /// The acceptor owns it.
-    Moved,
-    /// Donor: it goes on where it was, or has ended.
-    Stayed {
-        /// Why.
-        why_not: String,
-    },
-    /// The others have given this node up, and may go on with it.
-    Lost,
-    /// Acceptor: it was not taken.
-    Refused {
-        /// Why.
-        why_not: String,
-    },
 }
 
 /// How a connection was when it was frozen, as far as TCP is concerned.

@@ -50,8 +50,8 @@ pub mod session;
 pub use directory::DirectorySetup;
 pub use io::{Audit, AuditResult, Reason, Standing, Trace, TraceEvent, Which};
 pub use io::{
-    Command, Connection, Counters, HomeAgentStatus, Input, Moment, Moved, NotMoved, Output, PeerStatus,
-    Reply, Status, Step,
+    Command, Connection, Copies, Counters, HomeAgentStatus, Input, Moment, Moved, NotMoved, Output,
+    PeerStatus, Protection, Reply, Status, Step,
 };
 pub use node::{Candidate, Newcomer, Policy, Rules, TokensAhead};
 pub use node::{Commit, HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};

@@ -83,6 +83,7 @@ impl Node {
     /// Another node asks whose connection this is.
     pub(super) fn asked(&mut self, from: NodeId, flow: Flow, now: Instant) {
         let ours = self.tcp.find(&flow).and_then(|handle| self.owned.get(handle)).map(|owned| owned.epoch);
+        let copy = self.holds_copy(&flow);
         let answer = match (ours, self.places.get(&flow)) {
             (Some(epoch), _) => Message::Owner { flow, epoch, node: self.id },
             (None, Some(Place::Arriving(arriving))) => {
@@ -90,6 +91,13 @@ impl Node {
             }
             (None, Some(Place::Elsewhere(route))) if route.to != from => {
                 Message::Owner { flow, epoch: route.epoch, node: route.to }
+            }
+            // Who goes on with it will say so.
+            _ if copy == Some(None) => return,
+            _ if let Some(Some((node, epoch))) = copy
+                && node != from =>
+            {
+                Message::Owner { flow, epoch, node }
             }
             _ => match self.ended.remembers(&flow, now) {
                 Some(epoch) => Message::Ended { flow, epoch },

@@ -72,9 +72,9 @@ impl Node {
         if self.peers.is_linked_to(peer, life) {
             self.peer_down(peer, now);
         }
+        self.take_over_from(peer, life, now);
         // What it owned is lost, or owned by somebody who will say so when asked.
         self.places.retain(|_, place| place.route().is_none_or(|route| route.to != peer));
-        self.handoffs.peer_dead(peer, life);
         for flow in self.asks.waiting_for(peer) {
             if !self.may_be_recovered(&flow) {
                 self.not_mine(peer, &flow, now);
@@ -123,6 +123,7 @@ impl Node {
         }
         self.places.clear();
         self.handoffs = Handoffs::new();
+        self.forget_copies();
         if self.draining {
             self.handoffs.drain();
         }

@@ -2,6 +2,7 @@
 
 mod ask;
 mod audit;
+mod backup;
 mod belief;
 mod commands;
 mod cookies;
@@ -43,6 +44,7 @@ use ferry_stack::{Alarms, Instant, Interface};
 
 use self::ask::Asks;
 use self::audit::Leaving;
+use self::backup::{Backup, Guard};
 use self::belief::Claims;
 use self::ended::Ended;
 use self::home::Home;
@@ -105,6 +107,7 @@ pub struct Node {
     ended: Ended,
     handoffs: Handoffs,
     warming: Warming,
+    backup: Backup,
     leaving: Leaving,
     claims: Claims,
     held: Held,
@@ -129,6 +132,8 @@ struct Owned {
     doubtful: bool,
     /// Absent until the handshake is over.
     session: Option<AnySession>,
+    /// Its copies at other nodes, if its service asks for them.
+    guard: Option<Box<Guard>>,
 }
 
 impl Node {
@@ -165,6 +170,7 @@ impl Node {
                 mtu: setup.mtu,
             }),
             mobility: Mobility::new(&setup),
+            backup: Backup::new(&setup, key, now),
             stage: Stage::new(setup.service_address, setup.peers.iter().map(|peer| peer.care_of)),
             directory: directory(id, &setup, now),
             serves: true,
@@ -251,9 +257,10 @@ impl Node {
             if let Some((handle, packet)) = serves.then(|| self.poll_segment(now)).flatten() {
                 self.send_segment(handle, packet, now);
             } else if !(self.settle(now) || (serves && self.signal(now)) || self.register_further(now))
+                && !self.update_copies(now)
                 && self.outputs.is_empty()
             {
-                self.due = self.deadline();
+                self.due = if self.end_of_turns() { Some(now) } else { self.deadline() };
                 return Output::WaitUntil(self.due);
             }
         }
@@ -277,6 +284,7 @@ impl Node {
             self.interface.deadline(),
             self.handoffs.deadline(),
             self.warming.deadline(),
+            self.backup.deadline(),
             self.updates.deadline(),
             self.asks.deadline(),
             self.peers.deadline(),
@@ -301,6 +309,7 @@ impl Node {
         self.handle_home(now);
         self.handoffs.handle_timeout(now);
         self.handle_warming(now);
+        self.handle_backups(now);
         self.repeat_updates(now);
         self.asks.handle_timeout(now);
         self.tell_load(now);
@@ -315,7 +324,7 @@ impl Node {
                 self.session_event(event, now);
             } else if let Some(action) = self.handoffs.poll() {
                 self.act(action, now);
-            } else {
+            } else if !self.carry_out_verdicts(now) {
                 return any;
             }
             any = true;

@@ -9,6 +9,7 @@ use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_stack::Instant;
 use ferry_stack::ip::MIN_MTU;
 
+use super::backup::Told;
 use super::setup::Peer;
 use super::{Node, Place};
 use crate::io::{PeerStatus, Standing, TraceEvent};
@@ -178,6 +179,7 @@ impl Node {
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: true }, now);
         self.handoffs.peer_up(peer, incarnation, now);
         self.repeat_updates_to(peer, now);
+        self.backup_up(peer, now);
         self.meet_at_home(peer, now);
         // Everybody, the newcomer among them.
         self.peers.tell_load = Some(now);
@@ -189,6 +191,7 @@ impl Node {
         self.directory.peer_down(peer, now);
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: false }, now);
         self.handoffs.peer_down(peer);
+        self.backup_down(peer, now);
         self.part_at_home(peer, now);
         self.cool_down(peer, now);
         self.orders_lost(peer);
@@ -203,6 +206,10 @@ impl Node {
                 self.counters.dropped += 1;
                 return;
             };
+            if !self.is_heard(from, &message) {
+                self.counters.dropped += 1;
+                continue;
+            }
             self.receive_message(from, &message, now);
             while let Some((from, message)) = self.claims.next_confirmed() {
                 self.receive_message(from, &message, now);
@@ -249,8 +256,28 @@ impl Node {
             Message::Ordered { run, moved, failed, left } => {
                 self.order_done(from, *run, (*moved, *failed, *left));
             }
+            Message::Copy { flow, epoch, version, holders, delta } if !holders.is_empty() => {
+                let (flow, epoch, version) = (*flow, *epoch, *version);
+                self.copy_told(from, &Told { flow, epoch, version, holders, delta }, now);
+            }
+            // What goes ahead of a connection that leaves.
+            Message::Copied { flow, epoch, .. } | Message::Lacks { flow, epoch, .. }
+                if self.handoffs.awaits(from, flow, *epoch) =>
+            {
+                self.handoffs.receive(from, message.clone(), now);
+            }
+            Message::Copied { flow, epoch, version } => self.copied(from, *flow, *epoch, *version, now),
+            Message::Lacks { flow, epoch, version, .. } => self.lacks(*flow, *epoch, *version),
+            Message::Discard { flow, iss, epoch } => self.discard_told(from, *flow, *iss, *epoch, now),
+            Message::Discarded { flow, iss, epoch } => self.discarded(from, *flow, *iss, *epoch, now),
+            Message::Claims { dead, life, run, copies } => {
+                self.directory.told(from, *dead, *life, now);
+                self.attend(now);
+                self.claims_told(from, (*dead, *life), *run, copies, now);
+            }
+            Message::Claimed { run, objections, .. } => self.claimed_told(from, *run, objections, now),
             handoff if !self.permits(from, handoff, now) => {}
-            handoff => self.handoffs.receive(from, handoff.clone(), now),
+            handoff => self.receive_handoff(from, handoff, now),
         }
     }
 

@@ -33,6 +33,7 @@ impl Node {
                 Lease::Until(end) => Some(millis(end.until(now))),
             },
             peers: self.peers.status(|peer| self.directory.standing(peer)),
+            copies: self.copies(now),
             counters: self.counters(),
         }
     }
@@ -61,7 +62,9 @@ impl Node {
             ("jobs", self.jobs.jobs.len()),
             ("outputs", self.outputs.len()),
         ]
-        .into()
+        .into_iter()
+        .chain(self.backup.remembered())
+        .collect()
     }
 
     fn connection(&self, owned: &Owned, tcb: &Tcb) -> Connection {
@@ -76,6 +79,7 @@ impl Node {
             received: tcb.rcv.total,
             srtt_us: tcb.rtt.smoothed.map(micros),
             cwnd: tcb.congestion.cwnd.into(),
+            protection: self.protection_of(owned, tcb),
         }
     }
 

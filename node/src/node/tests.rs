@@ -1,5 +1,6 @@
 mod ahead;
 mod cookies;
+mod crash;
 mod early;
 mod group;
 mod hostile;

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::{Counters, HomeAgentStatus, PeerStatus, Standing, Status};
+use crate::{Copies, Counters, HomeAgentStatus, PeerStatus, Standing, Status};
 
 /// The page. `None` if it cannot be written, which a string always can.
 pub(super) fn text(status: Status) -> Option<String> {
@@ -53,6 +53,7 @@ impl Page<'_> {
             serving,
             lease_ms,
             peers,
+            copies,
             counters,
         } = status;
         let (service_address, care_of) = (service_address.to_string(), care_of.to_string());
@@ -73,7 +74,43 @@ impl Page<'_> {
             self.gauge("home_agent_registered", help, u64::from(*registered))?;
         }
         self.peers(peers)?;
+        self.copies(copies)?;
         self.counters(counters)
+    }
+
+    fn copies(&mut self, copies: &Copies) -> fmt::Result {
+        let Copies {
+            protected,
+            unprotected,
+            lag_octets,
+            lag_us,
+            held,
+            held_octets,
+            recovering,
+            discarding,
+            recovered,
+            lost,
+            deltas,
+            delta_octets,
+        } = copies;
+        self.gauge(
+            "connections_protected",
+            "Connections of which another node has a copy",
+            *protected as u64,
+        )?;
+        let help = "Connections that should have a copy at another node, and have none";
+        self.gauge("connections_unprotected", help, *unprotected as u64)?;
+        self.gauge("copies_lag_octets", "Octets that are not in every copy yet", *lag_octets)?;
+        self.gauge("copies_lag_microseconds", "For how long the furthest behind has been", *lag_us)?;
+        self.gauge("copies_held", "Copies of other nodes' connections", *held as u64)?;
+        self.gauge("copies_held_octets", "Octets of payload in them", *held_octets as u64)?;
+        self.gauge("copies_recovering", "Copies of which the owner has died", *recovering as u64)?;
+        self.gauge("copies_discarding", "Copies elsewhere that are to be forgotten", *discarding as u64)?;
+        let help = "Connections that went on here after their owner had died";
+        self.counter("connections_recovered", help, *recovered)?;
+        self.counter("copies_lost", "Copies from which no connection could go on", *lost)?;
+        self.counter("deltas_sent", "How often copies were brought up to date", *deltas)?;
+        self.counter("delta_octets_sent", "Octets that this took", *delta_octets)
     }
 
     fn counters(&mut self, counters: &Counters) -> fmt::Result {

@@ -28,6 +28,7 @@ fn status() -> NodeStatus {
                 PeerStatus { name: name.into(), care_of, up, standing: Standing::Alive, connections }
             })
             .into(),
+        copies: crate::Copies { held: 77, ..crate::Copies::default() },
         counters: Counters { frames_in: u64::MAX, resets_sent: 4, ..Counters::default() },
     }
 }
@@ -62,7 +63,8 @@ fn the_page_has_a_sample_for_each_counter_and_for_each_peer() {
     assert!(identity.0.contains("name=\"a\",group=\"demo\",service_address=\"2001:db8:5::1\""), "{page}");
     let counters = serde_json::to_value(Counters::default()).unwrap();
     let totals = samples.iter().filter(|(name, _)| name.ends_with("_total")).count();
-    assert_eq!(totals, counters.as_object().unwrap().len(), "every counter has a sample: {page}");
+    let copies = ["recovered", "lost", "deltas", "delta_octets"].len();
+    assert_eq!(totals, counters.as_object().unwrap().len() + copies, "every counter has a sample: {page}");
     assert!(!page.contains("home_agent"), "there is none: {page}");
 }
 

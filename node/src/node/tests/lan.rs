@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ferry_handoff::{Incarnation, NodeId};
+use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_mipv6::correspondent::Correspondent;
 use ferry_mipv6::{header, route};
 use ferry_stack::host::Host;
@@ -80,6 +80,12 @@ pub(super) struct Lan {
     pub(super) now: Instant,
     pub(super) client: Host,
     pub(super) nodes: BTreeMap<&'static str, Node>,
+    pub(super) dead: BTreeSet<&'static str>,
+    /// The message that is lost, counted from now on.
+    pub(super) lose: Option<usize>,
+    /// Whether frozen connections are lost on their way.
+    pub(super) lose_transfers: bool,
+    lives: u64,
     /// Links between nodes that are cut: messages on them vanish.
     cut: BTreeSet<(NodeId, NodeId)>,
     replies: BTreeMap<u64, Reply>,
@@ -112,6 +118,10 @@ impl Lan {
             now,
             client: Host::new(config, Secret::new([1; 32]), false),
             nodes: nodes.into(),
+            dead: BTreeSet::new(),
+            lose: None,
+            lose_transfers: false,
+            lives: 1000,
             cut: BTreeSet::new(),
             replies: BTreeMap::new(),
             asked: 0,
@@ -139,6 +149,55 @@ impl Lan {
         let incarnation = Incarnation(u64::from(index(peer)));
         let peer = NodeId::of(peer);
         self.nodes.get_mut(at).unwrap().handle(Input::PeerUp { peer, incarnation }, self.now);
+    }
+
+    /// A node's process is killed: it says no more, and its links close.
+    pub(super) fn kill(&mut self, name: &'static str) {
+        self.dead.insert(name);
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            if !self.dead.contains(other) {
+                let peer = NodeId::of(name);
+                self.nodes.get_mut(other).unwrap().handle(Input::PeerDown { peer }, self.now);
+            }
+        }
+        self.run();
+    }
+
+    /// It starts anew, and knows nothing.
+    pub(super) fn revive(&mut self, name: &'static str, change: impl Fn(&mut Setup)) {
+        self.lives += 1;
+        let life = Incarnation(self.lives);
+        let mut setup = setup(name);
+        setup.incarnation = life;
+        change(&mut setup);
+        self.nodes.insert(name, Node::new(setup, self.now).unwrap());
+        self.dead.remove(name);
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            if !self.dead.contains(other) {
+                let (now, peer) = (self.now, NodeId::of(name));
+                self.nodes.get_mut(other).unwrap().handle(Input::PeerUp { peer, incarnation: life }, now);
+                let (peer, incarnation) = (NodeId::of(other), self.nodes[other].incarnation());
+                self.nodes.get_mut(name).unwrap().handle(Input::PeerUp { peer, incarnation }, now);
+            }
+        }
+        self.run();
+    }
+
+    /// It becomes known at another node that a killed one is dead.
+    pub(super) fn prove_at(&mut self, name: &'static str, at: &'static str) {
+        let life = self.nodes[name].incarnation();
+        let (peer, incarnation) = (NodeId::of(name), life);
+        self.nodes.get_mut(at).unwrap().handle(Input::PeerDead { peer, incarnation }, self.now);
+        self.run();
+    }
+
+    /// The same at every other.
+    pub(super) fn prove_to_all(&mut self, name: &'static str) {
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            if !self.dead.contains(other) {
+                self.prove_at(name, other);
+            }
+        }
     }
 
     /// Cuts the link between two nodes; they notice.
@@ -195,7 +254,9 @@ impl Lan {
                 wire.push_back((NAMES.len(), frame));
             }
             let mut messages = Vec::new();
-            for (place, name) in NAMES.iter().enumerate() {
+            for (place, name) in
+                NAMES.iter().enumerate().filter(|(_, name)| !self.dead.contains(*name)).collect::<Vec<_>>()
+            {
                 self.drain(place, name, &mut wire, &mut messages);
             }
             let idle = wire.is_empty() && messages.is_empty();
@@ -237,8 +298,10 @@ impl Lan {
 
     fn put(&mut self, from: usize, frame: &Frame) {
         let frame = frame.clone().contiguous();
-        for (place, name) in NAMES.iter().enumerate().filter(|(place, _)| *place != from) {
-            let _ = place;
+        for (place, name) in NAMES.iter().enumerate() {
+            if place == from || self.dead.contains(name) {
+                continue;
+            }
             self.nodes.get_mut(name).unwrap().handle(Input::Frame(frame.clone()), self.now);
         }
         if from < NAMES.len() {
@@ -293,11 +356,28 @@ impl Lan {
         self.run();
     }
 
+    fn is_lost(&mut self, bytes: &Bytes) -> bool {
+        let message = Message::decode(bytes);
+        if matches!(message, Ok(Message::Transfer { .. })) && self.lose_transfers {
+            return true;
+        }
+        match self.lose {
+            // Signs of life are lost in other tests.
+            _ if matches!(message, Ok(Message::Pulse(_))) => false,
+            Some(0) => self.lose.take().is_some(),
+            Some(left) => {
+                self.lose = Some(left - 1);
+                false
+            }
+            None => false,
+        }
+    }
+
     fn tell(&mut self, from: NodeId, to: NodeId, bytes: Bytes) {
-        if self.cut.contains(&(from, to)) {
+        let name = NAMES.iter().find(|name| NodeId::of(name) == to).unwrap();
+        if self.cut.contains(&(from, to)) || self.dead.contains(name) || self.is_lost(&bytes) {
             return;
         }
-        let name = NAMES.iter().find(|name| NodeId::of(name) == to).unwrap();
         self.nodes.get_mut(name).unwrap().handle(Input::Peer { from, bytes }, self.now);
     }
 
@@ -306,8 +386,10 @@ impl Lan {
         for _ in 0..millis.div_ceil(10) {
             self.now += Duration::from_millis(10);
             self.client.handle_timeout(self.now);
-            for node in self.nodes.values_mut() {
-                node.handle(Input::Tick, self.now);
+            for (name, node) in &mut self.nodes {
+                if !self.dead.contains(name) {
+                    node.handle(Input::Tick, self.now);
+                }
             }
             self.run();
         }
@@ -363,7 +445,8 @@ impl Lan {
     }
 
     pub(super) fn owner(&self) -> Vec<&'static str> {
-        NAMES.into_iter().filter(|name| !self.nodes[name].connections().is_empty()).collect()
+        let alive = NAMES.into_iter().filter(|name| !self.dead.contains(name));
+        alive.filter(|name| !self.nodes[name].connections().is_empty()).collect()
     }
 
     pub(super) fn resets(&self) -> usize {
