@@ -240,7 +240,7 @@ impl Tcb {
         Some(self.send_fresh(len + u32::from(fin), path, now))
     }
 
-    /// RFC 5681 section 4.1: after a silence nothing is known of the path, so slow start begins anew.
+    /// RFC 5681 section 4.1, RFC 7661 section 4.3: after a silence nothing is known of the path, so slow start begins anew.
     fn restart_after_idle(&mut self, now: Instant) {
         if self.config.slow_start_after_idle
             && self.snd.sent.is_empty()

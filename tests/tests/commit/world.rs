@@ -70,6 +70,8 @@ pub(crate) struct World {
     looking: bool,
     /// What each backup has, and since when.
     copies: Vec<Option<(Copy, Instant)>>,
+    /// The last life of which each backup has lost what it had.
+    deaf: Vec<usize>,
     /// How often somebody has gone on from a copy of each life.
     continued: BTreeMap<usize, u32>,
     /// The newest `TSval` of all lives so far.
@@ -100,6 +102,7 @@ impl World {
             dead: false,
             looking: false,
             copies: vec![None; plan.backups],
+            deaf: vec![0; plan.backups],
             continued: BTreeMap::new(),
             stamp: None,
             tally: Tally { connections: 1, ..Tally::default() },
@@ -403,7 +406,8 @@ impl World {
 
     fn take_copy(&mut self, backup: usize, copy: Copy) {
         // Whoever is known to be dead is not listened to.
-        if copy.life != self.life || self.owner.is_none() && !self.dead {
+        let over = copy.life != self.life || self.owner.is_none() && !self.dead;
+        if over || copy.life <= self.deaf[backup] {
             return;
         }
         let (life, version) = (copy.life, copy.version);
@@ -429,10 +433,12 @@ impl World {
             let stamps = self.stamp.into_iter().chain(owner.stamp);
             self.stamp = stamps.reduce(Seq::later);
         }
-        // Now and then a backup dies with it.
-        if self.plan.backups > 1 && self.plan.rng.chance(200) {
-            let lost = self.plan.rng.index(self.plan.backups);
+        // Now and then a backup dies with it, if another one still has something. What is on its way to it is lost.
+        let lost = self.plan.rng.index(self.plan.backups);
+        let others = self.copies.iter().enumerate().any(|(nth, copy)| nth != lost && copy.is_some());
+        if others && self.plan.rng.chance(200) {
             self.copies[lost] = None;
+            self.deaf[lost] = self.life;
         }
         self.dead = true;
         self.after(self.plan.detection, Event::Restore);
