@@ -83,6 +83,7 @@ mod tests {
             received: 0,
             srtt_us: None,
             cwnd: 0,
+            protection: None,
         }
     }
 

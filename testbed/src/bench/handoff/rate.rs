@@ -158,7 +158,7 @@ impl Two {
                 Output::Frame(frame) => self.take(nth, frame)?,
                 Output::Peer { bytes, .. } => self.messages.push_back((1 - nth, bytes)),
                 Output::Reply { reply, .. } => self.replies.push_back(reply),
-                Output::Trace(_) => {}
+                Output::Trace(_) | Output::Reborn { .. } => {}
             }
             any = true;
         }
@@ -215,6 +215,7 @@ fn setup(nth: usize) -> Setup {
         optimise: Optimise::Never,
         plain_source: PlainSource::Auto,
         ask_again: core::time::Duration::from_mins(10),
+        directory: ferry_node::DirectorySetup::default(),
         tcp: ferry_node::driver::connections(),
         peers: vec![other],
         services: vec![Service::new::<Echo>("echo", ECHO, ())],
