@@ -1,4 +1,5 @@
 mod ahead;
+mod crash;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -109,6 +110,8 @@ pub struct Handoffs {
     copied: u64,
     decided: BTreeMap<Flow, Decided>,
     returned: Returned,
+    /// Taken, but the donor is not told yet, because no other node could go on with it.
+    unconfirmed: BTreeMap<Flow, (NodeId, Epoch)>,
     peers: BTreeMap<NodeId, Incarnation>,
     timers: Alarms<Timer>,
     actions: VecDeque<Action>,
@@ -211,6 +214,7 @@ impl Handoffs {
             let why = Failure::Ended;
             self.actions.push_back(Action::Failed { flow: *flow, to: donor.to(), why, resume: None });
         }
+        self.confirm(flow);
         if let Some(decided) = self.decided.get_mut(flow) {
             let until = *decided.until.get_or_insert(now + MEMORY);
             self.timers.set(Timer::Decided(*flow), Some(until));
@@ -219,13 +223,8 @@ impl Handoffs {
 
     /// The connection of an [`Action::Install`] runs here now.
     pub fn installed(&mut self, flow: Flow, from: NodeId, epoch: Epoch) {
-        // It has come back before the forwarder ended, or even before it was heard that it had been taken.
-        if let Some((donor @ Donor::Committed { .. }, _)) = self.donors.remove(&flow) {
-            self.actions.push_back(Action::Given { flow, to: donor.to(), epoch: donor.epoch() });
-        }
-        self.rearm(flow);
-        self.decide(flow, epoch, None);
-        self.send(from, Message::Taken { flow, epoch });
+        self.installed_for_now(flow, from, epoch);
+        self.confirm(&flow);
     }
 
     /// The connection of an [`Action::Install`] cannot run here, and never will in this epoch.
@@ -352,6 +351,7 @@ impl Handoffs {
         now: Instant,
     ) {
         match self.repeat(from, &flow, epoch) {
+            Repeat::Taken if self.unconfirmed.contains_key(&flow) => return,
             Repeat::Taken => return self.send(from, Message::Taken { flow, epoch }),
             Repeat::Returned => {
                 return self.send(from, Message::Returned { flow, epoch, why: Refusal::Stale });
@@ -412,7 +412,10 @@ impl Handoffs {
                 }
             }
             Next::Freeze => self.actions.push_back(Action::Freeze { flow, to, epoch }),
-            Next::Given => self.actions.push_back(Action::Given { flow, to, epoch }),
+            Next::Given => {
+                self.actions.push_back(Action::Given { flow, to, epoch });
+                self.confirm(&flow);
+            }
             Next::GiveUp(why) => {
                 self.donors.remove(&flow);
                 self.send(to, Message::Abort { flow, epoch });

@@ -25,11 +25,13 @@ extern crate alloc;
 extern crate std;
 
 mod acceptor;
+pub mod claims;
 pub mod copy;
 mod donor;
 mod handoffs;
 mod id;
 mod message;
+mod pulse;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -38,5 +40,6 @@ pub use copy::{Copy, Delta, Mirror, Unfit, Version};
 pub use donor::Failure;
 pub use handoffs::{Action, Handoffs};
 pub use id::{Epoch, Incarnation, NodeId};
-pub use message::{Claim, Malformed, Message, Order, Refusal};
+pub use message::{Malformed, Message, Order, Refusal};
+pub use pulse::{Opinion, Pulse, Verdict};
 pub use snapshot::{MAX_SNAPSHOT, Refused, Snapshot, TooLarge, VERSION};

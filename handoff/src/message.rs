@@ -2,11 +2,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes};
+use ferry_stack::Seq;
 use ferry_stack::tcp::Flow;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId};
+use crate::claims::{Claim, Objection};
+use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId, Pulse};
 
 /// What nodes tell each other about connections. The link has authenticated the sender.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,11 +191,23 @@ pub enum Message {
         /// The number that is there; 0 if none.
         have: u64,
     },
-    /// Owner to who held a copy: forget it.
+    /// To who holds a copy: it is of no use any more, because the connection is over or its owner has others. Repeated until
+    /// it is confirmed.
     Discard {
         /// Which.
         flow: Flow,
+        /// The connection's initial sequence number: its client may have another one by now, from the same port.
+        iss: Seq,
         /// Up to this epoch.
+        epoch: Epoch,
+    },
+    /// The answer, and what a node says that does not hold the copy that it is sent: there is none.
+    Discarded {
+        /// As told.
+        flow: Flow,
+        /// As told.
+        iss: Seq,
+        /// As told.
         epoch: Epoch,
     },
     /// To everybody, when a node has died: copies of its connections that the sender has, and would go on from.
@@ -202,6 +216,8 @@ pub enum Message {
         dead: NodeId,
         /// Which life of it.
         life: Incarnation,
+        /// Names these claims among those of the sender.
+        run: u64,
         /// What the sender has.
         copies: Vec<Claim>,
     },
@@ -211,23 +227,21 @@ pub enum Message {
         dead: NodeId,
         /// As told.
         life: Incarnation,
-        /// Those of the connections that the sender of the claims must not go on with: the answerer runs them, or has
-        /// a better copy.
-        objections: Vec<Flow>,
+        /// As told.
+        run: u64,
+        /// Those of the connections that the sender of the claims must not go on with, and why: the answerer runs them,
+        /// or has a better copy.
+        objections: Vec<Objection>,
     },
-}
-
-/// A copy of a connection whose owner has died. The greatest goes on: by epoch, by version, by rank, by node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// Which.
-    pub flow: Flow,
-    /// The dead owner's, as far as the copy knows.
-    pub epoch: Epoch,
-    /// Its number in that epoch.
-    pub version: u64,
-    /// Where the claimer stood among the backups that the owner had; 0 is the first of them.
-    pub rank: u32,
+    /// To everybody, where leases are in force: a sign of life.
+    Pulse(Pulse),
+    /// To everybody, and to the node itself if it turns up: this life of a node is over.
+    Dead {
+        /// Whose.
+        node: NodeId,
+        /// Which life.
+        life: Incarnation,
+    },
 }
 
 /// What a node is told to move.

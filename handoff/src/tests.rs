@@ -1,4 +1,5 @@
 mod ahead;
+mod claims;
 mod copies;
 mod deltas;
 mod messages;

@@ -1,5 +1,8 @@
 //! What goes into a [`Node`](crate::Node) and what comes out of it.
 
+mod audit;
+mod copies;
+
 use core::net::{Ipv6Addr, SocketAddrV6};
 use std::borrow::Cow;
 
@@ -7,6 +10,9 @@ use bytes::Bytes;
 use ferry_handoff::{Incarnation, NodeId};
 use ferry_stack::{Frame, Instant};
 use serde::{Deserialize, Serialize};
+
+pub use self::audit::{Audit, AuditResult, Reason};
+pub use self::copies::{Copies, Protection};
 
 /// Something that happened to a node.
 #[derive(derive_more::Debug)]
@@ -33,6 +39,13 @@ pub enum Input {
         /// The other node.
         peer: NodeId,
     },
+    /// It is certain that this life of another node is over: its process is gone.
+    PeerDead {
+        /// The other node.
+        peer: NodeId,
+        /// The life that is over.
+        incarnation: Incarnation,
+    },
     /// An operator asks for something; the answer carries the same `id`.
     Command {
         /// Chosen by the asker, unique among the unanswered.
@@ -56,6 +69,12 @@ pub enum Output {
         /// One whole message.
         #[debug("{} octets", bytes.len())]
         bytes: Bytes,
+    },
+    /// The others have given this life up, and the node begins another: end every link, and greet with this from now on. What
+    /// comes on links of the former life must not come in any more.
+    Reborn {
+        /// The new life.
+        incarnation: Incarnation,
     },
     /// The answer to a command.
     Reply {
@@ -168,8 +187,20 @@ pub struct Status {
     pub relayed: usize,
     /// Handoffs under way here, as donor or acceptor.
     pub moving: usize,
+    /// Who tells it which nodes are alive.
+    #[serde(default)]
+    pub directory: String,
+    /// Whether it may act for its connections: nobody can have taken its place.
+    #[serde(default)]
+    pub serving: bool,
+    /// Milliseconds for which that is certain, if it ever ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+    /// How the copies of connections are: of those that it owns, and of those that others own.
+    #[serde(default)]
+    pub copies: Copies,
     /// What it has counted since it started.
     pub counters: Counters,
 }
@@ -196,8 +227,24 @@ pub struct PeerStatus {
     pub care_of: Ipv6Addr,
     /// Whether the link to it is up.
     pub up: bool,
+    /// Whether it is alive, as far as is known.
+    #[serde(default)]
+    pub standing: Standing,
     /// Connections that it owned when it last said so.
     pub connections: usize,
+}
+
+/// Whether another node is alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Nothing speaks against it.
+    #[default]
+    Alive,
+    /// It has been silent for too long, and not enough others say so.
+    Suspected,
+    /// Its life that was known last is over.
+    Dead,
 }
 
 /// What a node counts. All since its start.
@@ -234,6 +281,8 @@ pub struct Counters {
     pub cookies_replayed: u64,
     /// Messages of other members that were not believed.
     pub disbelieved: u64,
+    /// Connections given up because the others had given this node up.
+    pub lost_ownership: u64,
     /// Packets dropped as malformed, or meant for somebody else.
     pub dropped: u64,
 }
@@ -259,6 +308,9 @@ pub struct Connection {
     pub srtt_us: Option<u64>,
     /// Congestion window in octets.
     pub cwnd: u64,
+    /// Its copies at other nodes, if its service asks for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
 }
 
 /// How moves ended.
@@ -344,64 +396,50 @@ pub enum TraceEvent {
         /// Counts the contact nodes.
         term: u64,
     },
+    /// The first copy of a connection is at another node: it survives the death of this one.
+    Protected {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+    },
+    /// A node has died, and this one asks whether it may go on with its connections.
+    Claims {
+        /// The dead node's name.
+        node: String,
+        /// Of how many it holds copies.
+        connections: usize,
+    },
+    /// A connection of a dead node goes on here.
+    Recovered {
+        /// The client.
+        client: SocketAddrV6,
+        /// The port on the service address.
+        port: u16,
+        /// Its epoch here.
+        epoch: u64,
+        /// The dead node's name.
+        from: String,
+        /// How old the copy is; microseconds.
+        age_us: u64,
+    },
+    /// A life of another node is over.
+    Dead {
+        /// Its name.
+        peer: String,
+    },
+    /// Whether this node may act for its connections has changed.
+    Lease {
+        /// Whether it may.
+        valid: bool,
+    },
+    /// The others have given up this life of the node. It has begun another.
+    Lost {
+        /// Connections that it owned.
+        connections: usize,
+    },
     /// A move of a connection has ended, one way or the other. The driver also writes it to the log, target `ferry::audit`.
     Move(Audit),
-}
-
-/// What is kept of a move: never what the connection carries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Audit {
-    /// The client.
-    pub client: SocketAddrV6,
-    /// The port on the service address.
-    pub port: u16,
-    /// The service's name.
-    pub service: String,
-    /// The donor's name.
-    pub from: String,
-    /// The acceptor's name.
-    pub to: String,
-    /// The donor's epoch, where it is known.
-    pub before: Option<u64>,
-    /// The acceptor's epoch.
-    pub epoch: u64,
-    /// Why it was to move.
-    pub why: Reason,
-    /// How it ended.
-    #[serde(flatten)]
-    pub result: AuditResult,
-}
-
-/// Why a connection was to move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// Donor: an operator's `ferry handoff`.
-    Handoff,
-    /// Donor: it empties itself.
-    Drain,
-    /// Donor: the load is evened.
-    Rebalance,
-    /// Acceptor: the donor offered it.
-    Offered,
-}
-
-/// How a move ended, as the node sees it that tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "result", rename_all = "kebab-case")]
-pub enum AuditResult {
-    /// The acceptor owns it.
-    Moved,
-    /// Donor: it goes on where it was, or has ended.
-    Stayed {
-        /// Why.
-        why_not: String,
-    },
-    /// Acceptor: it was not taken.
-    Refused {
-        /// Why.
-        why_not: String,
-    },
 }
 
 /// How a connection was when it was frozen, as far as TCP is concerned.

@@ -35,6 +35,7 @@
 pub mod config;
 pub mod correspondent;
 pub mod daemon;
+mod directory;
 pub mod doctor;
 pub mod driver;
 pub mod home_agent;
@@ -46,10 +47,11 @@ mod node;
 pub mod services;
 pub mod session;
 
-pub use io::{Audit, AuditResult, Reason, Trace, TraceEvent, Which};
+pub use directory::DirectorySetup;
+pub use io::{Audit, AuditResult, Reason, Standing, Trace, TraceEvent, Which};
 pub use io::{
-    Command, Connection, Counters, HomeAgentStatus, Input, Moment, Moved, NotMoved, Output, PeerStatus,
-    Reply, Status, Step,
+    Command, Connection, Copies, Counters, HomeAgentStatus, Input, Moment, Moved, NotMoved, Output,
+    PeerStatus, Protection, Reply, Status, Step,
 };
 pub use node::{Candidate, Newcomer, Policy, Rules, TokensAhead};
 pub use node::{Commit, HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};

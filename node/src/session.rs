@@ -14,6 +14,12 @@ use serde::de::DeserializeOwned;
 /// The group may move it to another node at any moment between two events; its state and the connection's
 /// control block move as one. So everything that must survive is in `Self`, and everything that belongs to a
 /// node (an open file, a directory) is in [`Session::Service`] or reached through it.
+///
+/// With `replicas` the session may also go on from a copy when its node has crashed, in a state that it was in a little
+/// earlier. A service with `commit = "regenerate"` sends before that state is elsewhere, so its sessions must then say
+/// again what they have said: a session must be a function of its state and of the octets that it reads, however they are
+/// split over events, and must not depend on the time, on chance or on what else its node knows. With `"strict"` nothing
+/// of the kind is asked.
 pub trait Session: Serialize + DeserializeOwned + Send + 'static {
     /// What all sessions of the service share on one node. Never moves.
     type Service: Send + 'static;

@@ -207,6 +207,11 @@ impl Interface {
         self.queue.pop_front()
     }
 
+    /// Forgets the frames that wait to be put on the wire: what they say is not true any more.
+    pub fn forget_waiting(&mut self) {
+        self.queue.clear();
+    }
+
     /// When [`Interface::handle_timeout`] wants to be called, if ever.
     pub fn deadline(&self) -> Option<Instant> {
         let announcement = self.announcements.values().map(|announcement| announcement.again).min();

@@ -56,6 +56,8 @@ pub enum Wish {
     Message(NodeId, Bytes),
     /// A command is answered.
     Reply(u64, Reply),
+    /// Its links are to be made anew, under this life.
+    Reborn(Incarnation),
     /// Something is told.
     Trace(Trace),
 }
@@ -125,6 +127,7 @@ impl Member {
                 Output::Frame(frame) => Wish::Frame(frame),
                 Output::Peer { to, bytes } => Wish::Message(to, bytes),
                 Output::Reply { id, reply } => Wish::Reply(id, reply),
+                Output::Reborn { incarnation } => Wish::Reborn(incarnation),
                 Output::Trace(trace) => Wish::Trace(trace),
                 Output::WaitUntil(deadline) => {
                     self.deadline = deadline.map(|at| self.clock.when(at));

@@ -3,7 +3,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
-use ferry_stack::tcp::{Extents, Tcb};
+use ferry_stack::Seq;
+use ferry_stack::tcp::{Extents, Flow, Tcb};
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::{HEADER, check_header, write_header};
@@ -56,6 +57,16 @@ impl Delta {
     /// Everything that TCP knows, without payload.
     pub fn tcb(&self) -> &Tcb<Duration> {
         &self.tcb
+    }
+
+    /// The connection.
+    pub fn flow(&self) -> &Flow {
+        &self.tcb.flow
+    }
+
+    /// Its initial sequence number, which tells it from others between the same ends.
+    pub fn iss(&self) -> Seq {
+        self.tcb.snd.iss
     }
 
     /// Octets of payload that it carries.

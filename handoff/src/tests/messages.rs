@@ -1,14 +1,17 @@
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use ferry_stack::Seq;
 use proptest::prelude::*;
 
 use super::{flow, snapshot};
-use crate::{Claim, Epoch, Incarnation, MAX_SNAPSHOT, Malformed, Message, NodeId, Refusal};
+use crate::claims::{Claim, Standing};
+use crate::{Epoch, Incarnation, MAX_SNAPSHOT, Malformed, Message, NodeId, Refusal};
 
 fn messages() -> Vec<Message> {
     let (flow, epoch, dead, life) = (flow(), Epoch(1 << 32 | 7), NodeId::of("a"), Incarnation(5));
-    let copies = [Claim { flow, epoch, version: 9, rank: 1 }].into();
+    let standing = Standing { iss: Seq(7), epoch, version: 9, rank: 1 };
+    let copies: Vec<_> = [Claim { flow, standing }].into();
     let octets = snapshot(7).encode().unwrap();
     [
         Message::Prepare { flow, epoch, service: "echo".into() },
@@ -18,9 +21,10 @@ fn messages() -> Vec<Message> {
         Message::Copy { flow, epoch, version: 9, holders: Vec::new(), delta: Bytes::new() },
         Message::Copied { flow, epoch, version: 9 },
         Message::Lacks { flow, epoch, version: 9, have: 3 },
-        Message::Discard { flow, epoch },
-        Message::Claims { dead, life, copies },
-        Message::Claimed { dead, life, objections: [flow].into() },
+        Message::Discard { flow, iss: Seq(7), epoch },
+        Message::Discarded { flow, iss: Seq(7), epoch },
+        Message::Claims { dead, life, run: 3, copies: copies.clone() },
+        Message::Claimed { dead, life, run: 3, objections: copies },
     ]
     .into()
 }

@@ -175,7 +175,7 @@ impl Mobile {
     }
 
     /// Takes what is known of a client along with its connections.
-    pub fn export(&mut self, client: Ipv6Addr, now: Instant) -> Option<Client<Duration>> {
+    pub fn export(&self, client: Ipv6Addr, now: Instant) -> Option<Client<Duration>> {
         self.clients.get(&client).map(|entry| entry.client.clone().freeze(now))
     }
 

@@ -55,7 +55,7 @@ impl Checker<'_> {
     /// Each step notes its problems and goes on, so that all are told at once; `None` only after at least one.
     fn config(&mut self, raw: raw::Config, runtime_dir: Option<&Path>) -> Option<Config> {
         let raw::Config { name, control, group, home_agent, tap, peer_link, metrics, .. } = raw;
-        let raw::Config { peer: peers, service: services, .. } = raw;
+        let raw::Config { directory, peer: peers, service: services, .. } = raw;
         self.label(&name, "node");
         self.names(&name, &peers);
         self.contact(&group.contact, &name, &peers);
@@ -64,6 +64,7 @@ impl Checker<'_> {
         self.rules(&group, &name, &peers, &kinds);
         let control = self.control(control, name.get_ref(), runtime_dir);
         let group = self.group(group);
+        let directory = self.directory(directory);
         let address = At::new(tap.address.span(), ());
         let tap = self.tap(tap);
         let metrics = metrics.map(|metrics| self.metrics(&metrics, peer_link.as_ref()));
@@ -93,8 +94,8 @@ impl Checker<'_> {
             None => None,
             Some(checked) => Some(checked?),
         };
-        let name = name.into_inner();
-        Some(Config { name, control, group, home_agent, tap, peer_link, metrics, peers, services })
+        let (name, directory) = (name.into_inner(), directory?);
+        Some(Config { name, control, group, home_agent, directory, tap, peer_link, metrics, peers, services })
     }
 
     pub(super) fn problem<T>(&mut self, at: &At<T>, what: impl Into<String>, right: impl Into<String>) {

@@ -4,6 +4,7 @@
 //! told at once is told at once.
 
 mod check;
+mod directory;
 mod error;
 mod files;
 mod group;
@@ -26,7 +27,7 @@ pub use error::{ConfigError, Problem};
 pub use files::{FileError, read_secret};
 pub use home_agent::{Home, HomeAgentConfig, HomeAgentLink};
 
-use crate::{Commit, Optimise, Placement, PlainSource, TokensAhead};
+use crate::{Commit, DirectorySetup, Optimise, Placement, PlainSource, TokensAhead};
 
 /// A configuration in which everything fits together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct Config {
     pub group: Group,
     /// The home agent with which the contact node registers; absent if the contact node is on the home link itself.
     pub home_agent: Option<HomeAgentLink>,
+    /// How the nodes find out which of them are alive.
+    pub directory: DirectorySetup,
     /// The network device.
     pub tap: Tap,
     /// How to talk to the other nodes; may be absent only if there are none.

@@ -16,6 +16,7 @@ pub(super) struct Config {
     pub(super) control: Option<At<String>>,
     pub(super) group: Group,
     pub(super) home_agent: Option<HomeAgentLink>,
+    pub(super) directory: Option<Directory>,
     pub(super) tap: Tap,
     pub(super) peer_link: Option<At<PeerLink>>,
     pub(super) metrics: Option<Metrics>,
@@ -42,6 +43,14 @@ pub(super) struct Group {
     pub(super) ask_again_s: Option<At<i64>>,
     pub(super) path_after_move: Option<At<String>>,
     pub(super) tokens_ahead: Option<At<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Directory {
+    pub(super) kind: Option<At<String>>,
+    pub(super) heartbeat_ms: Option<At<i64>>,
+    pub(super) lease_ms: Option<At<i64>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,7 +6,7 @@ use ferry_stack::tcp::PathPolicy;
 use toml::Spanned;
 
 use super::{Config, KeyFiles, ServiceKind};
-use crate::{Commit, Placement, TokensAhead};
+use crate::{Commit, DirectorySetup, Placement, TokensAhead};
 
 const GOOD: &str = r#"name = "a"
 control = "run/a.sock"
@@ -132,6 +132,33 @@ fn tokens_are_fetched_ahead_unless_it_is_written_that_they_are_not() {
     assert_eq!(parse(GOOD).unwrap().group.tokens_ahead, TokensAhead::Auto);
     assert_eq!(parse(&with("never")).unwrap().group.tokens_ahead, TokensAhead::Never);
     assert!(parse(&with("sometimes")).unwrap_err().contains("there is no tokens-ahead \"sometimes\""));
+}
+
+#[test]
+fn a_lease_outlasts_some_heartbeats() {
+    let with = |lines: &str| {
+        parse(&GOOD.replace("[tap]", &format!("[directory]\n{lines}\n[tap]"))).map(|config| config.directory)
+    };
+    assert_eq!(parse(GOOD).unwrap().directory, DirectorySetup::default());
+    assert_eq!(with("kind = \"embedded\""), Ok(DirectorySetup::default()));
+    let (heartbeat, lease) = (Duration::from_millis(50), Duration::from_secs(1));
+    assert_eq!(with("heartbeat-ms = 50\nlease-ms = 1000"), Ok(DirectorySetup { heartbeat, lease }));
+    for (lines, what) in [
+        ("heartbeat-ms = 0", ":12: `heartbeat-ms` is 0; it must lie between 1 and 10000"),
+        (
+            "lease-ms = 39",
+            ":12: a lease of 39 ms is too short for heartbeats of 10 ms; make it at least 40 ms, or the",
+        ),
+        (
+            "heartbeat-ms = 51",
+            ":12: a lease of 200 ms is too short for heartbeats of 51 ms; make it at least 204 ms",
+        ),
+        ("kind = \"embeded\"", ":12: there is no kind of directory \"embeded\"; did you mean \"embedded\"?"),
+        ("beat = 1", ":12: unknown key `beat`; known here: kind, heartbeat-ms, lease-ms"),
+    ] {
+        let said = with(lines).unwrap_err();
+        assert!(said.contains(what), "{said}");
+    }
 }
 
 #[test]

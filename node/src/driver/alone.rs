@@ -42,6 +42,7 @@ impl Alone {
             tracer: None,
             auditor: None,
             busy_poll,
+            life: None,
         };
         let (data, end) = plane.start()?;
         Ok(Self { mailbox, end, data: Some(data) })

@@ -68,6 +68,7 @@ fn line(audit: &Audit) -> String {
     let result = match result {
         AuditResult::Moved => "moved".to_owned(),
         AuditResult::Stayed { why_not } => format!("stayed: {}", why_not.escape_debug()),
+        AuditResult::Lost => "lost".to_owned(),
         AuditResult::Refused { why_not } => format!("refused: {}", why_not.escape_debug()),
     };
     format!(

@@ -5,18 +5,18 @@ mod tests;
 
 use core::num::NonZeroU64;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use ferry_handoff::NodeId;
+use ferry_handoff::{Incarnation, NodeId};
 use ferry_stack::{Frame, Instant, Offload, gso};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
 use super::ask::Replies;
@@ -55,6 +55,8 @@ pub(crate) struct DataPlane {
     pub(crate) tracer: Option<Tracer>,
     pub(crate) auditor: Option<Auditor>,
     pub(crate) busy_poll: Duration,
+    /// Tells the peer links under which life to greet.
+    pub(crate) life: Option<watch::Sender<Incarnation>>,
 }
 
 /// How the data plane ended; nothing at all if it panicked.
@@ -90,6 +92,8 @@ struct Loop {
     /// The last input.
     active: Instant,
     patience: Patience,
+    /// Nodes whose links are still those of a former life of ours: what comes on them does not count.
+    former: BTreeSet<NodeId>,
     /// What was lost and not yet told.
     lost: Lost,
     /// Frames that the TAP did not want.
@@ -124,6 +128,7 @@ impl Loop {
             wants_room: false,
             active: now(),
             patience: Patience::default(),
+            former: BTreeSet::new(),
             lost: Lost::default(),
             refused: 0,
             unusable: 0,
@@ -178,8 +183,19 @@ impl Loop {
     /// `false` if the data plane is to end.
     fn open(&mut self, letter: Letter) -> bool {
         let (input, share) = match letter {
-            Letter::PeerUp { peer, incarnation } => (Input::PeerUp { peer, incarnation }, None),
+            Letter::PeerUp { peer, ours, .. } if ours != self.plane.node.incarnation() => {
+                self.former.insert(peer);
+                return true;
+            }
+            Letter::PeerUp { peer, incarnation, .. } => {
+                self.former.remove(&peer);
+                (Input::PeerUp { peer, incarnation }, None)
+            }
+            Letter::PeerDown { peer } | Letter::Message { from: peer, .. } if self.former.contains(&peer) => {
+                return true;
+            }
             Letter::PeerDown { peer } => (Input::PeerDown { peer }, None),
+            Letter::PeerDead { peer, incarnation } => (Input::PeerDead { peer, incarnation }, None),
             Letter::Message { from, bytes, share } => (Input::Peer { from, bytes }, Some(share)),
             Letter::Command { id, command } => (Input::Command { id, command }, None),
             Letter::Stop => return false,
@@ -200,7 +216,13 @@ impl Loop {
                     // There is room for every command that may be unanswered; and at the end nobody listens.
                     let _ = self.plane.replies.try_send((id, reply));
                 }
+                Output::Reborn { incarnation } => self.begin_anew(incarnation),
                 Output::Trace(trace) => {
+                    if let crate::TraceEvent::Lost { connections } = &trace.event {
+                        warn!(
+                            "the others took this node for dead: its {connections} connections are theirs now"
+                        );
+                    }
                     if let (crate::TraceEvent::Move(audit), Some(auditor)) =
                         (&trace.event, &mut self.plane.auditor)
                     {
@@ -211,6 +233,15 @@ impl Loop {
                     }
                 }
             }
+        }
+    }
+
+    /// The node goes on under a new life, on new links.
+    fn begin_anew(&mut self, life: Incarnation) {
+        self.backlog.clear();
+        self.former.extend(self.plane.peers.keys());
+        if let Some(links) = &self.plane.life {
+            links.send_replace(life);
         }
     }
 
@@ -250,6 +281,10 @@ impl Loop {
     }
 
     fn send_backlog(&mut self) -> io::Result<()> {
+        if !self.backlog.is_empty() && !self.plane.node.may_serve(now()) {
+            // They have waited for too long: another node may be going on with what they are about.
+            self.backlog.clear();
+        }
         while let Some(frame) = self.backlog.pop_front() {
             if !self.put(&frame)? {
                 self.backlog.push_front(frame);

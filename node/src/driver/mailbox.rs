@@ -15,10 +15,12 @@ use crate::Command;
 /// What the control plane tells the data plane.
 #[derive(Debug)]
 pub(crate) enum Letter {
-    /// The link to another node is up.
-    PeerUp { peer: NodeId, incarnation: Incarnation },
+    /// The link to another node is up, to this life of it, and greeted by that life of ours.
+    PeerUp { peer: NodeId, incarnation: Incarnation, ours: Incarnation },
     /// The link to another node broke.
     PeerDown { peer: NodeId },
+    /// That life of another node is over: its process is gone.
+    PeerDead { peer: NodeId, incarnation: Incarnation },
     /// Another node sent a message. It holds its share of the link's budget until it has been dealt with, so that
     /// the queue, which itself has no bound, cannot grow beyond the sum of the budgets.
     Message { from: NodeId, bytes: Bytes, share: OwnedSemaphorePermit },

@@ -146,6 +146,7 @@ pub async fn start(config: &Config, options: &Options) -> Result<Running, StartE
         tracer,
         auditor: Some(auditor),
         busy_poll,
+        life: Some(links.life),
     };
     let (data, end) = plane.start()?;
     tokio::spawn(control.serve(asker.clone()));
@@ -217,6 +218,7 @@ fn setup(config: &Config, options: &Options, incarnation: Incarnation) -> Result
         optimise: config.group.optimise,
         plain_source: config.group.plain_source,
         ask_again: config.group.ask_again,
+        directory: config.directory.clone(),
         tcp: tcp::Config { path_policy: config.group.path_after_move, ..connections() },
         peers,
         services,

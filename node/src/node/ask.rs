@@ -42,6 +42,11 @@ impl Asks {
         if ask.silent.is_empty() { self.asks.remove(flow)?.segment } else { None }
     }
 
+    /// What is asked of a node that has not answered.
+    pub(super) fn waiting_for(&self, peer: NodeId) -> Vec<Flow> {
+        self.asks.iter().filter(|(_, ask)| ask.silent.contains(&peer)).map(|(flow, _)| *flow).collect()
+    }
+
     /// Somebody owns it.
     pub(super) fn answered(&mut self, flow: &Flow) {
         self.asks.remove(flow);
@@ -64,10 +69,11 @@ impl Node {
             return;
         }
         let silent: BTreeSet<_> = self.peers.reachable().collect();
-        if silent.is_empty() && self.peers.all_up() {
+        let certain = self.all_can_answer(&flow);
+        if silent.is_empty() && certain {
             return self.open_or_refuse(&flow, segment, now);
         }
-        let segment = self.peers.all_up().then(|| segment.clone());
+        let segment = certain.then(|| segment.clone());
         for peer in &silent {
             self.tell(*peer, &Message::Ask { flow });
         }
@@ -77,6 +83,7 @@ impl Node {
     /// Another node asks whose connection this is.
     pub(super) fn asked(&mut self, from: NodeId, flow: Flow, now: Instant) {
         let ours = self.tcp.find(&flow).and_then(|handle| self.owned.get(handle)).map(|owned| owned.epoch);
+        let copy = self.holds_copy(&flow);
         let answer = match (ours, self.places.get(&flow)) {
             (Some(epoch), _) => Message::Owner { flow, epoch, node: self.id },
             (None, Some(Place::Arriving(arriving))) => {
@@ -84,6 +91,13 @@ impl Node {
             }
             (None, Some(Place::Elsewhere(route))) if route.to != from => {
                 Message::Owner { flow, epoch: route.epoch, node: route.to }
+            }
+            // Who goes on with it will say so.
+            _ if copy == Some(None) => return,
+            _ if let Some(Some((node, epoch))) = copy
+                && node != from =>
+            {
+                Message::Owner { flow, epoch, node }
             }
             _ => match self.ended.remembers(&flow, now) {
                 Some(epoch) => Message::Ended { flow, epoch },

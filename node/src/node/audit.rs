@@ -34,7 +34,7 @@ pub(super) struct Move {
 }
 
 impl Node {
-    fn node_name(&self, node: NodeId) -> &str {
+    pub(super) fn node_name(&self, node: NodeId) -> &str {
         if node == self.id { &self.name } else { self.peers.name(node) }
     }
 

@@ -265,6 +265,19 @@ impl Node {
         self.finish_jobs();
     }
 
+    /// Nothing of what was to move is here any more.
+    pub(super) fn fail_jobs(&mut self, why: &str) {
+        for job in self.jobs.jobs.values_mut() {
+            let queued = job.queue.drain(..).map(|(flow, _)| flow);
+            let flows: Vec<_> = queued.chain(job.waiting.keys().copied()).collect();
+            for flow in flows {
+                job.give_up(flow, why);
+            }
+            job.ordered.clear();
+        }
+        self.finish_jobs();
+    }
+
     /// So many connections of this node that another may own and that stay here otherwise.
     fn spare(&self, to: NodeId, count: usize, taken: &BTreeSet<Flow>) -> VecDeque<(Flow, Option<NodeId>)> {
         let queued = self.jobs.jobs.values().flat_map(|job| job.queue.iter().map(|(flow, _)| *flow));

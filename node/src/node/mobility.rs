@@ -148,6 +148,12 @@ impl Mobility {
         known.and_then(|known| postcard::to_allocvec(&known).ok()).unwrap_or_default().into()
     }
 
+    /// What is known of the client, for a copy of its connection at another node.
+    pub(super) fn known(&self, client: Ipv6Addr, now: Instant) -> Bytes {
+        let known = self.mobile.as_ref().and_then(|mobile| mobile.export(client, now));
+        known.and_then(|known| postcard::to_allocvec(&known).ok()).unwrap_or_default().into()
+    }
+
     /// Whether a client has shown that it understands Mobile IPv6.
     pub(super) fn is_aware(&self, client: Ipv6Addr) -> bool {
         let known = self.mobile.as_ref().and_then(|mobile| mobile.client(client));

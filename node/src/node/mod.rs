@@ -2,6 +2,7 @@
 
 mod ask;
 mod audit;
+mod backup;
 mod belief;
 mod commands;
 mod cookies;
@@ -9,6 +10,7 @@ mod ended;
 mod hearing;
 mod home;
 mod jobs;
+mod members;
 mod mobility;
 mod moment;
 mod moves;
@@ -42,6 +44,7 @@ use ferry_stack::{Alarms, Instant, Interface};
 
 use self::ask::Asks;
 use self::audit::Leaving;
+use self::backup::{Backup, Guard};
 use self::belief::Claims;
 use self::ended::Ended;
 use self::home::Home;
@@ -59,6 +62,7 @@ pub use self::service::{Commit, Service};
 pub use self::setup::{Peer, Setup, SetupError};
 use self::updates::Updates;
 use self::warm::Warming;
+use crate::directory::{Directory, Embedded};
 use crate::io::{Counters, Input, Output, Trace, TraceEvent};
 
 /// Octets of an IPv6 header and a TCP header without options.
@@ -85,6 +89,9 @@ pub struct Node {
     rules: Rules,
     near: Near,
     peers: Peers,
+    directory: Box<dyn Directory>,
+    /// Whether this node may act for its connections, when that was looked at last.
+    serves: bool,
     interface: Interface,
     stage: Stage,
     mobility: Mobility,
@@ -100,6 +107,7 @@ pub struct Node {
     ended: Ended,
     handoffs: Handoffs,
     warming: Warming,
+    backup: Backup,
     leaving: Leaving,
     claims: Claims,
     held: Held,
@@ -124,6 +132,8 @@ struct Owned {
     doubtful: bool,
     /// Absent until the handshake is over.
     session: Option<AnySession>,
+    /// Its copies at other nodes, if its service asks for them.
+    guard: Option<Box<Guard>>,
 }
 
 impl Node {
@@ -160,7 +170,10 @@ impl Node {
                 mtu: setup.mtu,
             }),
             mobility: Mobility::new(&setup),
+            backup: Backup::new(&setup, key, now),
             stage: Stage::new(setup.service_address, setup.peers.iter().map(|peer| peer.care_of)),
+            directory: directory(id, &setup, now),
+            serves: true,
             peers: Peers::new(setup.peers),
             tcp,
             path: Path { overhead: 0, segmentation: setup.offload },
@@ -220,6 +233,7 @@ impl Node {
             Input::Peer { from, bytes } => self.receive_messages(from, bytes, now),
             Input::PeerUp { peer, incarnation } => self.peer_up(peer, incarnation, now),
             Input::PeerDown { peer } => self.peer_down(peer, now),
+            Input::PeerDead { peer, incarnation } => self.peer_dead(peer, incarnation, now),
             Input::Command { id, command } => self.command(id, command, now),
             Input::Tick => self.due = Some(now),
         }
@@ -235,14 +249,18 @@ impl Node {
             if let Some(output) = self.outputs.pop_front() {
                 return output;
             }
+            let serves = self.look_at_lease(now);
             if let Some(frame) = self.interface.poll_transmit() {
                 self.counters.frames_out += 1;
                 return Output::Frame(frame);
             }
-            if let Some((handle, packet)) = self.poll_segment(now) {
+            if let Some((handle, packet)) = serves.then(|| self.poll_segment(now)).flatten() {
                 self.send_segment(handle, packet, now);
-            } else if !self.settle(now) && !self.signal(now) && !self.register_further(now) {
-                self.due = self.deadline();
+            } else if !(self.settle(now) || (serves && self.signal(now)) || self.register_further(now))
+                && !self.update_copies(now)
+                && self.outputs.is_empty()
+            {
+                self.due = if self.end_of_turns() { Some(now) } else { self.deadline() };
                 return Output::WaitUntil(self.due);
             }
         }
@@ -258,32 +276,40 @@ impl Node {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        let serving = [self.mobility.deadline(), self.tcp.deadline(), self.wakes.next()];
+        let serving = serving.into_iter().filter(|_| self.serves);
         [
             self.home.deadline(),
-            self.mobility.deadline(),
+            self.directory.deadline(),
             self.interface.deadline(),
-            self.tcp.deadline(),
-            self.wakes.next(),
             self.handoffs.deadline(),
             self.warming.deadline(),
+            self.backup.deadline(),
             self.updates.deadline(),
             self.asks.deadline(),
             self.peers.deadline(),
             self.placed.deadline(),
         ]
         .into_iter()
+        .chain(serving)
         .flatten()
         .min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.interface.handle_timeout(now);
-        self.tcp.handle_timeout(now);
-        self.wake_sessions(now);
-        self.mobility.handle_timeout(now);
+        self.directory.handle_timeout(now);
+        self.attend(now);
+        // What a connection waits for stands still while this node may not act for it.
+        if self.may_serve(now) {
+            self.tcp.handle_timeout(now);
+            self.wake_sessions(now);
+            self.mobility.handle_timeout(now);
+        }
         self.handle_home(now);
         self.handoffs.handle_timeout(now);
         self.handle_warming(now);
+        self.handle_backups(now);
         self.repeat_updates(now);
         self.asks.handle_timeout(now);
         self.tell_load(now);
@@ -298,7 +324,7 @@ impl Node {
                 self.session_event(event, now);
             } else if let Some(action) = self.handoffs.poll() {
                 self.act(action, now);
-            } else {
+            } else if !self.carry_out_verdicts(now) {
                 return any;
             }
             any = true;
@@ -344,4 +370,10 @@ impl Node {
     fn trace(&mut self, event: TraceEvent, now: Instant) {
         self.outputs.push_back(Output::Trace(Trace { at_ns: now.nanos(), event }));
     }
+}
+
+fn directory(id: NodeId, setup: &Setup, now: Instant) -> Box<dyn Directory> {
+    let replicated = setup.services.iter().any(|service| service.replicas() > 0);
+    let others = setup.peers.iter().map(|peer| NodeId::of(&peer.name));
+    Box::new(Embedded::new(id, setup.incarnation, others, &setup.directory, replicated, now))
 }

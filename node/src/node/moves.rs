@@ -94,7 +94,12 @@ impl Node {
 
     /// The acceptor is ready, and has of the connection what can go ahead: it leaves.
     fn freeze(&mut self, flow: Flow, to: NodeId, epoch: Epoch, now: Instant) {
-        let handle = self.tcp.find(&flow).filter(|handle| self.owned.contains(*handle));
+        // Without a lease somebody else may be going on with it.
+        let serves = self.may_serve(now);
+        let handle = self.tcp.find(&flow).filter(|handle| serves && self.owned.contains(*handle));
+        if let Some(handle) = handle {
+            self.build_on_copy(handle, &flow, to);
+        }
         if handle.is_some_and(|handle| self.copy_ahead(handle, epoch, now)) {
             return;
         }
@@ -103,7 +108,7 @@ impl Node {
             self.handoffs.ended(&flow, now);
             return;
         };
-        let Some(owned) = self.owned.remove(handle) else { return };
+        let Some(mut owned) = self.owned.remove(handle) else { return };
         let client = *flow.remote.ip();
         self.mobility.gone(client);
         let known = self.mobility.take_along(client, now);
@@ -113,6 +118,7 @@ impl Node {
         match self.handoffs.frozen(snapshot, now) {
             Ok(snapshot_bytes) => {
                 self.updates.forget(&flow);
+                self.leave_copies(owned.guard.take(), flow, owned.epoch);
                 self.places.insert(flow, Place::Elsewhere(Route { to, epoch }));
                 self.step(flow, to, epoch, Step::Frozen { snapshot_bytes, moment }, now);
             }
@@ -121,13 +127,15 @@ impl Node {
         }
     }
 
-    fn put_back(&mut self, owned: Owned, snapshot: Snapshot, now: Instant) {
+    fn put_back(&mut self, mut owned: Owned, snapshot: Snapshot, now: Instant) {
         let flow = snapshot.tcb.flow;
-        let client = *flow.remote.ip();
+        self.leave_copies(owned.guard.take(), flow, owned.epoch);
         self.sleep_on(flow, snapshot.wake, now);
         if let Ok(handle) = self.tcp.import(snapshot.tcb, now) {
-            self.mobility.came(client, Some(&snapshot.client), now);
+            self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
             self.owned.insert(handle, owned);
+            let former = self.take_left(&flow);
+            self.guard(handle, former, false, now);
         }
     }
 
@@ -147,9 +155,13 @@ impl Node {
         };
         self.tcp.with(handle, |tcb| tcb.change_path(tcb.config.path_policy, now));
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
-        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session });
+        let owned = Owned { epoch, offered: epoch, doubtful: false, session, guard: None };
+        self.owned.insert(handle, owned);
         self.sleep_on(flow, snapshot.wake, now);
-        self.handoffs.installed(flow, from, epoch);
+        self.handoffs.installed_for_now(flow, from, epoch);
+        self.forget_copy(&flow);
+        let former = self.take_left(&flow);
+        self.guard(handle, former, true, now);
         self.audit_taken(flow, from, epoch, AuditResult::Moved, now);
         self.counters.taken += 1;
         let held = match self.places.remove(&flow) {
@@ -195,14 +207,14 @@ impl Node {
         self.replay(flow, held, now);
     }
 
-    fn replay(&mut self, flow: Flow, held: VecDeque<Datagram>, now: Instant) {
+    pub(super) fn replay(&mut self, flow: Flow, held: VecDeque<Datagram>, now: Instant) {
         for datagram in held {
             self.deliver(flow, None, &datagram, now);
         }
     }
 
     /// The session of a connection that has come, if it can go on here. A connection in its handshake has none.
-    fn adopt(
+    pub(super) fn adopt(
         &self,
         flow: &Flow,
         snapshot: &Snapshot,
@@ -231,6 +243,7 @@ impl Node {
         self.peers.load_changed(now);
         self.step(flow, to, epoch, Step::Taken, now);
         self.audit_given(flow, to, epoch, AuditResult::Moved, now);
+        self.discard_left(&flow, now);
         self.moved(flow, now);
     }
 
@@ -254,8 +267,11 @@ impl Node {
         let Ok(handle) = self.tcp.import(snapshot.tcb, now) else { return };
         self.places.remove(&flow);
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
-        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful, session });
+        let owned = Owned { epoch, offered: epoch, doubtful, session, guard: None };
+        self.owned.insert(handle, owned);
         self.sleep_on(flow, snapshot.wake, now);
+        let former = self.take_left(&flow);
+        self.guard(handle, former, false, now);
         self.tell_owner(flow, epoch, now);
         self.run(handle, Event::Adopted, now);
     }

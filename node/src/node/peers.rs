@@ -9,9 +9,10 @@ use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_stack::Instant;
 use ferry_stack::ip::MIN_MTU;
 
+use super::backup::Told;
 use super::setup::Peer;
 use super::{Node, Place};
-use crate::io::{PeerStatus, TraceEvent};
+use crate::io::{PeerStatus, Standing, TraceEvent};
 
 /// The load is told at most so often.
 const LOAD_INTERVAL: Duration = Duration::from_millis(100);
@@ -96,8 +97,13 @@ impl Peers {
         self.states.get(&peer).is_some_and(|state| state.up)
     }
 
-    pub(super) fn all_up(&self) -> bool {
-        self.states.values().all(|state| state.up)
+    pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> {
+        self.states.keys().copied()
+    }
+
+    /// Whether the link to a node is up, and to this life of it.
+    pub(super) fn is_linked_to(&self, peer: NodeId, life: Incarnation) -> bool {
+        self.states.get(&peer).is_some_and(|state| state.up && state.life == Some(life))
     }
 
     pub(super) fn reachable(&self) -> impl Iterator<Item = NodeId> {
@@ -139,14 +145,15 @@ impl Peers {
         self.tell_load
     }
 
-    pub(super) fn status(&self) -> Vec<PeerStatus> {
-        let status = |state: &State| PeerStatus {
+    pub(super) fn status(&self, standing: impl Fn(NodeId) -> Standing) -> Vec<PeerStatus> {
+        let status = |(id, state): (&NodeId, &State)| PeerStatus {
+            standing: standing(*id),
             name: state.peer.name.clone(),
             care_of: state.peer.care_of,
             up: state.up,
             connections: state.connections as usize,
         };
-        let mut peers: Vec<_> = self.states.values().map(status).collect();
+        let mut peers: Vec<_> = self.states.iter().map(status).collect();
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         peers
     }
@@ -161,16 +168,18 @@ impl State {
 impl Node {
     pub(super) fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
         let Some(state) = self.peers.states.get_mut(&peer) else { return };
-        let reborn = state.life.is_some_and(|known| known != incarnation);
-        (state.up, state.life) = (true, Some(incarnation));
-        if reborn {
+        if state.life.is_some_and(|known| known != incarnation) {
             state.open = false;
-            // What its former life owned is lost, or owned by somebody who will say so when asked.
-            self.places.retain(|_, place| place.route().is_none_or(|route| route.to != peer));
         }
+        let lives = self.directory.peer_up(peer, incarnation, now);
+        // The end of its former life, if it had one.
+        self.attend(now);
+        let Some(state) = self.peers.states.get_mut(&peer).filter(|_| lives) else { return };
+        (state.up, state.life) = (true, Some(incarnation));
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: true }, now);
         self.handoffs.peer_up(peer, incarnation, now);
         self.repeat_updates_to(peer, now);
+        self.backup_up(peer, now);
         self.meet_at_home(peer, now);
         // Everybody, the newcomer among them.
         self.peers.tell_load = Some(now);
@@ -179,11 +188,14 @@ impl Node {
     pub(super) fn peer_down(&mut self, peer: NodeId, now: Instant) {
         let Some(state) = self.peers.states.get_mut(&peer) else { return };
         (state.up, state.open) = (false, false);
+        self.directory.peer_down(peer, now);
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: false }, now);
         self.handoffs.peer_down(peer);
+        self.backup_down(peer, now);
         self.part_at_home(peer, now);
         self.cool_down(peer, now);
         self.orders_lost(peer);
+        self.attend(now);
     }
 
     /// Messages from another node, in a row. The driver vouches for the sender, not for what it says.
@@ -194,6 +206,10 @@ impl Node {
                 self.counters.dropped += 1;
                 return;
             };
+            if !self.is_heard(from, &message) {
+                self.counters.dropped += 1;
+                continue;
+            }
             self.receive_message(from, &message, now);
             while let Some((from, message)) = self.claims.next_confirmed() {
                 self.receive_message(from, &message, now);
@@ -202,6 +218,10 @@ impl Node {
     }
 
     fn receive_message(&mut self, from: NodeId, message: &Message, now: Instant) {
+        if !self.is_heard(from, message) {
+            self.counters.dropped += 1;
+            return;
+        }
         if !self.believes(from, message, now) {
             return;
         }
@@ -224,16 +244,44 @@ impl Node {
                 }
                 self.go_on(now);
             }
+            Message::Pulse(pulse) => {
+                self.directory.pulse(from, pulse, now);
+                self.attend(now);
+            }
+            Message::Dead { node, life } => {
+                self.directory.told(from, *node, *life, now);
+                self.attend(now);
+            }
             Message::Order { run, order } => self.ordered(from, *run, *order, now),
             Message::Ordered { run, moved, failed, left } => {
                 self.order_done(from, *run, (*moved, *failed, *left));
             }
+            Message::Copy { flow, epoch, version, holders, delta } if !holders.is_empty() => {
+                let (flow, epoch, version) = (*flow, *epoch, *version);
+                self.copy_told(from, &Told { flow, epoch, version, holders, delta }, now);
+            }
+            // What goes ahead of a connection that leaves.
+            Message::Copied { flow, epoch, .. } | Message::Lacks { flow, epoch, .. }
+                if self.handoffs.awaits(from, flow, *epoch) =>
+            {
+                self.handoffs.receive(from, message.clone(), now);
+            }
+            Message::Copied { flow, epoch, version } => self.copied(from, *flow, *epoch, *version, now),
+            Message::Lacks { flow, epoch, version, .. } => self.lacks(*flow, *epoch, *version),
+            Message::Discard { flow, iss, epoch } => self.discard_told(from, *flow, *iss, *epoch, now),
+            Message::Discarded { flow, iss, epoch } => self.discarded(from, *flow, *iss, *epoch, now),
+            Message::Claims { dead, life, run, copies } => {
+                self.directory.told(from, *dead, *life, now);
+                self.attend(now);
+                self.claims_told(from, (*dead, *life), *run, copies, now);
+            }
+            Message::Claimed { run, objections, .. } => self.claimed_told(from, *run, objections, now),
             handoff if !self.permits(from, handoff, now) => {}
-            handoff => self.handoffs.receive(from, handoff.clone(), now),
+            handoff => self.receive_handoff(from, handoff, now),
         }
     }
 
-    fn not_mine(&mut self, from: NodeId, flow: &ferry_stack::tcp::Flow, now: Instant) {
+    pub(super) fn not_mine(&mut self, from: NodeId, flow: &ferry_stack::tcp::Flow, now: Instant) {
         if let Some(Place::Elsewhere(route)) = self.places.get(flow)
             && route.to == from
         {

@@ -182,6 +182,7 @@ impl Node {
             self.places.remove(flow);
         }
         self.forget_place(flow, epoch);
+        self.drop_orphan(flow);
         self.asks.answered(flow);
     }
 

@@ -59,7 +59,11 @@ impl Node {
                 Some(route) => self.relay(flow, from, datagram, route.to, route.epoch, now),
                 None => self.counters.dropped += 1,
             },
-            None => self.deliver(flow, from, &datagram, now),
+            None => {
+                if let Some(datagram) = self.hold_orphan(&flow, datagram) {
+                    self.deliver(flow, from, &datagram, now);
+                }
+            }
         }
     }
 
@@ -115,6 +119,10 @@ impl Node {
             self.counters.dropped += 1;
             return;
         };
+        if !self.may_serve(now) {
+            self.counters.dropped += 1;
+            return;
+        }
         if from.is_none() {
             self.interface.confirm_reachable(*flow.remote.ip(), now);
         }

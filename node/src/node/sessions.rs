@@ -1,5 +1,6 @@
 //! Sessions: what the application makes of a connection.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ferry_handoff::{Epoch, Message};
@@ -14,7 +15,9 @@ impl Node {
     /// From now on a connection is ours; its session comes with the end of the handshake.
     pub(super) fn own(&mut self, handle: Handle, flow: Flow, epoch: Epoch, now: Instant) {
         self.mobility.came(*flow.remote.ip(), None, now);
-        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session: None });
+        let owned = Owned { epoch, offered: epoch, doubtful: false, session: None, guard: None };
+        self.owned.insert(handle, owned);
+        self.guard(handle, BTreeSet::new(), false, now);
     }
 
     pub(super) fn session_event(&mut self, event: tcp::Event, now: Instant) {
@@ -61,6 +64,7 @@ impl Node {
         if let Some(wake @ Some(_)) = wake {
             self.wakes.set(flow, wake);
         }
+        self.called(handle);
     }
 
     /// The session of a connection that has come slept elsewhere, and has so much time left.
@@ -78,9 +82,10 @@ impl Node {
     }
 
     fn closed(&mut self, handle: Handle, flow: &Flow, ending: tcp::Ending, now: Instant) {
-        let Some(owned) = self.owned.remove(handle) else { return };
+        let Some(mut owned) = self.owned.remove(handle) else { return };
         let epoch = owned.epoch;
         self.wakes.set(*flow, None);
+        self.discard_copies(&mut owned, *flow, now);
         self.mobility.gone(*flow.remote.ip());
         self.handoffs.ended(flow, now);
         if ending == tcp::Ending::Finished {

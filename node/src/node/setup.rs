@@ -13,6 +13,7 @@ use super::mobility::{Optimise, PlainSource};
 use super::placement::Placement;
 use super::rules::Rules;
 use super::service::Service;
+use crate::directory::DirectorySetup;
 
 /// What a node is made from.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct Setup {
     pub plain_source: PlainSource,
     /// How long a client that does not understand Mobile IPv6, or whose path does not carry it, is left alone.
     pub ask_again: Duration,
+    /// How the nodes find out which of them are alive.
+    pub directory: DirectorySetup,
     /// How connections behave. Their segment size is limited further, so that what clients send fits a tunnel.
     pub tcp: Config,
     /// The other nodes.

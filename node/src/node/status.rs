@@ -7,6 +7,7 @@ use ferry_stack::Instant;
 use ferry_stack::tcp::Tcb;
 
 use super::{Node, Owned};
+use crate::directory::Lease;
 use crate::io::{Connection, Counters, Status};
 
 impl Node {
@@ -25,7 +26,14 @@ impl Node {
             connections: self.owned.len(),
             relayed: self.places.len(),
             moving: self.handoffs.under_way() + self.warming.leaving(),
-            peers: self.peers.status(),
+            directory: self.directory.name().to_owned(),
+            serving: self.may_serve(now),
+            lease_ms: match self.directory.lease() {
+                Lease::Unlimited => None,
+                Lease::Until(end) => Some(millis(end.until(now))),
+            },
+            peers: self.peers.status(|peer| self.directory.standing(peer)),
+            copies: self.copies(now),
             counters: self.counters(),
         }
     }
@@ -54,7 +62,9 @@ impl Node {
             ("jobs", self.jobs.jobs.len()),
             ("outputs", self.outputs.len()),
         ]
-        .into()
+        .into_iter()
+        .chain(self.backup.remembered())
+        .collect()
     }
 
     fn connection(&self, owned: &Owned, tcb: &Tcb) -> Connection {
@@ -69,6 +79,7 @@ impl Node {
             received: tcb.rcv.total,
             srtt_us: tcb.rtt.smoothed.map(micros),
             cwnd: tcb.congestion.cwnd.into(),
+            protection: self.protection_of(owned, tcb),
         }
     }
 

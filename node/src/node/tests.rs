@@ -1,11 +1,13 @@
 mod ahead;
 mod cookies;
+mod crash;
 mod early;
 mod group;
 mod hostile;
 mod lan;
 mod late;
 mod limits;
+mod members;
 mod mobility;
 mod silent;
 mod storm;

@@ -106,6 +106,7 @@ impl Node {
         if self.is_contact() || self.places.contains_key(&flow) {
             self.note_owner(flow, node, epoch);
         }
+        self.send_orphan_on(&flow, node, now);
         self.asks.answered(&flow);
         if from != node && self.is_contact() {
             // Who still forwards does not know when the connection ends. The owner says so if it has.
@@ -116,7 +117,10 @@ impl Node {
     /// Ends a connection without a word to the client: another node has it.
     pub(super) fn let_go(&mut self, flow: &Flow, handle: Handle, now: Instant) {
         self.tcp.export(handle, now);
-        self.owned.remove(handle);
+        self.wakes.set(*flow, None);
+        if let Some(mut owned) = self.owned.remove(handle) {
+            self.discard_copies(&mut owned, *flow, now);
+        }
         self.mobility.gone(*flow.remote.ip());
         self.handoffs.ended(flow, now);
         self.updates.forget(flow);

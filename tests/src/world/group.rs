@@ -219,6 +219,7 @@ impl World {
             optimise: plan.optimise,
             plain_source: plan.plain_source,
             ask_again: Duration::from_mins(10),
+            directory: ferry_node::DirectorySetup::default(),
             tcp: plan.tcp,
             peers,
             services,
@@ -275,6 +276,18 @@ impl World {
         }
         self.say(|| format!("{} and {} part", self.places[a].name, self.places[b].name));
         self.join(a, b, false);
+    }
+
+    /// A node goes on under a new life: its links break and come up again.
+    pub(super) fn reborn(&mut self, nth: usize, incarnation: Incarnation) {
+        self.say(|| format!("{} is reborn", self.places[nth].name));
+        self.group.incarnations.insert(nth, incarnation);
+        for other in self.group.members.clone() {
+            if self.group.is_joined(nth, other) {
+                self.join(nth, other, false);
+                self.schedule(self.now, Event::PeersMeet(nth, other));
+            }
+        }
     }
 
     fn join(&mut self, a: usize, b: usize, up: bool) {

@@ -284,6 +284,7 @@ impl World {
             Wish::Frame(frame) => self.send(nth, frame),
             Wish::Message(to, bytes) => self.tell(nth, to, &bytes),
             Wish::Reply(id, reply) => self.replied(nth, id, reply),
+            Wish::Reborn(incarnation) => self.reborn(nth, incarnation),
             Wish::Trace(trace) => self.traced(nth, &trace),
         }
     }

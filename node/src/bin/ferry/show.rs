@@ -4,7 +4,9 @@ use core::fmt::Write as _;
 use core::time::Duration;
 use std::process::ExitCode;
 
-use ferry_node::{Command, Connection, Counters, HomeAgentStatus, PeerStatus, Reply, Status};
+use ferry_node::{
+    Command, Connection, Copies, Counters, HomeAgentStatus, PeerStatus, Protection, Reply, Status,
+};
 
 use crate::Outcome;
 use crate::args::NodeAndFormat;
@@ -50,11 +52,22 @@ fn status_text(status: &Status) -> String {
         ["up for".to_owned(), format!("{up:?}")],
         ["connections".to_owned(), format!("{connections} owned, {moving} moving, {relayed} relayed")],
         ["placement".to_owned(), places.to_owned()],
+        ["directory".to_owned(), directory_text(status)],
     ];
     if let Some(agent) = home_agent {
         rows.insert(2, ["home agent".to_owned(), home_agent_text(agent)]);
     }
-    format!("{}\n{}\n{}", table(&[], &rows), peers_text(peers), counters_text(counters))
+    let copies = copies_text(&status.copies);
+    format!("{}\n{}\n{copies}\n{}", table(&[], &rows), peers_text(peers), counters_text(counters))
+}
+
+fn directory_text(status: &Status) -> String {
+    let Status { directory, serving, lease_ms, .. } = status;
+    match (serving, lease_ms) {
+        (true, None) => format!("{directory}, this node may serve"),
+        (true, Some(ms)) => format!("{directory}, this node may serve for {ms} ms more"),
+        (false, _) => format!("{directory}, this node hears too few others to serve"),
+    }
 }
 
 fn home_agent_text(agent: &HomeAgentStatus) -> String {
@@ -69,14 +82,15 @@ fn home_agent_text(agent: &HomeAgentStatus) -> String {
 }
 
 fn peers_text(peers: &[PeerStatus]) -> String {
-    let rows: Vec<[String; 4]> = peers
+    let rows: Vec<[String; 5]> = peers
         .iter()
-        .map(|PeerStatus { name, care_of, up, connections }| {
+        .map(|PeerStatus { name, care_of, up, standing, connections }| {
             let link = if *up { "up" } else { "down" };
-            [name.clone(), care_of.to_string(), link.to_owned(), connections.to_string()]
+            let standing = format!("{standing:?}").to_lowercase();
+            [name.clone(), care_of.to_string(), link.to_owned(), standing, connections.to_string()]
         })
         .collect();
-    table(&["PEER", "CARE-OF ADDRESS", "LINK", "CONNECTIONS"], &rows)
+    table(&["PEER", "CARE-OF ADDRESS", "LINK", "NODE", "CONNECTIONS"], &rows)
 }
 
 fn counters_text(counters: &Counters) -> String {
@@ -97,6 +111,7 @@ fn counters_text(counters: &Counters) -> String {
         cookies_accepted,
         cookies_replayed,
         disbelieved,
+        lost_ownership,
         dropped,
     } = counters;
     let rows = [
@@ -108,6 +123,7 @@ fn counters_text(counters: &Counters) -> String {
         ("segments sent again, resets sent", vec![retransmitted, resets_sent]),
         ("SYN cookies sent, accepted, replayed", vec![cookies_sent, cookies_accepted, cookies_replayed]),
         ("messages not believed", vec![disbelieved]),
+        ("connections given up to others", vec![lost_ownership]),
         ("packets dropped", vec![dropped]),
     ];
     let rows = rows.map(|(name, values)| {
@@ -120,24 +136,71 @@ fn connections_text(connections: &[Connection]) -> String {
     if connections.is_empty() {
         return "no connections\n".to_owned();
     }
-    let rows: Vec<[String; 9]> = connections.iter().map(connection_row).collect();
-    let titles = ["CLIENT", "PORT", "SERVICE", "STATE", "EPOCH", "SENT", "RECEIVED", "RTT", "CWND"];
+    let rows: Vec<[String; 10]> = connections.iter().map(connection_row).collect();
+    let titles =
+        ["CLIENT", "PORT", "SERVICE", "STATE", "EPOCH", "SENT", "RECEIVED", "RTT", "CWND", "COPIES AT"];
     table(&titles, &rows)
 }
 
-fn connection_row(connection: &Connection) -> [String; 9] {
-    let Connection { client, port, service, state, epoch, sent, received, srtt_us, cwnd } = connection;
+fn connection_row(connection: &Connection) -> [String; 10] {
+    let Connection { client, port, service, state, epoch, sent, received, srtt_us, cwnd, protection } =
+        connection;
     [
         client.to_string(),
         port.to_string(),
         service.clone(),
         state.clone(),
-        epoch.to_string(),
+        epoch_text(*epoch),
         octets(*sent),
         octets(*received),
         srtt_us.map_or_else(|| "-".to_owned(), |us| format!("{:?}", Duration::from_micros(us))),
         octets(*cwnd),
+        protection.as_ref().map_or_else(|| "-".to_owned(), protection_text),
     ]
+}
+
+/// How often it moved, and how often it went on after a crash.
+fn epoch_text(epoch: u64) -> String {
+    match (epoch >> 32, epoch & u64::from(u32::MAX)) {
+        (0, moves) => moves.to_string(),
+        (crashes, moves) => format!("{moves}+{crashes}"),
+    }
+}
+
+fn protection_text(protection: &Protection) -> String {
+    let Protection { holders, lag_octets } = protection;
+    match (holders.is_empty(), *lag_octets) {
+        (true, _) => "none".to_owned(),
+        (false, 0) => holders.join(", "),
+        (false, lag) => format!("{} ({} behind)", holders.join(", "), octets(lag)),
+    }
+}
+
+fn copies_text(copies: &Copies) -> String {
+    let Copies {
+        protected,
+        unprotected,
+        lag_octets,
+        lag_us,
+        held,
+        held_octets,
+        recovering,
+        discarding,
+        recovered,
+        lost,
+        deltas,
+        delta_octets,
+    } = copies;
+    let behind = format!("{}, {:?}", octets(*lag_octets), Duration::from_micros(*lag_us));
+    let rows = [
+        ("connections with and without copies", format!("{protected}, {unprotected}")),
+        ("their copies are behind by", behind),
+        ("copies held for others", format!("{held} with {}", octets(*held_octets as u64))),
+        ("of dead owners, to be forgotten elsewhere", format!("{recovering}, {discarding}")),
+        ("connections recovered, lost", format!("{recovered}, {lost}")),
+        ("deltas sent", format!("{deltas} with {}", octets(*delta_octets))),
+    ];
+    table(&[], &rows.map(|(name, value)| [name.to_owned(), value]))
 }
 
 /// Three digits and a unit.
@@ -207,10 +270,11 @@ mod tests {
             received: 80,
             srtt_us: Some(1500),
             cwnd: 14_600,
+            protection: Some(Protection { holders: vec!["b".into()], lag_octets: 1024 }),
         };
         let text = connections_text(&[connection]);
-        let expected = "CLIENT               PORT  SERVICE  STATE        EPOCH  SENT     RECEIVED  RTT    CWND\n\
-                        [2001:db8::c]:40000  80    file     ESTABLISHED  3      2.0 KiB  80 B      1.5ms  14.2 KiB\n";
+        let expected = "CLIENT               PORT  SERVICE  STATE        EPOCH  SENT     RECEIVED  RTT    CWND      COPIES AT\n\
+                        [2001:db8::c]:40000  80    file     ESTABLISHED  3      2.0 KiB  80 B      1.5ms  14.2 KiB  b (1.0 KiB behind)\n";
         assert_eq!(text, expected);
         assert_eq!(connections_text(&[]), "no connections\n");
     }

@@ -28,6 +28,7 @@ fn node() -> Node {
         optimise: crate::Optimise::Auto,
         plain_source: crate::PlainSource::Auto,
         ask_again: std::time::Duration::from_mins(10),
+        directory: crate::DirectorySetup::default(),
         tcp: tcp::Config::default(),
         peers: Vec::new(),
         services: Vec::new(),
@@ -59,6 +60,7 @@ impl Lab {
             tracer: None,
             auditor: None,
             busy_poll,
+            life: None,
         };
         Self { plane, wire, mailbox, replies }
     }

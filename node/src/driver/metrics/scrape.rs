@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::{Counters, HomeAgentStatus, PeerStatus, Status};
+use crate::{Copies, Counters, HomeAgentStatus, PeerStatus, Standing, Status};
 
 /// The page. `None` if it cannot be written, which a string always can.
 pub(super) fn text(status: Status) -> Option<String> {
@@ -49,7 +49,11 @@ impl Page<'_> {
             connections,
             relayed,
             moving,
+            directory: _,
+            serving,
+            lease_ms,
             peers,
+            copies,
             counters,
         } = status;
         let (service_address, care_of) = (service_address.to_string(), care_of.to_string());
@@ -61,12 +65,52 @@ impl Page<'_> {
         self.gauge("connections", "Connections that it owns", *connections as u64)?;
         self.gauge("connections_relayed", "Connections of others that it relays", *relayed as u64)?;
         self.gauge("connections_moving", "Handoffs under way, as donor or acceptor", *moving as u64)?;
+        self.gauge("serving", "Whether it may act for its connections", u64::from(*serving))?;
+        if let Some(lease) = lease_ms {
+            self.gauge("lease_milliseconds", "For how long that is certain", *lease)?;
+        }
         if let Some(HomeAgentStatus { registered, .. }) = home_agent {
             let help = "Whether the home agent sends what comes for the service address here";
             self.gauge("home_agent_registered", help, u64::from(*registered))?;
         }
         self.peers(peers)?;
+        self.copies(copies)?;
         self.counters(counters)
+    }
+
+    fn copies(&mut self, copies: &Copies) -> fmt::Result {
+        let Copies {
+            protected,
+            unprotected,
+            lag_octets,
+            lag_us,
+            held,
+            held_octets,
+            recovering,
+            discarding,
+            recovered,
+            lost,
+            deltas,
+            delta_octets,
+        } = copies;
+        self.gauge(
+            "connections_protected",
+            "Connections of which another node has a copy",
+            *protected as u64,
+        )?;
+        let help = "Connections that should have a copy at another node, and have none";
+        self.gauge("connections_unprotected", help, *unprotected as u64)?;
+        self.gauge("copies_lag_octets", "Octets that are not in every copy yet", *lag_octets)?;
+        self.gauge("copies_lag_microseconds", "For how long the furthest behind has been", *lag_us)?;
+        self.gauge("copies_held", "Copies of other nodes' connections", *held as u64)?;
+        self.gauge("copies_held_octets", "Octets of payload in them", *held_octets as u64)?;
+        self.gauge("copies_recovering", "Copies of which the owner has died", *recovering as u64)?;
+        self.gauge("copies_discarding", "Copies elsewhere that are to be forgotten", *discarding as u64)?;
+        let help = "Connections that went on here after their owner had died";
+        self.counter("connections_recovered", help, *recovered)?;
+        self.counter("copies_lost", "Copies from which no connection could go on", *lost)?;
+        self.counter("deltas_sent", "How often copies were brought up to date", *deltas)?;
+        self.counter("delta_octets_sent", "Octets that this took", *delta_octets)
     }
 
     fn counters(&mut self, counters: &Counters) -> fmt::Result {
@@ -86,6 +130,7 @@ impl Page<'_> {
             cookies_accepted,
             cookies_replayed,
             disbelieved,
+            lost_ownership,
             dropped,
         } = counters;
         [
@@ -104,6 +149,7 @@ impl Page<'_> {
             ("cookies_accepted", "Connections that a cookie opened here", cookies_accepted),
             ("cookies_replayed", "Cookies that came back when their connection was over", cookies_replayed),
             ("messages_disbelieved", "Messages of other members that were not believed", disbelieved),
+            ("connections_lost", "Connections given up to others that took it for dead", lost_ownership),
             ("packets_dropped", "Packets that were malformed, or meant for somebody else", dropped),
         ]
         .into_iter()
@@ -113,6 +159,13 @@ impl Page<'_> {
     fn peers(&mut self, peers: &[PeerStatus]) -> fmt::Result {
         let up = |peer: &PeerStatus| u64::from(peer.up);
         let owned = |peer: &PeerStatus| peer.connections as u64;
+        let alive = |peer: &PeerStatus| u64::from(peer.standing == Standing::Alive);
+        self.of_each(
+            "peer_alive",
+            "Whether nothing speaks against another node's being alive",
+            peers,
+            alive,
+        )?;
         self.of_each("peer_up", "Whether the link to another node is up", peers, up)?;
         let help = "Connections of another node when it last said so";
         self.of_each("peer_connections", help, peers, owned)

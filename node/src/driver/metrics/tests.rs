@@ -3,7 +3,7 @@ use std::net::Ipv6Addr;
 use super::*;
 use crate::driver::ask::Replies;
 use crate::driver::mailbox::{Inbox, Letter, mailbox};
-use crate::{Counters, HomeAgentStatus, PeerStatus, Status as NodeStatus};
+use crate::{Counters, HomeAgentStatus, PeerStatus, Standing, Status as NodeStatus};
 
 fn status() -> NodeStatus {
     NodeStatus {
@@ -19,12 +19,16 @@ fn status() -> NodeStatus {
         connections: 7,
         relayed: 2,
         moving: 1,
+        directory: "embedded".into(),
+        serving: true,
+        lease_ms: Some(180),
         peers: [("b", true, 3), ("c", false, 0)]
             .map(|(name, up, connections)| {
                 let care_of = Ipv6Addr::LOCALHOST;
-                PeerStatus { name: name.into(), care_of, up, connections }
+                PeerStatus { name: name.into(), care_of, up, standing: Standing::Alive, connections }
             })
             .into(),
+        copies: crate::Copies { held: 77, ..crate::Copies::default() },
         counters: Counters { frames_in: u64::MAX, resets_sent: 4, ..Counters::default() },
     }
 }
@@ -59,7 +63,8 @@ fn the_page_has_a_sample_for_each_counter_and_for_each_peer() {
     assert!(identity.0.contains("name=\"a\",group=\"demo\",service_address=\"2001:db8:5::1\""), "{page}");
     let counters = serde_json::to_value(Counters::default()).unwrap();
     let totals = samples.iter().filter(|(name, _)| name.ends_with("_total")).count();
-    assert_eq!(totals, counters.as_object().unwrap().len(), "every counter has a sample: {page}");
+    let copies = ["recovered", "lost", "deltas", "delta_octets"].len();
+    assert_eq!(totals, counters.as_object().unwrap().len() + copies, "every counter has a sample: {page}");
     assert!(!page.contains("home_agent"), "there is none: {page}");
 }
 

@@ -3,7 +3,6 @@
 use core::time::Duration;
 use std::io;
 
-use ferry_handoff::Incarnation;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -14,10 +13,11 @@ use tracing::{debug, warn};
 use super::greet::Arrival;
 use super::tls::{Tls, certified_name};
 use super::wire::{Answer, GreetError, Hello, Purpose, Refusal, receive_greeting, send_greeting};
-use super::{Identity, PeerError, Timing, Wire};
+use super::{Identity, Left, PeerError, Timing, Wire};
 use crate::config::Peer;
 
 /// Calls one other node.
+#[derive(Clone)]
 pub(super) struct Dialer {
     peer: Peer,
     own: Identity,
@@ -46,6 +46,13 @@ enum NotLinked {
     SomebodyElse { name: String, group: String },
 }
 
+impl NotLinked {
+    /// Whether the machine that was called says that nobody listens there.
+    fn is_refused(&self) -> bool {
+        matches!(self, Self::Connect(why) if why.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 impl From<GreetError> for NotLinked {
     /// With TLS 1.3 the side that calls learns only here, when it reads first, that its certificate was refused.
     fn from(error: GreetError) -> Self {
@@ -67,23 +74,43 @@ impl Dialer {
         Self { peer, own, tls, timing, fatal, pause: timing.back_off.0, told: String::new() }
     }
 
-    /// Calls until a link is there. `None` if this node must not go on.
-    pub(super) async fn next(&mut self) -> Option<Arrival> {
+    /// Calls until a link is there. `None` if this node must not go on. Tells if the life that has `left` is over.
+    pub(super) async fn next(&mut self, mut left: Option<Left<'_>>) -> Option<Arrival> {
         loop {
             match self.call(Purpose::Link).await {
-                Ok((wire, incarnation)) => {
+                Ok(arrival) => {
                     self.pause = self.timing.back_off.0;
                     self.told.clear();
-                    return Some(Arrival { wire, incarnation });
+                    return Some(arrival);
                 }
                 Err(NotLinked::Refused(refusal @ Refusal::NameTaken(_))) => {
                     self.give_up(refusal).await;
                     return None;
                 }
-                Err(why) => self.tell(&why.to_string()),
+                Err(why) => {
+                    if let Some(left) = left.take_if(|_| why.is_refused()) {
+                        left.is_dead();
+                    }
+                    self.tell(&why.to_string());
+                }
             }
             sleep(jittered(self.pause)).await;
             self.pause = (self.pause * 2).min(self.timing.back_off.1);
+        }
+    }
+
+    /// Calls until it is certain that the life that has left is over. Where nobody listens its process is gone, and
+    /// where another answers too. Whatever else comes of it proves nothing.
+    pub(super) async fn prove(&self, left: Left<'_>) {
+        let mut pause = self.timing.back_off.0;
+        loop {
+            match self.call(Purpose::Probe).await {
+                Err(why) if why.is_refused() => return left.is_dead(),
+                Ok(arrival) if arrival.incarnation != left.life => return left.is_dead(),
+                _ => {}
+            }
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(self.timing.back_off.1);
         }
     }
 
@@ -108,16 +135,18 @@ impl Dialer {
         }
     }
 
-    async fn call(&self, purpose: Purpose) -> Result<(Box<dyn Wire>, Incarnation), NotLinked> {
+    async fn call(&self, purpose: Purpose) -> Result<Arrival, NotLinked> {
         let mut wire = self.connect().await?;
-        self.in_time(send_greeting(&mut wire, &self.own.hello(purpose))).await??;
+        let hello = self.own.hello(purpose);
+        let ours = hello.incarnation;
+        self.in_time(send_greeting(&mut wire, &hello)).await??;
         match self.in_time(receive_greeting(&mut wire)).await?? {
             Answer::Refused(refusal) => Err(NotLinked::Refused(refusal)),
             Answer::Welcome(Hello { name, group, incarnation, .. }) => {
                 if name != self.peer.name || group != self.own.group {
                     return Err(NotLinked::SomebodyElse { name, group });
                 }
-                Ok((wire, incarnation))
+                Ok(Arrival { wire, incarnation, ours })
             }
         }
     }

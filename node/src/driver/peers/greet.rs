@@ -27,6 +27,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Arrival {
     pub(super) wire: Box<dyn Wire>,
     pub(super) incarnation: Incarnation,
+    /// The life of ours that it was greeted by.
+    pub(super) ours: Incarnation,
+}
+
+impl core::fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Arrival").field("incarnation", &self.incarnation).finish_non_exhaustive()
+    }
 }
 
 /// Another node, as the greeter sees it.
@@ -97,11 +105,13 @@ impl Greeter {
         let hello: Hello = self.in_time(receive_greeting(&mut wire)).await??;
         match self.judge(&hello, chain.as_deref()).await {
             Ok(member) => {
-                let answer = Answer::Welcome(self.hello(hello.purpose));
-                self.in_time(send_greeting(&mut wire, &answer)).await??;
+                let answer = self.hello(hello.purpose);
+                let ours = answer.incarnation;
+                self.in_time(send_greeting(&mut wire, &Answer::Welcome(answer))).await??;
                 if hello.purpose == Purpose::Link {
                     // Fails only while the node ends.
-                    let _ = member.arrivals.send(Arrival { wire, incarnation: hello.incarnation }).await;
+                    let _ =
+                        member.arrivals.send(Arrival { wire, incarnation: hello.incarnation, ours }).await;
                 }
                 Ok(())
             }
@@ -137,7 +147,7 @@ impl Greeter {
             let expected = certified_name(name, group);
             tls::is_for(chain, &expected).map_err(|_| Refusal::Certificate(expected))?;
         }
-        if *name == self.own.name && *incarnation != self.own.incarnation {
+        if *name == self.own.name && *incarnation != *self.own.life.borrow() {
             return Err(Refusal::NameTaken(name.clone()));
         }
         let member = self.members.get(name).ok_or_else(|| Refusal::Stranger(name.clone()))?;
@@ -157,7 +167,7 @@ impl Greeter {
 
 impl Identity {
     pub(super) fn hello(&self, purpose: Purpose) -> Hello {
-        let Self { name, group, incarnation } = self.clone();
-        Hello { group, name, incarnation, purpose }
+        let incarnation = *self.life.borrow();
+        Hello { group: self.group.clone(), name: self.name.clone(), incarnation, purpose }
     }
 }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::greet::Arrival;
 use super::queue::Outgoing;
 use super::wire::{FrameError, Kind, MAX_MESSAGE, frame_header, next_frame};
 use crate::driver::mailbox::{Letter, Mailbox};
@@ -47,8 +48,22 @@ pub(super) enum Ended {
     Silent(Duration),
     #[error("{0}")]
     Malformed(#[from] FrameError),
+    #[error("this node begins a new life")]
+    Reborn,
     #[error("a newer connection takes its place")]
-    Replaced,
+    Replaced(Arrival),
+}
+
+impl Ended {
+    /// Whether the other side has closed the link, or its machine has for it.
+    pub(super) fn is_closed(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match self {
+            Self::Closed => true,
+            Self::Broken(why) => matches!(why.kind(), ConnectionReset | BrokenPipe),
+            _ => false,
+        }
+    }
 }
 
 /// What others may know of a running link, and ask of it.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use ferry_handoff::{Incarnation, NodeId};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use self::greet::{Arrival, Greeter, Member};
@@ -94,6 +94,8 @@ pub(crate) struct PeerLinks {
     pub(crate) queues: BTreeMap<NodeId, PeerQueue>,
     /// Yields if this node must not go on.
     pub(crate) fatal: mpsc::Receiver<PeerError>,
+    /// Takes the life under which this node goes on: every link ends and is made anew.
+    pub(crate) life: watch::Sender<Incarnation>,
 }
 
 /// Who this node is on its peer links.
@@ -101,7 +103,8 @@ pub(crate) struct PeerLinks {
 struct Identity {
     name: String,
     group: String,
-    incarnation: Incarnation,
+    /// Its present life.
+    life: watch::Receiver<Incarnation>,
 }
 
 /// Listens, and starts a keeper for each other node.
@@ -120,7 +123,8 @@ async fn start_with(
     timing: Timing,
 ) -> Result<PeerLinks, PeerError> {
     let (fatal_sender, fatal) = mpsc::channel(1);
-    let mut links = PeerLinks { queues: BTreeMap::new(), fatal };
+    let (life_sender, life) = watch::channel(incarnation);
+    let mut links = PeerLinks { queues: BTreeMap::new(), fatal, life: life_sender };
     let Some(peer_link) = &config.peer_link else { return Ok(links) };
     let (name, group) = (config.name.clone(), config.group.name.clone());
     let tls = if let Some(files) = &peer_link.keys {
@@ -133,7 +137,7 @@ async fn start_with(
         .await
         .map_err(|why| PeerError::Listen { address: peer_link.listen, why })?;
 
-    let own = Identity { name, group, incarnation };
+    let own = Identity { name, group, life };
     let mut members = BTreeMap::new();
     for peer in &config.peers {
         let (queue, outgoing) = queue::queue();
@@ -144,14 +148,16 @@ async fn start_with(
             mailbox: mailbox.clone(),
             outgoing,
             presence: member.presence.clone(),
+            life: own.life.clone(),
             patience: timing.patience,
         };
         let dialer = dial::Dialer::new(peer.clone(), own.clone(), tls.clone(), timing, fatal_sender.clone());
         if own.name < peer.name {
             tokio::spawn(keeper.keep(Source::Dial(Box::new(dialer))));
         } else {
+            let prober = dialer.clone();
             tokio::spawn(dialer.probe());
-            tokio::spawn(keeper.keep(Source::Accept(arrivals)));
+            tokio::spawn(keeper.keep(Source::Accept(arrivals, Box::new(prober))));
         }
         members.insert(peer.name.clone(), member);
     }
@@ -162,15 +168,23 @@ async fn start_with(
 /// Where a keeper gets the next link from.
 enum Source {
     Dial(Box<dial::Dialer>),
-    Accept(mpsc::Receiver<Arrival>),
+    /// With who asks whether the other node is still there.
+    Accept(mpsc::Receiver<Arrival>, Box<dial::Dialer>),
 }
 
 impl Source {
-    /// `None` if there will be no more.
-    async fn next(&mut self) -> Option<Arrival> {
+    /// `None` if there will be no more. Tells meanwhile if the life that has `left` is over.
+    async fn next(&mut self, left: Option<Left<'_>>) -> Option<Arrival> {
         match self {
-            Self::Dial(dialer) => dialer.next().await,
-            Self::Accept(arrivals) => arrivals.recv().await,
+            Self::Dial(dialer) => dialer.next(left).await,
+            Self::Accept(arrivals, prober) => {
+                let Some(left) = left else { return arrivals.recv().await };
+                tokio::select! {
+                    arrival = arrivals.recv() => return arrival,
+                    () = prober.prove(left) => {}
+                }
+                arrivals.recv().await
+            }
         }
     }
 
@@ -178,8 +192,24 @@ impl Source {
     async fn newer(&mut self) -> Option<Arrival> {
         match self {
             Self::Dial(_) => core::future::pending().await,
-            Self::Accept(arrivals) => arrivals.recv().await,
+            Self::Accept(arrivals, _) => arrivals.recv().await,
         }
+    }
+}
+
+/// A life of another node whose end of a link was closed: either the process has ended, or it has let go of the link.
+struct Left<'a> {
+    peer: NodeId,
+    life: Incarnation,
+    mailbox: &'a Mailbox,
+}
+
+impl Left<'_> {
+    /// Its process is gone.
+    fn is_dead(&self) {
+        let Self { peer, life: incarnation, mailbox } = *self;
+        info!(incarnation = format_args!("{:016x}", incarnation.0), "the process of a node is gone");
+        mailbox.send(Letter::PeerDead { peer, incarnation });
     }
 }
 
@@ -189,37 +219,50 @@ struct Keeper {
     mailbox: Mailbox,
     outgoing: Outgoing,
     presence: Presence,
+    life: watch::Receiver<Incarnation>,
     patience: Patience,
 }
 
 impl Keeper {
     async fn keep(mut self, mut source: Source) {
-        let mut waiting = None;
+        let peer = NodeId::of(&self.peer.name);
+        let (mut waiting, mut left) = (None, None);
         loop {
             let next = match waiting.take() {
                 Some(arrival) => Some(arrival),
-                None => source.next().await,
+                None => source.next(left.map(|life| Left { peer, life, mailbox: &self.mailbox })).await,
             };
             let Some(arrival) = next else { return };
-            waiting = self.run(arrival, &mut source).await;
+            let life = arrival.incarnation;
+            let ended = self.run(arrival, &mut source).await;
+            // What only fell silent may be out of reach, and whoever refuses for it then need not be its machine.
+            left = ended.is_closed().then_some(life);
+            if let Ended::Replaced(newer) = ended {
+                waiting = Some(newer);
+            }
         }
     }
 
-    /// Runs a link to its end; gives the one that takes its place, if that is why it ended.
-    async fn run(&mut self, arrival: Arrival, source: &mut Source) -> Option<Arrival> {
+    /// Runs a link to its end.
+    async fn run(&mut self, arrival: Arrival, source: &mut Source) -> Ended {
         let (peer, name) = (NodeId::of(&self.peer.name), &self.peer.name);
+        if *self.life.borrow_and_update() != arrival.ours {
+            // It was greeted by a life of ours that has ended since.
+            return Ended::Reborn;
+        }
         let pulse = self.presence.set(arrival.incarnation);
         self.outgoing.clear();
         info!(peer = name, incarnation = format_args!("{:016x}", arrival.incarnation.0), "link is up");
-        self.mailbox.send(Letter::PeerUp { peer, incarnation: arrival.incarnation });
+        self.mailbox.send(Letter::PeerUp { peer, incarnation: arrival.incarnation, ours: arrival.ours });
         let running = link::run(arrival.wire, peer, &mut self.outgoing, &self.mailbox, &pulse, self.patience);
-        let (ended, newer) = tokio::select! {
-            ended = running => (ended, None),
-            Some(newer) = source.newer() => (Ended::Replaced, Some(newer)),
+        let ended = tokio::select! {
+            ended = running => ended,
+            Some(newer) = source.newer() => Ended::Replaced(newer),
+            Ok(()) = self.life.changed() => Ended::Reborn,
         };
         self.presence.clear();
         warn!(peer = name, "link is down: {ended}");
         self.mailbox.send(Letter::PeerDown { peer });
-        newer
+        ended
     }
 }

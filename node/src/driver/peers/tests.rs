@@ -73,6 +73,7 @@ impl Lab {
                 tokens_ahead: crate::TokensAhead::Auto,
             },
             home_agent: None,
+            directory: crate::DirectorySetup::default(),
             tap: Tap {
                 device: String::new(),
                 address: ferry_stack::interface::Address { address: care_of, prefix_len: 64 },
@@ -117,7 +118,17 @@ impl Node {
 
     async fn up(&self, name: &str) -> u64 {
         match self.letter().await {
-            Letter::PeerUp { peer, incarnation } if peer == NodeId::of(name) => incarnation.0,
+            Letter::PeerUp { peer, incarnation, .. } if peer == NodeId::of(name) => incarnation.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// It is proved that this life of another node is over.
+    async fn dead(&self, name: &str, life: u64) {
+        match self.letter().await {
+            Letter::PeerDead { peer, incarnation } => {
+                assert_eq!((peer, incarnation), (NodeId::of(name), Incarnation(life)));
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -159,16 +170,97 @@ async fn a_node_that_comes_back_is_linked_again_with_its_new_life() {
     let lab = Lab::new();
     let a = Node::start(&lab.config("a", &["b"]), 1).await;
     let config = lab.config("b", &["a"]);
-    let stop = tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        // Dropping the runtime is as sudden as the end of a process.
-        runtime.block_on(async { Node::start(&config, 2).await.up("a").await });
-    });
+    let stop = short_lived(config, 2, "a");
     assert_eq!(a.up("b").await, 2);
     stop.await.unwrap();
     assert!(matches!(a.letter().await, Letter::PeerDown { .. }));
+    a.dead("b", 2).await;
     let _b = Node::start(&lab.config("b", &["a"]), 3).await;
     assert_eq!(a.up("b").await, 3);
+}
+
+/// A node that ends as suddenly as a process: its runtime is gone with everything that it listened at.
+fn short_lived(config: Config, incarnation: u64, peer: &'static str) -> tokio::task::JoinHandle<u64> {
+    tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { Node::start(&config, incarnation).await.up(peer).await })
+    })
+}
+
+/// For the one that dials, and for the one that is dialled.
+#[tokio::test]
+async fn the_end_of_a_process_is_proved_at_once_from_either_side() {
+    for (stays, goes) in [("a", "b"), ("b", "a")] {
+        let lab = Lab::new();
+        let node = Node::start(&lab.config(stays, &[goes]), 1).await;
+        let ends = short_lived(lab.config(goes, &[stays]), 2, stays);
+        assert_eq!(node.up(goes).await, 2);
+        ends.await.unwrap();
+        assert!(matches!(node.letter().await, Letter::PeerDown { .. }));
+        node.dead(goes, 2).await;
+    }
+}
+
+/// Somebody who speaks for a, as long as the link is held.
+async fn speaks_for_a(lab: &Lab, life: u64) -> Box<dyn Wire> {
+    let (_sender, life) = watch::channel(Incarnation(life));
+    let own = Identity { name: "a".into(), group: "demo".into(), life };
+    let tls = Tls::load(&lab.keys("a"), "a", "demo").unwrap();
+    let peer = lab.config("a", &["b"]).peers.remove(0);
+    let (fatal, _fatal) = mpsc::channel(1);
+    dial::Dialer::new(peer, own, Some(tls), QUICK, fatal).next(None).await.unwrap().wire
+}
+
+#[tokio::test]
+async fn a_link_that_ends_while_somebody_listens_proves_nothing() {
+    let lab = Lab::new();
+    let b = Node::start(&lab.config("b", &["a"]), 1).await;
+    let listens = TcpListener::bind((Ipv6Addr::LOCALHOST, lab.ports["a"])).await.unwrap();
+    let wire = speaks_for_a(&lab, 2).await;
+    assert_eq!(b.up("a").await, 2);
+    drop(wire);
+    assert!(matches!(b.letter().await, Letter::PeerDown { .. }));
+    for _ in 0..2 {
+        // It is asked, and says nothing, and hangs up.
+        drop(timeout(SOON, listens.accept()).await.unwrap().unwrap());
+    }
+    let _wire = speaks_for_a(&lab, 2).await;
+    assert_eq!(b.up("a").await, 2, "nothing was said of it meanwhile");
+}
+
+#[tokio::test]
+async fn a_link_that_falls_silent_proves_nothing_although_nobody_listens_there() {
+    let lab = Lab::new();
+    let b = Node::start(&lab.config("b", &["a"]), 1).await;
+    let _silent = speaks_for_a(&lab, 2).await;
+    assert_eq!(b.up("a").await, 2);
+    assert!(matches!(b.letter().await, Letter::PeerDown { .. }));
+    let _wire = speaks_for_a(&lab, 2).await;
+    assert_eq!(b.up("a").await, 2, "nothing was said of it meanwhile");
+}
+
+#[tokio::test]
+async fn a_node_that_goes_on_under_a_new_life_is_linked_anew() {
+    for (stays, changes) in [("a", "b"), ("b", "a")] {
+        let lab = Lab::new();
+        let node = Node::start(&lab.config(stays, &[changes]), 1).await;
+        let other = Node::start(&lab.config(changes, &[stays]), 2).await;
+        assert_eq!((node.up(changes).await, other.up(stays).await), (2, 1));
+        other.links.life.send_replace(Incarnation(3));
+        assert!(matches!(node.letter().await, Letter::PeerDown { .. }));
+        // Asked before it has called again, it has proved the end of the former life by its answer.
+        let life = loop {
+            match node.letter().await {
+                Letter::PeerUp { incarnation, .. } => break incarnation,
+                Letter::PeerDead { incarnation, .. } => assert_eq!(incarnation, Incarnation(2)),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(life, Incarnation(3));
+        assert!(matches!(other.letter().await, Letter::PeerDown { .. }));
+        let Letter::PeerUp { ours, .. } = other.letter().await else { panic!("no link") };
+        assert_eq!(ours, Incarnation(3));
+    }
 }
 
 /// Both names: the one that dials for links, and the one that is only dialled.
@@ -194,12 +286,12 @@ async fn a_second_node_with_a_taken_name_is_told_so() {
 async fn a_link_that_went_dumb_gives_way_to_the_same_node_started_again() {
     let lab = Lab::new();
     let b = Node::start(&lab.config("b", &["a"]), 1).await;
-    let own = Identity { name: "a".into(), group: "demo".into(), incarnation: Incarnation(2) };
+    let own = Identity { name: "a".into(), group: "demo".into(), life: watch::channel(Incarnation(2)).1 };
     let tls = Tls::load(&lab.keys("a"), "a", "demo").unwrap();
     let peer = lab.config("a", &["b"]).peers.remove(0);
     let (fatal, _fatal) = mpsc::channel(1);
     let mut dumb = dial::Dialer::new(peer, own, Some(tls), QUICK, fatal);
-    let _wire = dumb.next().await.unwrap();
+    let _wire = dumb.next(None).await.unwrap();
     assert_eq!(b.up("a").await, 2);
     let _a = Node::start(&lab.config("a", &["b"]), 3).await;
     assert!(matches!(b.letter().await, Letter::PeerDown { .. }));
@@ -212,7 +304,8 @@ async fn only_a_certificate_of_the_group_for_the_very_name_opens_a_link() {
     let b = Node::start(&lab.config("b", &["a", "c"]), 1).await;
     let peer = lab.config("a", &["b"]).peers.remove(0);
     let call = async |name: &str, keys: &KeyFiles, ca: &Path| {
-        let own = Identity { name: name.into(), group: "demo".into(), incarnation: Incarnation(9) };
+        let own =
+            Identity { name: name.into(), group: "demo".into(), life: watch::channel(Incarnation(9)).1 };
         let keys = KeyFiles { ca: ca.to_owned(), ..keys.clone() };
         // The name in the certificate is right for its files; what the greeting claims may be another.
         let certified = keys.certificate.file_stem().unwrap().to_str().unwrap();

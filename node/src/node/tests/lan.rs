@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ferry_handoff::{Incarnation, NodeId};
+use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_mipv6::correspondent::Correspondent;
 use ferry_mipv6::{header, route};
 use ferry_stack::host::Host;
@@ -59,6 +59,7 @@ pub(super) fn setup(name: &str) -> Setup {
         optimise: crate::Optimise::Auto,
         plain_source: crate::PlainSource::Auto,
         ask_again: std::time::Duration::from_mins(10),
+        directory: crate::DirectorySetup::default(),
         tcp: tcp::Config::default(),
         peers: NAMES.iter().filter(|known| **known != name).map(peer).collect(),
         services: vec![Service::new::<Echo>("echo", 7, ())],
@@ -79,6 +80,12 @@ pub(super) struct Lan {
     pub(super) now: Instant,
     pub(super) client: Host,
     pub(super) nodes: BTreeMap<&'static str, Node>,
+    pub(super) dead: BTreeSet<&'static str>,
+    /// The message that is lost, counted from now on.
+    pub(super) lose: Option<usize>,
+    /// Whether frozen connections are lost on their way.
+    pub(super) lose_transfers: bool,
+    lives: u64,
     /// Links between nodes that are cut: messages on them vanish.
     cut: BTreeSet<(NodeId, NodeId)>,
     replies: BTreeMap<u64, Reply>,
@@ -88,6 +95,8 @@ pub(super) struct Lan {
     pub(super) heard: Vec<Heard>,
     pub(super) steps: Vec<(&'static str, Step)>,
     pub(super) audits: Vec<(&'static str, Audit)>,
+    /// Nodes that began a new life.
+    pub(super) reborn: Vec<(&'static str, Incarnation)>,
     /// What nodes sent, and to whom: the upper layer and the destination of each packet.
     pub(super) sent: Vec<(u8, Ipv6Addr)>,
     /// If the client understands Mobile IPv6: its correspondent, and what that has said and is held back.
@@ -109,6 +118,10 @@ impl Lan {
             now,
             client: Host::new(config, Secret::new([1; 32]), false),
             nodes: nodes.into(),
+            dead: BTreeSet::new(),
+            lose: None,
+            lose_transfers: false,
+            lives: 1000,
             cut: BTreeSet::new(),
             replies: BTreeMap::new(),
             asked: 0,
@@ -116,6 +129,7 @@ impl Lan {
             heard: Vec::new(),
             steps: Vec::new(),
             audits: Vec::new(),
+            reborn: Vec::new(),
             sent: Vec::new(),
             aware: None,
             deaf: false,
@@ -137,11 +151,97 @@ impl Lan {
         self.nodes.get_mut(at).unwrap().handle(Input::PeerUp { peer, incarnation }, self.now);
     }
 
+    /// A node's process is killed: it says no more, and its links close.
+    pub(super) fn kill(&mut self, name: &'static str) {
+        self.dead.insert(name);
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            if !self.dead.contains(other) {
+                let peer = NodeId::of(name);
+                self.nodes.get_mut(other).unwrap().handle(Input::PeerDown { peer }, self.now);
+            }
+        }
+        self.run();
+    }
+
+    /// It starts anew, and knows nothing.
+    pub(super) fn revive(&mut self, name: &'static str, change: impl Fn(&mut Setup)) {
+        self.lives += 1;
+        let life = Incarnation(self.lives);
+        let mut setup = setup(name);
+        setup.incarnation = life;
+        change(&mut setup);
+        self.nodes.insert(name, Node::new(setup, self.now).unwrap());
+        self.dead.remove(name);
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            if !self.dead.contains(other) {
+                let (now, peer) = (self.now, NodeId::of(name));
+                self.nodes.get_mut(other).unwrap().handle(Input::PeerUp { peer, incarnation: life }, now);
+                let (peer, incarnation) = (NodeId::of(other), self.nodes[other].incarnation());
+                self.nodes.get_mut(name).unwrap().handle(Input::PeerUp { peer, incarnation }, now);
+            }
+        }
+        self.run();
+    }
+
+    /// It becomes known at another node that a killed one is dead.
+    pub(super) fn prove_at(&mut self, name: &'static str, at: &'static str) {
+        let life = self.nodes[name].incarnation();
+        let (peer, incarnation) = (NodeId::of(name), life);
+        self.nodes.get_mut(at).unwrap().handle(Input::PeerDead { peer, incarnation }, self.now);
+        self.run();
+    }
+
+    /// The same at every other.
+    pub(super) fn prove_to_all(&mut self, name: &'static str) {
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            if !self.dead.contains(other) {
+                self.prove_at(name, other);
+            }
+        }
+    }
+
     /// Cuts the link between two nodes; they notice.
     pub(super) fn cut(&mut self, one: &'static str, other: &'static str) {
         for (at, peer) in [(one, other), (other, one)] {
             self.cut.insert((NodeId::of(at), NodeId::of(peer)));
             self.nodes.get_mut(at).unwrap().handle(Input::PeerDown { peer: NodeId::of(peer) }, self.now);
+        }
+        self.run();
+    }
+
+    /// What two nodes say to each other is lost from now on, or arrives again; they do not notice.
+    pub(super) fn deafen(&mut self, one: &'static str, other: &'static str, deaf: bool) {
+        for pair in [(one, other), (other, one)].map(|(one, other)| (NodeId::of(one), NodeId::of(other))) {
+            if deaf {
+                self.cut.insert(pair);
+            } else {
+                self.cut.remove(&pair);
+            }
+        }
+    }
+
+    /// It is proved to all others that the first life of a node is over.
+    pub(super) fn prove(&mut self, dead: &'static str) {
+        for name in NAMES.into_iter().filter(|name| *name != dead) {
+            self.cut.extend([(NodeId::of(name), NodeId::of(dead)), (NodeId::of(dead), NodeId::of(name))]);
+            let (peer, incarnation) = (NodeId::of(dead), Incarnation(u64::from(index(dead))));
+            let node = self.nodes.get_mut(name).unwrap();
+            node.handle(Input::PeerDown { peer }, self.now);
+            node.handle(Input::PeerDead { peer, incarnation }, self.now);
+        }
+        self.run();
+    }
+
+    /// The links of a node are made anew, under its new life.
+    pub(super) fn relink(&mut self, name: &'static str) {
+        let (_, life) = *self.reborn.iter().rfind(|(reborn, _)| *reborn == name).expect("it is reborn");
+        for other in NAMES.into_iter().filter(|other| *other != name) {
+            self.deafen(name, other, false);
+            let (now, peer) = (self.now, NodeId::of(name));
+            let node = self.nodes.get_mut(other).unwrap();
+            node.handle(Input::PeerDown { peer }, now);
+            node.handle(Input::PeerUp { peer, incarnation: life }, now);
+            self.link(name, other);
         }
         self.run();
     }
@@ -154,7 +254,9 @@ impl Lan {
                 wire.push_back((NAMES.len(), frame));
             }
             let mut messages = Vec::new();
-            for (place, name) in NAMES.iter().enumerate() {
+            for (place, name) in
+                NAMES.iter().enumerate().filter(|(_, name)| !self.dead.contains(*name)).collect::<Vec<_>>()
+            {
                 self.drain(place, name, &mut wire, &mut messages);
             }
             let idle = wire.is_empty() && messages.is_empty();
@@ -183,6 +285,7 @@ impl Lan {
                 Output::Frame(frame) => wire.push_back((place, frame)),
                 Output::Peer { to, bytes } => messages.push((NodeId::of(name), to, bytes)),
                 Output::Reply { id, reply } => drop(self.replies.insert(id, reply)),
+                Output::Reborn { incarnation } => self.reborn.push((name, incarnation)),
                 Output::Trace(trace) => match trace.event {
                     TraceEvent::Handoff { step, .. } => self.steps.push((name, step)),
                     TraceEvent::Move(audit) => self.audits.push((name, audit)),
@@ -195,8 +298,10 @@ impl Lan {
 
     fn put(&mut self, from: usize, frame: &Frame) {
         let frame = frame.clone().contiguous();
-        for (place, name) in NAMES.iter().enumerate().filter(|(place, _)| *place != from) {
-            let _ = place;
+        for (place, name) in NAMES.iter().enumerate() {
+            if place == from || self.dead.contains(name) {
+                continue;
+            }
             self.nodes.get_mut(name).unwrap().handle(Input::Frame(frame.clone()), self.now);
         }
         if from < NAMES.len() {
@@ -251,11 +356,28 @@ impl Lan {
         self.run();
     }
 
+    fn is_lost(&mut self, bytes: &Bytes) -> bool {
+        let message = Message::decode(bytes);
+        if matches!(message, Ok(Message::Transfer { .. })) && self.lose_transfers {
+            return true;
+        }
+        match self.lose {
+            // Signs of life are lost in other tests.
+            _ if matches!(message, Ok(Message::Pulse(_))) => false,
+            Some(0) => self.lose.take().is_some(),
+            Some(left) => {
+                self.lose = Some(left - 1);
+                false
+            }
+            None => false,
+        }
+    }
+
     fn tell(&mut self, from: NodeId, to: NodeId, bytes: Bytes) {
-        if self.cut.contains(&(from, to)) {
+        let name = NAMES.iter().find(|name| NodeId::of(name) == to).unwrap();
+        if self.cut.contains(&(from, to)) || self.dead.contains(name) || self.is_lost(&bytes) {
             return;
         }
-        let name = NAMES.iter().find(|name| NodeId::of(name) == to).unwrap();
         self.nodes.get_mut(name).unwrap().handle(Input::Peer { from, bytes }, self.now);
     }
 
@@ -264,8 +386,10 @@ impl Lan {
         for _ in 0..millis.div_ceil(10) {
             self.now += Duration::from_millis(10);
             self.client.handle_timeout(self.now);
-            for node in self.nodes.values_mut() {
-                node.handle(Input::Tick, self.now);
+            for (name, node) in &mut self.nodes {
+                if !self.dead.contains(name) {
+                    node.handle(Input::Tick, self.now);
+                }
             }
             self.run();
         }
@@ -321,7 +445,8 @@ impl Lan {
     }
 
     pub(super) fn owner(&self) -> Vec<&'static str> {
-        NAMES.into_iter().filter(|name| !self.nodes[name].connections().is_empty()).collect()
+        let alive = NAMES.into_iter().filter(|name| !self.dead.contains(name));
+        alive.filter(|name| !self.nodes[name].connections().is_empty()).collect()
     }
 
     pub(super) fn resets(&self) -> usize {

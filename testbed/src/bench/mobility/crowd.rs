@@ -80,6 +80,7 @@ fn setup() -> Setup {
         optimise: Optimise::Auto,
         plain_source: PlainSource::Auto,
         ask_again: core::time::Duration::from_mins(10),
+        directory: ferry_node::DirectorySetup::default(),
         tcp: ferry_node::driver::connections(),
         peers: vec![Peer { name: HOME_NODE.to_owned(), care_of: HOME }],
         services: vec![Service::new::<Echo>("echo", ECHO, ())],
@@ -185,7 +186,7 @@ impl Crowd {
                         Output::Frame(frame) => answers.push(frame),
                         Output::Peer { bytes, .. } => told.push(bytes),
                         Output::WaitUntil(_) => break,
-                        Output::Reply { .. } | Output::Trace(_) => {}
+                        Output::Reply { .. } | Output::Reborn { .. } | Output::Trace(_) => {}
                     }
                 }
             }

@@ -74,6 +74,7 @@ pub(super) fn setup(tap: &Tap) -> Setup {
         optimise: Optimise::Auto,
         plain_source: PlainSource::Auto,
         ask_again: Duration::from_mins(10),
+        directory: ferry_node::DirectorySetup::default(),
         tcp: connections(),
         peers: Vec::new(),
         services: vec![

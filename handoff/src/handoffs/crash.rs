@@ -1,0 +1,89 @@
+//! Handoffs between nodes of which one dies.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use ferry_stack::tcp::Flow;
+
+use super::{Action, Handoffs};
+use crate::donor::{Donor, Failure, Next};
+use crate::{Epoch, Incarnation, Message, NodeId, Snapshot};
+
+impl Handoffs {
+    /// The same, but the donor keeps what it has given until [`Handoffs::confirm`].
+    pub fn installed_for_now(&mut self, flow: Flow, from: NodeId, epoch: Epoch) {
+        // It has come back before the forwarder ended, or even before it was heard that it had been taken.
+        if let Some((donor @ Donor::Committed { .. }, _)) = self.donors.remove(&flow) {
+            self.actions.push_back(Action::Given { flow, to: donor.to(), epoch: donor.epoch() });
+        }
+        self.rearm(flow);
+        self.decide(flow, epoch, None);
+        self.confirm(&flow);
+        self.unconfirmed.insert(flow, (from, epoch));
+    }
+
+    /// Should this node die, others could go on with the connection: its donor need not keep it any more.
+    pub fn confirm(&mut self, flow: &Flow) {
+        if let Some((from, epoch)) = self.unconfirmed.remove(flow) {
+            self.send(from, Message::Taken { flow: *flow, epoch });
+        }
+    }
+
+    /// The epoch under which a connection has left, if nobody has confirmed that it was taken.
+    pub fn given(&self, flow: &Flow) -> Option<Epoch> {
+        match self.donors.get(flow) {
+            Some((Donor::Committed { epoch, .. }, _)) => Some(*epoch),
+            _ => None,
+        }
+    }
+
+    /// A connection goes on here from a copy, under this epoch.
+    pub fn recovered(&mut self, flow: Flow, epoch: Epoch) {
+        self.donors.remove(&flow);
+        self.rearm(flow);
+        self.unconfirmed.remove(&flow);
+        self.unreserve(flow);
+        self.decide(flow, epoch, None);
+    }
+
+    /// This life of a node is over. Gives back what had left for it and may not have been taken, as far as `copied` says
+    /// that other nodes may hold copies of it, so that they have to be asked first. The rest goes on here.
+    pub fn died(
+        &mut self,
+        dead: NodeId,
+        life: Incarnation,
+        copied: impl Fn(&Flow) -> bool,
+    ) -> Vec<(Flow, Epoch, Arc<Snapshot>)> {
+        if self.peers.get(&dead) == Some(&life) {
+            self.peers.remove(&dead);
+        }
+        let reserved = self.reservations.iter().filter(|(_, reserved)| reserved.from == dead);
+        for flow in reserved.map(|(flow, _)| *flow).collect::<Vec<_>>() {
+            self.unreserve(flow);
+            self.actions.push_back(Action::Release { flow });
+        }
+        let mut orphans = Vec::new();
+        for flow in self.flows_with(dead) {
+            let Some((donor, _)) = self.donors.get(&flow) else { continue };
+            match donor {
+                Donor::Committed { incarnation, .. } if *incarnation != life => {}
+                Donor::Committed { epoch, snapshot, .. } if copied(&flow) => {
+                    orphans.push((flow, *epoch, Arc::clone(snapshot)));
+                    self.donors.remove(&flow);
+                    self.rearm(flow);
+                    let why = Failure::Died;
+                    self.actions.push_back(Action::Failed { flow, to: dead, why, resume: None });
+                }
+                Donor::Committed { snapshot, .. } => {
+                    let next = Next::Resume(Arc::clone(snapshot), Failure::Died);
+                    self.follow(flow, next);
+                }
+                _ => {
+                    let next = donor.peer_down(dead);
+                    self.follow(flow, next);
+                }
+            }
+        }
+        orphans
+    }
+}
