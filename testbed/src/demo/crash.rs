@@ -1,7 +1,10 @@
 //! Nodes are killed under a client's download and its two-way stream, again and again.
 
+use core::net::SocketAddrV6;
 use core::time::Duration;
 use std::path::Path;
+
+use ferry_node::io::Moment;
 
 use super::Options;
 use super::evidence::{copy_logs, keep_logs, make_folder, write_events};
@@ -16,7 +19,7 @@ use crate::progress::Progress;
 use crate::report::Demo;
 use crate::timeline::{self, Story};
 use crate::trace::{Event, Handoff};
-use crate::world::{NODES, SERVICE};
+use crate::world::{CLIENT, NODES, SERVICE};
 use crate::{Error, Result};
 
 /// Its name.
@@ -127,7 +130,10 @@ fn as_move(crash: &Crash, client: &ClientView, events: &[Event]) -> Option<Hando
     let flow = under_way(client, crash)?;
     let (to, epoch, installed_ns) = crash.recovered(flow.client_port, events)?;
     let from = NODES[crash.victim].to_owned();
-    Some(Handoff { flow, epoch, from, to, frozen_ns: crash.at_ns, installed_ns, snapshot_bytes: 0 })
+    // Nobody saw it freeze.
+    let (client, moment) = (SocketAddrV6::new(CLIENT, flow.client_port, 0, 0), Moment::default());
+    let frozen_ns = crash.at_ns;
+    Some(Handoff { client, flow, epoch, from, to, frozen_ns, installed_ns, snapshot_bytes: 0, moment })
 }
 
 #[allow(clippy::cast_precision_loss)] // Nanoseconds of a gap.

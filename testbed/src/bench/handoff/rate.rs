@@ -158,7 +158,7 @@ impl Two {
                 Output::Frame(frame) => self.take(nth, frame)?,
                 Output::Peer { bytes, .. } => self.messages.push_back((1 - nth, bytes)),
                 Output::Reply { reply, .. } => self.replies.push_back(reply),
-                Output::Trace(_) => {}
+                Output::Trace(_) | Output::Reborn { .. } => {}
             }
             any = true;
         }
@@ -212,6 +212,7 @@ fn setup(nth: usize) -> Setup {
         home_agent: None,
         placement: Placement::Local,
         rules: ferry_node::Rules::default(),
+        directory: ferry_node::DirectorySetup::default(),
         optimise: Optimise::Never,
         plain_source: PlainSource::Auto,
         ask_again: core::time::Duration::from_mins(10),
