@@ -12,6 +12,7 @@ pub mod clients;
 pub mod clock;
 pub mod control;
 pub mod correspondent;
+pub mod crash;
 pub mod demo;
 pub mod drive;
 pub mod enter;

@@ -57,6 +57,9 @@ struct DemoArguments {
     /// The size of the stream that goes through `echo`.
     #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     echo_mib: u64,
+    /// Kill so many nodes, in the demos about that.
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    crashes: u16,
     /// Write the results here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -204,7 +207,8 @@ fn inside(command: Command) -> Result<ExitCode> {
             let options = options(&arguments)?;
             let names = arguments.name.as_deref().map_or(demo::NAMES.to_vec(), |name| vec![name]);
             let usual = |name| arguments.handoffs.unwrap_or_else(|| demo::usual_handoffs(name));
-            let run = |name| demo::run(name, &Options { handoffs: usual(name), ..options.clone() });
+            let crashes = arguments.crashes.into();
+            let run = |name| demo::run(name, &Options { handoffs: usual(name), ..options.clone() }, crashes);
             finish(names.into_iter().map(run).collect(), &arguments)
         }
         Command::Bench(arguments) => {

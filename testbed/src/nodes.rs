@@ -37,11 +37,56 @@ pub struct Options {
     pub ask_again_s: u32,
     /// As in a node's configuration.
     pub tokens_ahead: &'static str,
+    /// What each node serves.
+    pub services: &'static [Offer],
 }
+
+/// A service of the group.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    kind: &'static str,
+    port: u16,
+    /// How many other nodes hold a copy of a connection, and what waits for them.
+    copies: Option<(u8, &'static str)>,
+}
+
+impl Offer {
+    /// Without copies.
+    pub const fn plain(kind: &'static str, port: u16) -> Self {
+        Self { kind, port, copies: None }
+    }
+
+    /// With one copy.
+    pub const fn protected(kind: &'static str, port: u16, commit: &'static str) -> Self {
+        Self { kind, port, copies: Some((1, commit)) }
+    }
+
+    /// As a node's configuration has it.
+    fn section(&self) -> String {
+        let Self { kind, port, copies } = self;
+        let mut text = format!("\n[[service]]\nkind = \"{kind}\"\nport = {port}\n");
+        if *kind == "file" {
+            text += "root = \"www\"\n";
+        }
+        if let Some((replicas, commit)) = copies {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "replicas = {replicas}\ncommit = \"{commit}\"");
+        }
+        text
+    }
+}
+
+const SERVICES: &[Offer] = &[Offer::plain("echo", 7), Offer::plain("discard", 9), Offer::plain("file", 80)];
 
 impl Default for Options {
     fn default() -> Self {
-        Self { placement: "local", plain_source: "auto", ask_again_s: 600, tokens_ahead: "auto" }
+        Self {
+            placement: "local",
+            plain_source: "auto",
+            ask_again_s: 600,
+            tokens_ahead: "auto",
+            services: SERVICES,
+        }
     }
 }
 
@@ -143,10 +188,7 @@ key = "{node}.key"
             "\n[[peer]]\nname = \"{node}\"\ncare-of = \"{care_of}\"\nlink = \"[{link_address}]:{LINK_PORT}\"\n"
         );
     }
-    for (kind, port) in [("echo", 7), ("discard", 9)] {
-        let _ = write!(text, "\n[[service]]\nkind = \"{kind}\"\nport = {port}\n");
-    }
-    text + "\n[[service]]\nkind = \"file\"\nport = 80\nroot = \"www\"\n"
+    text + &options.services.iter().map(Offer::section).collect::<String>()
 }
 
 /// Where a node listens for commands.
@@ -220,6 +262,12 @@ impl Node {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| self.wrong("has no process id"))?;
         kill_process(pid, signal).doing(format!("signal node {}", self.name))
+    }
+
+    /// Waits for the end of a process that was killed.
+    pub fn await_death(&mut self, within: Duration) -> Result<ExitStatus> {
+        let what = format!("the death of node {}", self.name);
+        await_some(&what, within, Duration::from_millis(5), || self.child.try_wait().doing("wait for a node"))
     }
 
     /// What it has traced so far.

@@ -49,6 +49,27 @@ pub struct Demo {
     pub client: String,
     /// How the client is reached.
     pub mode: &'static str,
+    /// Nodes that were killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crashes: Option<usize>,
+    /// Octets that never reached the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_lost: Option<u64>,
+    /// Octets that reached its application twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_duplicated: Option<u64>,
+    /// From a crash until another node knew of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detect_ms: Option<Spread>,
+    /// From then on until the connection went on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_ms: Option<Spread>,
+    /// How much a player had to buffer so that it always had something to play.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least_buffer_ms: Option<f64>,
+    /// How often a player with so many milliseconds in its buffer had nothing to play.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub underruns: Vec<(u64, usize)>,
     /// Octets of the file or the stream that crossed during handoffs, all transfers together.
     pub bytes: u64,
     /// Whether each arrived as it was sent.
@@ -122,6 +143,13 @@ impl Demo {
             ok: false,
             client,
             mode: "relayed",
+            crashes: None,
+            bytes_lost: None,
+            bytes_duplicated: None,
+            detect_ms: None,
+            restore_ms: None,
+            least_buffer_ms: None,
+            underruns: Vec::new(),
             bytes: 0,
             digest_match: false,
             handoffs: 0,
@@ -206,6 +234,16 @@ impl fmt::Display for Demo {
         rows.extend(self.moments.iter().flat_map(Moments::lines));
         rows.extend(self.balance.iter().flat_map(Balance::lines));
         rows.retain(|(_, value)| value != "-");
+        if let Some(crashes) = self.crashes {
+            let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
+            let (lost, twice) = (count(self.bytes_lost), count(self.bytes_duplicated));
+            rows.push(("crashes", format!("{crashes}; {lost} octets lost, {twice} duplicated")));
+            rows.push(("  until known, ms", spread(self.detect_ms)));
+            rows.push(("  then until going on, ms", spread(self.restore_ms)));
+        }
+        if let Some(least) = self.least_buffer_ms {
+            rows.push(("least buffer, ms", format!("{least:.0}; underruns by buffer: {:?}", self.underruns)));
+        }
         if let Some(why) = &self.why {
             rows.push(("why", why.clone()));
         }

@@ -1,13 +1,16 @@
 //! A picture of a demo: what the client received over time, which node served it, where it sent to, and every handoff.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::path::Path;
 
+use ferry_node::io::{Trace, TraceEvent};
+
 use crate::Result;
-use crate::analysis::ClientView;
+use crate::analysis::{ClientView, Flow};
 use crate::capture::Captured;
 use crate::error::Doing;
 use crate::trace::{Event, Handoff, What};
@@ -30,12 +33,44 @@ struct Frame {
     top_mbit: f64,
 }
 
-/// Draws the picture as SVG.
-pub fn write(captured: &Captured, moves: &[Handoff], events: &[Event], path: &Path) -> Result<()> {
-    fs::write(path, draw(captured, moves, events)).doing(format!("write {}", path.display()))
+/// What a picture is about.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// What happened at the lines.
+    pub noun: &'static str,
+    /// Where connections began, if not at the first node.
+    pub opened: BTreeMap<Flow, String>,
 }
 
-fn draw(captured: &Captured, moves: &[Handoff], events: &[Event]) -> String {
+/// Draws the picture of a demo with handoffs as SVG.
+pub fn write(captured: &Captured, moves: &[Handoff], events: &[Event], path: &Path) -> Result<()> {
+    let story = Story { noun: "handoffs", opened: BTreeMap::new() };
+    tell(&story, captured, moves, events, path)
+}
+
+/// Draws a picture as SVG.
+pub fn tell(
+    story: &Story,
+    captured: &Captured,
+    moves: &[Handoff],
+    events: &[Event],
+    path: &Path,
+) -> Result<()> {
+    fs::write(path, draw(story, captured, moves, events)).doing(format!("write {}", path.display()))
+}
+
+/// Which node accepted which connection.
+pub fn opened(events: &[Event]) -> BTreeMap<Flow, String> {
+    let accepted = events.iter().filter_map(|event| match &event.what {
+        What::Node(Trace { event: TraceEvent::Accepted { client, port }, .. }) => {
+            Some((Flow { client_port: client.port(), service_port: *port }, event.node.clone()))
+        }
+        _ => None,
+    });
+    accepted.collect()
+}
+
+fn draw(story: &Story, captured: &Captured, moves: &[Handoff], events: &[Event]) -> String {
     let Captured { client, straight, .. } = captured;
     let seen = || client.flows().values().flatten().filter(|seen| seen.payload > 0);
     let first = seen().map(|seen| seen.at_ns).min().unwrap_or(0);
@@ -43,12 +78,14 @@ fn draw(captured: &Captured, moves: &[Handoff], events: &[Event]) -> String {
     let curve = curve(client, &(first..last));
     let top_mbit = curve.iter().copied().fold(1.0, f64::max) * 1.1;
     let frame = Frame { time: first..last, top_mbit };
-    let mut svg = head(&frame, moves.len(), !straight.bindings.is_empty());
+    let what = format!("{} {}", moves.len(), story.noun);
+    let mut svg = head(&frame, &what, !straight.bindings.is_empty());
     for (flow, seen) in client.flows() {
         let data = || seen.iter().filter(|seen| seen.payload > 0).map(|seen| seen.at_ns);
         let Some((begin, end)) = data().min().zip(data().max()) else { continue };
         let own = moves.iter().filter(|one| one.flow == *flow).collect::<Vec<_>>();
-        owners(&mut svg, &frame, begin..end, &own);
+        let first = story.opened.get(flow).map_or(NODES[0], String::as_str);
+        owners(&mut svg, &frame, first, begin..end, &own);
     }
     sent_to(&mut svg, &frame, &straight.bindings);
     area(&mut svg, &frame, &curve);
@@ -104,7 +141,7 @@ fn curve(client: &ClientView, time: &Range<u64>) -> Vec<f64> {
 }
 
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A picture.
-fn head(frame: &Frame, handoffs: usize, bound: bool) -> String {
+fn head(frame: &Frame, what: &str, bound: bool) -> String {
     let more = if bound { BAND } else { 0.0 };
     let (width, height) = (LEFT + WIDTH + 30.0, TOP + HEIGHT + 60.0 + more);
     let mut svg = format!(
@@ -112,8 +149,7 @@ fn head(frame: &Frame, handoffs: usize, bound: bool) -> String {
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    let title =
-        format!("What the client received, in Mbit/s, and the node that served it; {handoffs} handoffs");
+    let title = format!("What the client received, in Mbit/s, and the node that served it; {what}");
     text(&mut svg, LEFT, 22.0, "start", &title);
     for (index, (node, colour)) in NODES.iter().zip(COLOURS).enumerate() {
         let x = LEFT + WIDTH - 200.0 + 70.0 * index as f64;
@@ -149,8 +185,8 @@ fn nice_step(range: f64) -> f64 {
 }
 
 /// A band below the curve, in the colour of the owner.
-fn owners(svg: &mut String, frame: &Frame, life: Range<u64>, moves: &[&Handoff]) {
-    let (mut begin, mut owner) = (life.start, NODES[0].to_owned());
+fn owners(svg: &mut String, frame: &Frame, first: &str, life: Range<u64>, moves: &[&Handoff]) {
+    let (mut begin, mut owner) = (life.start, first.to_owned());
     let ends = moves.iter().map(|one| (one.installed_ns, one.to.clone()));
     for (end, next) in ends.chain([(life.end, String::new())]) {
         let colour = NODES.iter().position(|node| *node == owner).map_or("#999", |index| COLOURS[index]);

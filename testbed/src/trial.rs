@@ -1,5 +1,5 @@
 //! Bad input on real processes: a node with the wrong keys, with a name that is taken, with another user's TAP. And a
-//! client with Mobile IPv6 ([`crate::correspondent`]).
+//! client with Mobile IPv6 ([`crate::correspondent`]). And each way in which a node can be lost ([`crate::crash::trials`]).
 
 use core::time::Duration;
 use std::fs;
@@ -10,6 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::mount::{MountFlags, mount};
 
 use crate::clock::await_some;
+use crate::crash::trials;
 use crate::error::Doing;
 use crate::link::Profile;
 use crate::nodes::{self, FILES, GROUP, Node, give, last_lines};
@@ -17,8 +18,18 @@ use crate::world::{Host, TAP, UserMap, World};
 use crate::{Error, Result};
 
 /// All trials.
-pub const NAMES: [&str; 5] =
-    ["wrong-certificate", "taken-name", "foreign-tap", "correspondent", "filtered-path"];
+pub const NAMES: [&str; 10] = [
+    "wrong-certificate",
+    "taken-name",
+    "foreign-tap",
+    "correspondent",
+    "filtered-path",
+    trials::NAMES[0],
+    trials::NAMES[1],
+    trials::NAMES[2],
+    trials::NAMES[3],
+    trials::NAMES[4],
+];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Carries out the trial called `name`, one of [`NAMES`]; tells how the bad node was refused, or what
@@ -27,6 +38,7 @@ pub fn run(name: &str, ferry: &Path) -> Result<String> {
     match name {
         "correspondent" => return crate::correspondent::run(ferry),
         "filtered-path" => return crate::correspondent::filtered(ferry),
+        lost if trials::NAMES.contains(&lost) => return trials::run(name, ferry),
         _ => {}
     }
     let world = World::build(Profile::default())?;

@@ -9,6 +9,8 @@
 //! Every node has a prefix of its own behind its TAP; nodes share no link. The service address is routed to host-a
 //! and lies on its TAP's link.
 
+mod home;
+
 use std::fs::{self, File};
 use std::net::Ipv6Addr;
 

@@ -38,6 +38,22 @@ const MOBILITY_ROWS: [&str; 8] = [
     "many-bindings",
 ];
 
+const RECOVERY_ROWS: [&str; 8] = [
+    "gap-kill-p50",
+    "gap-kill-p99",
+    "gap-cut",
+    "strict-throughput",
+    "regenerate-throughput",
+    "strict-latency",
+    "mass-recovery-ms",
+    "keepalived",
+];
+
+#[test]
+fn each_row_of_recovery_can_be_measured() {
+    each_row_can_be_measured("recovery", &RECOVERY_ROWS);
+}
+
 #[test]
 fn each_row_of_the_stack_can_be_measured() {
     each_row_can_be_measured("stack", &ROWS);

@@ -27,6 +27,43 @@ fn a_client_with_mobile_ipv6_talks_straight_to_whoever_serves_it_and_never_throu
     assert!(demo["bindings"].as_u64() >= Some(6), "{said}");
 }
 
+#[test]
+fn a_download_and_a_stream_outlive_every_node_that_is_killed_under_them() {
+    let Some((demo, said)) = play_crashes("crash-recovery", 3) else { return };
+    for figure in ["detect_ms", "restore_ms"] {
+        assert!(demo[figure]["p50"].as_f64() > Some(0.0), "{figure}: {said}");
+    }
+    assert_eq!(demo["resets"], 0, "{said}");
+}
+
+#[test]
+fn some_player_has_enough_in_its_buffer_to_notice_no_crash() {
+    let Some((demo, said)) = play_crashes("client-buffering", 2) else { return };
+    assert!(demo["least_buffer_ms"].as_f64() >= Some(20.0), "{said}");
+}
+
+/// Plays a demo in which nodes are killed, and judges what both of them show.
+fn play_crashes(name: &str, crashes: u64) -> Option<(Value, String)> {
+    let _machine = machine()?;
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("result.json");
+    let mut command = Command::new(TESTBED);
+    command.args(["demo", name, "--crashes", &crashes.to_string(), "--file-mib", "64", "--echo-mib", "16"]);
+    command.args(["--rate-mbit", "100", "--json"]).arg(&json);
+    command.arg("--out").arg(folder.path()).arg("--ferry").arg(ferry());
+    let output = run(&mut command);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let report: Value = serde_json::from_slice(&fs::read(&json).expect("a report")).expect("json");
+    let demo = report["demos"][0].clone();
+    for (field, expected) in [("ok", Value::from(true)), ("crashes", crashes.into())] {
+        assert_eq!(demo[field], expected, "{field}: {said}");
+    }
+    assert_eq!((&demo["bytes_lost"], &demo["bytes_duplicated"]), (&0.into(), &0.into()), "{said}");
+    assert!(demo["gap_ms"]["max"].as_f64() > Some(0.0), "{said}");
+    Some((demo, said))
+}
+
 /// Plays a demo and judges what all of them show.
 fn play(name: &str, handoffs: u64) -> Option<(Value, String)> {
     let _machine = machine()?;

@@ -3,6 +3,7 @@
 mod handoff;
 mod handoff_first;
 mod mobility;
+mod recovery;
 mod stack;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use crate::report::BenchReport;
 use crate::{Error, Result};
 
 /// All benchmarks.
-pub const NAMES: [&str; 4] = [handoff_first::NAME, stack::NAME, mobility::NAME, handoff::NAME];
+pub const NAMES: [&str; 5] =
+    [handoff_first::NAME, stack::NAME, mobility::NAME, handoff::NAME, recovery::NAME];
 
 /// How to measure.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +38,13 @@ pub fn needs_ferry(name: &str) -> bool {
 
 /// The rows of all benchmarks that can be measured one by one.
 pub fn row_names() -> Vec<&'static str> {
-    [&stack::row_names()[..], &mobility::row_names()[..], &handoff::row_names()[..]].concat()
+    [
+        &stack::row_names()[..],
+        &mobility::row_names()[..],
+        &handoff::row_names()[..],
+        &recovery::row_names()[..],
+    ]
+    .concat()
 }
 
 /// Fails if a benchmark has no such row.
@@ -58,6 +66,10 @@ pub fn run(name: &str, options: &Options, ferry: &Path) -> Result<BenchReport> {
         check_rows(options, name, &handoff::row_names())?;
         let (rows, fits) = handoff::rows(options, ferry)?;
         return Ok(BenchReport::new(handoff::NAME, rows).with(fits));
+    }
+    if name == recovery::NAME {
+        check_rows(options, name, &recovery::row_names())?;
+        return Ok(BenchReport::new(recovery::NAME, recovery::rows(options, ferry)?));
     }
     if name == stack::NAME {
         check_rows(options, name, &stack::row_names())?;

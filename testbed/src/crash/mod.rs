@@ -2,6 +2,8 @@
 
 pub mod crowd;
 pub mod player;
+pub mod show;
+pub mod trials;
 pub mod words;
 
 use core::net::SocketAddrV6;
@@ -14,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::clock::{await_some, nanos, now_ns};
 use crate::link::Profile;
-use crate::nodes::{self, Node};
+use crate::nodes::{self, Node, Offer};
 use crate::trace::{Event, What};
 use crate::world::{NODES, SERVICE, World};
 use crate::{Error, Result};
@@ -22,6 +24,14 @@ use crate::{Error, Result};
 /// Everything that a crash must not touch is over or under way by then.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_millis(5);
+
+/// The ports of [`STRICT`].
+pub const HTTP: u16 = 80;
+/// The other.
+pub const ECHO: u16 = 7;
+/// Files and echo, of which each connection is held by another node, and says nothing to its client that is not.
+pub const STRICT: &[Offer] =
+    &[Offer::protected("file", HTTP, "strict"), Offer::protected("echo", ECHO, "strict")];
 
 /// The service's address at a port.
 pub const fn service(port: u16) -> SocketAddrV6 {
@@ -86,6 +96,7 @@ pub struct Crew {
     /// Where they live.
     pub world: World,
     nodes: Vec<Option<Node>>,
+    dead: Vec<Node>,
     events: Vec<Event>,
 }
 
@@ -95,7 +106,7 @@ impl Crew {
         let world = World::at_home(link)?;
         nodes::prepare(&world, ferry, group)?;
         let nodes = world.hosts.iter().map(|_| None).collect();
-        Ok(Self { world, nodes, events: Vec::new() })
+        Ok(Self { world, nodes, dead: Vec::new(), events: Vec::new() })
     }
 
     /// Makes the world and starts all nodes.
@@ -157,9 +168,9 @@ impl Crew {
 
     /// Kills a node's process as nothing can be caught; tells when.
     pub fn kill(&mut self, index: usize) -> Result<u64> {
-        let node = self.node(index)?;
         let at = now_ns();
-        node.signal(Signal::KILL)?;
+        self.node(index)?.signal(Signal::KILL)?;
+        self.dead.extend(self.nodes[index].take());
         Ok(at)
     }
 
@@ -168,11 +179,12 @@ impl Crew {
         Ok(Crash { at_ns: self.kill(owner)?, victim: owner, port })
     }
 
-    /// Takes a killed node away, with what it traced.
-    pub fn bury(&mut self, index: usize) -> Result<()> {
-        let Some(mut node) = self.nodes[index].take() else { return Ok(()) };
-        node.await_death(PATIENCE)?;
-        self.events.extend(node.trace()?);
+    /// Takes those that were killed away, with what they traced.
+    pub fn bury(&mut self) -> Result<()> {
+        for mut node in self.dead.drain(..) {
+            node.await_death(PATIENCE)?;
+            self.events.extend(node.trace()?);
+        }
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::error::Doing;
 use crate::namespace::Namespace;
 
 /// Octets of a second of the medium.
-pub const RATE: u64 = 500_000;
+pub const RATE: u64 = 250_000;
 /// How much faster than it is played it may come, so that a buffer fills again.
 const AHEAD: u64 = 2;
 /// What the kernel may hold for a player; it counts as part of the buffer.

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::path::Path;
 
 use super::Options;
-use super::crossing::{copy_logs, keep_logs, make_folder, write_events};
+use super::evidence::{copy_logs, keep_logs, make_folder, write_events};
 use crate::analysis::Spread;
 use crate::clock::{await_some, pause};
 use crate::crash::crowd::Crowd;
@@ -21,7 +21,7 @@ pub(super) const NAME: &str = "client-buffering";
 const PORT: u16 = 1554;
 const OFFERS: &[Offer] = &[Offer::protected("stream", PORT, "regenerate")];
 /// What the players buffer, in milliseconds.
-const BUFFERS: [u64; 14] = [20, 30, 40, 50, 60, 80, 100, 120, 160, 240, 320, 480, 640, 1000];
+const BUFFERS: [u64; 10] = [20, 40, 60, 80, 100, 150, 200, 300, 500, 1000];
 /// Of the stream whose gaps are measured: a word every 10 ms.
 const DENSE_RATE: u64 = 800;
 const DENSE_PERIOD: Duration = Duration::from_millis(10);
@@ -91,7 +91,7 @@ fn crash_all(crew: &mut Crew, players: &Players, crashes: usize, seed: u64) -> R
         let owner = crew.owner(PORT)?.ok_or_else(|| Error::Late { what: "an owner".into(), within_s: 0 })?;
         seen.push(crew.crash(owner, PORT)?);
         await_some("another owner", PATIENCE, BEAT, || crew.owner(PORT))?;
-        crew.bury(owner)?;
+        crew.bury()?;
         crew.start()?;
         if players.failed() {
             break;

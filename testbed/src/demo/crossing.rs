@@ -112,7 +112,7 @@ fn stalled(stage: &Stage, options: &Options, begun_ns: u64) -> Result<()> {
     Ok(())
 }
 
-fn judge_wire(captured: &Captured, demo: &mut Demo, problems: &mut Vec<String>) {
+pub(super) fn judge_wire(captured: &Captured, demo: &mut Demo, problems: &mut Vec<String>) {
     let client = &captured.client;
     demo.resets = client.resets().len();
     demo.peers = client.peers().iter().map(Ipv6Addr::to_string).collect();

@@ -32,7 +32,7 @@ pub(super) fn keep(
     demo
 }
 
-fn make_folder(folder: &Path) -> Result<()> {
+pub(super) fn make_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).doing(format!("make {}", folder.display()))
 }
 
@@ -47,7 +47,7 @@ pub(super) fn write_events(events: &[Event], folder: &Path) -> Result<()> {
     file.flush().doing(doing)
 }
 
-fn copy_logs(folder: &Path) -> Result<()> {
+pub(super) fn copy_logs(folder: &Path) -> Result<()> {
     for node in NODES {
         let log = nodes::log(node);
         if log.exists() {
@@ -63,7 +63,7 @@ fn copy_logs(folder: &Path) -> Result<()> {
 }
 
 /// After a failure the nodes' own words are worth keeping, even if nobody asked for a folder.
-fn keep_logs(name: &str, folder: Option<&Path>) -> String {
+pub(super) fn keep_logs(name: &str, folder: Option<&Path>) -> String {
     let to = folder.map_or_else(|| PathBuf::from("out").join(name), Path::to_owned);
     let kept = make_folder(&to).and_then(|()| {
         for node in NODES {

@@ -212,6 +212,7 @@ fn setup(nth: usize) -> Setup {
         home_agent: None,
         placement: Placement::Local,
         rules: ferry_node::Rules::default(),
+        directory: ferry_node::DirectorySetup::default(),
         optimise: Optimise::Never,
         plain_source: PlainSource::Auto,
         ask_again: core::time::Duration::from_mins(10),

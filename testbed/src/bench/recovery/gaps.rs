@@ -22,7 +22,7 @@ const DENSE_PERIOD: Duration = Duration::from_millis(10);
 const VICTIM: usize = 1;
 const BEFORE: Duration = Duration::from_millis(500);
 const AFTER: Duration = Duration::from_millis(1500);
-const ATTEMPT: Duration = Duration::from_millis(20);
+const ATTEMPT: Duration = Duration::from_millis(50);
 
 /// What one death came to.
 #[derive(Clone, Debug)]
@@ -81,14 +81,15 @@ fn one(means: &Means<'_>, end: impl FnOnce(&mut Crew) -> Result<u64>) -> Result<
 
 /// All connections go to the node that will die, and are held elsewhere.
 pub(super) fn settle(crew: &mut Crew, crowd: &mut Crowd, count: usize) -> Result<()> {
-    let moved = crew.node(0)?.control.handoff_all(NODES[VICTIM])?;
-    if moved.moved < count {
-        return Err(broken(format!(
-            "{} of {count} connections moved: {:?}",
-            moved.moved,
-            moved.failed.first()
-        )));
-    }
+    let mut moved = 0;
+    await_some("all connections at the node that will die", PATIENCE, Duration::from_millis(10), || {
+        let some = crew.node(0)?.control.handoff_all(NODES[VICTIM])?;
+        moved += some.moved;
+        match some.failed.first() {
+            Some(failed) => Err(broken(format!("a connection did not move: {failed:?}"))),
+            None => Ok((moved >= count).then_some(())),
+        }
+    })?;
     crew.await_protection(count)?;
     // What was not read meanwhile is no gap.
     crowd.await_all(PATIENCE).map(drop)
@@ -125,7 +126,7 @@ fn new_connection(means: &Means<'_>) -> Result<f64> {
     let at = now_ns();
     crew.world.cut(NODES[0])?;
     let client = &crew.world.client;
-    let new = await_some("a new connection", PATIENCE, Duration::from_millis(1), || {
+    let new = await_some("a new connection to the group", PATIENCE, Duration::from_millis(1), || {
         client.run(|| Ok(attempt(service(ECHO), ATTEMPT)))
     })?;
     #[allow(clippy::cast_precision_loss)] // Nanoseconds of a fail-over.

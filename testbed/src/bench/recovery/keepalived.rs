@@ -22,7 +22,7 @@ const VIRTUAL: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 0x10);
 const PORT: u16 = 7;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than a round trip of this link, much shorter than any fail-over.
-const ATTEMPT: Duration = Duration::from_millis(20);
+const ATTEMPT: Duration = Duration::from_millis(50);
 
 /// What a fail-over came to.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,9 @@ pub(super) fn fail_over() -> Result<FailOver> {
     let mut old = await_some("a first connection", PATIENCE, Duration::from_millis(20), || connect(&client))?;
     let at = now_ns();
     link.batch("link set vrrp-1 down")?;
-    let new = await_some("a new connection", PATIENCE, Duration::from_millis(1), || connect(&client))?;
+    let new = await_some("a new connection to the other server", PATIENCE, Duration::from_millis(1), || {
+        connect(&client)
+    })?;
     #[allow(clippy::cast_precision_loss)] // Nanoseconds of a fail-over.
     let new_ms = (now_ns() - at) as f64 * 1e-6;
     drop(new);
@@ -100,7 +102,7 @@ impl Server {
             // Of the thread's namespace, not the process's.
             fs::read_to_string("/proc/thread-self/net/if_inet6").doing("read addresses")
         })?;
-        let octets: String = VIRTUAL.octets().iter().map(|octet| format!("{octet:02x}")).collect();
+        let octets = format!("{:032x}", u128::from(VIRTUAL));
         Ok(text.contains(&octets))
     }
 }

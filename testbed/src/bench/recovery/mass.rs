@@ -29,6 +29,7 @@ fn one(means: &Means<'_>) -> Result<f64> {
     let mut crew = Crew::gather(means.ferry, LAN, Means::group())?;
     let count = means.scale.count(CLIENTS);
     let mut crowd = Crowd::gather(&crew.world.client, service(STREAM), count, |_| RATE)?;
+    crowd.await_all(PATIENCE)?;
     settle(&mut crew, &mut crowd, count)?;
     let capture = Capture::start(&crew.world, None, false)?;
     let at = crew.kill(VICTIM)?;

@@ -55,11 +55,11 @@ impl Scale {
 /// What a row measured.
 #[derive(Debug)]
 pub(super) struct Figures {
-    ours: Vec<f64>,
+    pub(super) ours: Vec<f64>,
     /// Empty if there is nobody to compare with.
-    peer: Vec<f64>,
+    pub(super) peer: Vec<f64>,
     /// Said in place of the peer's name.
-    note: Option<String>,
+    pub(super) note: Option<String>,
 }
 
 impl Figures {
@@ -175,7 +175,7 @@ pub(super) fn measured(
         let compared = (!figures.peer.is_empty()).then_some((peer, figures.peer.as_slice()));
         let row = Row::new(name, unit, &figures.ours, compared, bar);
         let mut row = row.ok_or_else(|| ground::broken("there are no figures"))?;
-        row.peer_is = row.peer_is.or(figures.note);
+        row.peer_is = figures.note.or(row.peer_is);
         Ok(row)
     });
     row.unwrap_or_else(|why: Error| Row::failed(name, unit, bar, why.to_string()))
