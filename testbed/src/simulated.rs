@@ -211,7 +211,7 @@ mod tests {
         for demo in demos {
             assert!(demo.ok && demo.handoffs >= 5 && demo.resets == 0, "{demo}");
             let told = demo.gap_ms.is_some() || demo.moments.is_some() || demo.balance.is_some();
-            assert!(demo.bytes > 1 << 20 && told, "{demo}");
+            assert!(demo.bytes > 1 << 19 && told, "{demo}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! `any-moment` in the simulated world: clients of both kinds with connections of every kind, over a path that loses and
-//! reorders, while the operator hands on one connection after the other.
+//! reorders; whatever happens at its owner, each is handed on at once.
 
 use core::net::SocketAddrV6;
 use core::time::Duration;
@@ -66,7 +66,7 @@ struct Played {
 fn play(seed: u64) -> Played {
     let mut world = World::new(seed, false);
     world.silences.on = true;
-    world.attach_group(&group(), Operation { every: Some(1..=6), ..Operation::default() });
+    world.attach_group(&group(), Operation { after_every_event: true, ..Operation::default() });
     let mut random = Rng::new(seed);
     let mut aware_ones = Vec::new();
     for nth in 0..CLIENTS {
