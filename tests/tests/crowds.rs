@@ -90,7 +90,7 @@ fn handoffs_of_one_client_s_connections_cross() {
             scene.world.run_for(Duration::from_millis(7));
             assert!(scene.world.now < Instant::from_millis(60_000), "everything ends");
         }
-        assert!(crossed >= 5, "{millis} ms, aware: {aware}: {crossed} times");
+        assert!(crossed >= 3, "{millis} ms, aware: {aware}: {crossed} times");
         ends(&mut scene);
     }
 }

@@ -147,9 +147,10 @@ fn play(aware: bool, lie: Option<Lie>) -> Scene {
         assert!(scene.world.now < Instant::from_millis(30_000), "everything ends");
         scene.world.run_for(Duration::from_millis(2));
         let Some((owner, tcb)) = scene.owned() else { continue };
-        let (client, flow) = (client_of(tcb), tcb.flow);
+        let (client, flow, open) = (client_of(tcb), tcb.flow, tcb.state.is_synchronised());
         nth += 1;
-        if let Some(lie) = lie {
+        // In a handshake a node is not sure that no other has answered, and lets go.
+        if let Some(lie) = lie.filter(|_| open) {
             tell_all(&mut scene, owner, flow, nth, lie);
         }
         let [a, b, _] = scene.nodes[..] else { panic!("three nodes") };

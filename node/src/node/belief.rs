@@ -157,6 +157,10 @@ impl Node {
             }
             return !denied && known != claimed;
         }
+        // No two nodes have had it in one epoch.
+        if claimed.to != known.to && claimed.epoch == known.epoch {
+            return false;
+        }
         let news = claimed.to != known.to && known.epoch < claimed.epoch;
         if !news || from == known.to {
             return true;

@@ -90,6 +90,8 @@ fn who_claims_a_connection_of_another_gets_its_segments_until_the_owner_has_spok
     assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
     let (b, c) = (NodeId::of("b"), NodeId::of("c"));
     let route = |lan: &Lan| lan.nodes["a"].places.get(&flow).and_then(crate::node::Place::route).unwrap().to;
+    hear(&mut lan, "a", "c", &Message::Owner { flow, epoch: Epoch(2), node: c });
+    assert_eq!(route(&lan), b, "no two nodes have had it in one epoch");
     let lie = Message::Owner { flow, epoch: Epoch(40), node: c };
     let said = hear(&mut lan, "a", "c", &lie);
     assert!(said.contains(&(b, Message::Ask { flow })), "the owner is asked: {said:?}");
