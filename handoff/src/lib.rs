@@ -33,6 +33,7 @@ mod message;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use copy::{Copy, Delta, Mirror, Unfit, Version};
 pub use donor::Failure;

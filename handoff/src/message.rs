@@ -6,6 +6,7 @@ use ferry_stack::tcp::Flow;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::wire::append;
 use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId};
 
 /// What nodes tell each other about connections. The link has authenticated the sender.
@@ -284,9 +285,8 @@ impl Message {
     /// The message as octets.
     pub fn encode(&self) -> Bytes {
         let payload = self.payload();
-        // Only a sequence of unknown length could fail, and there is none.
         let octets = Vec::with_capacity(128 + payload.map_or(0, Bytes::len));
-        let mut octets = postcard::to_extend(self, octets).unwrap_or_default();
+        let mut octets = append(self, octets).unwrap_or_default();
         octets.extend_from_slice(payload.map_or(&[], |payload| payload));
         octets.into()
     }
