@@ -35,6 +35,7 @@ mod pulse;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use copy::{Copy, Delta, Mirror, Unfit, Version};
 pub use donor::Failure;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::claims::{Claim, Objection};
+use crate::wire::append;
 use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId, Pulse};
 
 /// What nodes tell each other about connections. The link has authenticated the sender.
@@ -300,9 +301,8 @@ impl Message {
     /// The message as octets.
     pub fn encode(&self) -> Bytes {
         let payload = self.payload();
-        // Only a sequence of unknown length could fail, and there is none.
         let octets = Vec::with_capacity(128 + payload.map_or(0, Bytes::len));
-        let mut octets = postcard::to_extend(self, octets).unwrap_or_default();
+        let mut octets = append(self, octets).unwrap_or_default();
         octets.extend_from_slice(payload.map_or(&[], |payload| payload));
         octets.into()
     }

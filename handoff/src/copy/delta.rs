@@ -8,6 +8,7 @@ use ferry_stack::tcp::{Extents, Flow, Tcb};
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::{HEADER, check_header, write_header};
+use crate::wire::append;
 use crate::{Epoch, MAX_SNAPSHOT, Refused, Snapshot, TooLarge};
 
 /// Shorter payloads are copied, so that they do not pin the large buffer that they came in.
@@ -49,9 +50,21 @@ pub struct Delta {
 impl Delta {
     /// Everything, for whoever has nothing.
     pub fn whole(snapshot: &Snapshot) -> Self {
-        let mut delta = super::Mirror::default().delta(snapshot);
-        delta.version.number = 0;
-        delta
+        let mut tcb = snapshot.tcb.clone();
+        let extents = tcb.extents();
+        let payload = tcb.unload();
+        let queues = core::iter::once(&payload.send).chain(payload.received());
+        Self {
+            base: None,
+            version: Version { epoch: snapshot.epoch, number: 0 },
+            service: snapshot.service.clone(),
+            session: Some(snapshot.session.clone()),
+            wake: snapshot.wake,
+            client: Some(snapshot.client.clone()),
+            fresh: queues.flat_map(|queue| queue.pieces(0, queue.len())).collect(),
+            extents,
+            tcb,
+        }
     }
 
     /// Everything that TCP knows, without payload.
@@ -83,8 +96,7 @@ impl Delta {
         }
         let mut octets = Vec::with_capacity(HEADER + 1024 + fresh);
         octets.resize(HEADER, 0);
-        // Only a sequence of unknown length could fail, and there is none.
-        let mut octets = postcard::to_extend(self, octets).map_err(|_| TooLarge(usize::MAX))?;
+        let mut octets = append(self, octets).ok_or(TooLarge(usize::MAX))?;
         // What is held and what is sent together: no copy grows beyond what a snapshot may hold.
         if octets.len() + held > MAX_SNAPSHOT {
             return Err(TooLarge(octets.len() + held));

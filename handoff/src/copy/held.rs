@@ -142,6 +142,26 @@ impl Copy {
     }
 }
 
+impl Delta {
+    /// The connection that it brings, if it builds on nothing and can be true. The octets are not copied.
+    pub fn into_snapshot(mut self) -> Result<Snapshot, Refused> {
+        let wanted = usize::try_from(self.extents.len()).unwrap_or(usize::MAX);
+        let (None, Some(session), Some(client)) = (self.base, self.session.take(), self.client.take()) else {
+            return Err(Refused::Nothing);
+        };
+        if self.fresh() != wanted {
+            return Err(Refused::Payload { present: self.fresh(), wanted });
+        }
+        let Self { version, service, wake, extents, mut tcb, fresh, .. } = self;
+        let payload = Fresh::of(fresh).merge(&extents, &Extents::default(), &mut Payload::default());
+        if !tcb.load(payload) {
+            return Err(Refused::Contradiction);
+        }
+        tcb.check()?;
+        Ok(Snapshot { epoch: version.epoch, service, tcb, session, wake, client })
+    }
+}
+
 /// The octets of a delta, to be taken out in order.
 struct Fresh(Queue);
 
@@ -157,6 +177,11 @@ impl Fresh {
     /// The payload that lies at `wanted`: what was held there, and what is fresh.
     fn merge(mut self, wanted: &Extents, held: &Extents, payload: &mut Payload) -> Payload {
         let send = self.fill(wanted.send, &[held.send], &mut [&mut payload.send]);
+        if held.is_empty() {
+            let unread = self.fill(wanted.unread, &[], &mut []);
+            let islands = wanted.islands.iter().map(|island| self.fill(*island, &[], &mut [])).collect();
+            return Payload { send, unread, islands };
+        }
         let extents = received(held);
         let mut queues: Vec<&mut Queue> =
             core::iter::once(&mut payload.unread).chain(&mut payload.islands).collect();

@@ -96,13 +96,17 @@ impl Handoffs {
         delta: Delta,
         known: Option<&Copy>,
     ) -> Result<Result<Snapshot, Refusal>, u64> {
-        let wanted = delta.version;
+        let (wanted, builds) = (delta.version, delta.base.is_some());
         let mut copy = self.base_of(from, flow, &delta, known);
-        let snapshot = match copy.apply(delta) {
-            Err(Unfit::Lacks { have }) => return Err(have.number),
-            Err(Unfit::Refused(why)) => Err(why),
-            Ok(version) if version == wanted => copy.into_snapshot(),
-            Ok(_) => Err(Refused::Contradiction),
+        let snapshot = if builds {
+            match copy.apply(delta) {
+                Err(Unfit::Lacks { have }) => return Err(have.number),
+                Err(Unfit::Refused(why)) => Err(why),
+                Ok(version) if version == wanted => copy.into_snapshot(),
+                Ok(_) => Err(Refused::Contradiction),
+            }
+        } else {
+            delta.into_snapshot()
         };
         Ok(match snapshot {
             Ok(snapshot) if snapshot.tcb.flow == flow && snapshot.epoch == epoch => Ok(snapshot),

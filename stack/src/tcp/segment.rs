@@ -1,5 +1,6 @@
 //! TCP segments: parsed once, so that holding a [`Segment`] proves the lengths were right.
 
+use core::cmp::Ordering;
 use core::net::SocketAddrV6;
 
 use bytes::Bytes;
@@ -20,12 +21,27 @@ pub(super) const TIMESTAMPS_LEN: u16 = 12;
 pub(super) const MAX_SACK_BLOCKS: usize = 3;
 
 /// The two ends of a connection as TCP sees them, that is, with home addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
     /// Our end.
     pub local: SocketAddrV6,
     /// The other end.
     pub remote: SocketAddrV6,
+}
+
+impl Ord for Flow {
+    /// By the other end first, which differs, and in whole numbers: nodes keep what they know in order of flows.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let end = |end: &SocketAddrV6| (end.ip().to_bits(), end.port());
+        let ends = |flow: &Self| (end(&flow.remote), end(&flow.local));
+        ends(self).cmp(&ends(other)).then_with(|| (self.remote, self.local).cmp(&(other.remote, other.local)))
+    }
+}
+
+impl PartialOrd for Flow {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl core::hash::Hash for Flow {

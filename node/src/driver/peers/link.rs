@@ -18,7 +18,7 @@ use crate::driver::mailbox::{Letter, Mailbox};
 /// Octets of received messages that may wait for the data plane; then the link is not read until it has caught up.
 const BUDGET: usize = 4 * MAX_MESSAGE;
 
-/// A payload up to this length is copied behind its header, so that both leave as one TLS record.
+/// Frames that leave together are joined up to this length, which is that of a TLS record. A longer one goes as it is.
 const JOIN: usize = 16 << 10;
 
 const READ: usize = 64 << 10;
@@ -159,6 +159,7 @@ async fn write(
 ) -> Result<Never, Ended> {
     let mut pings = interval(every);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut row = Row::default();
     loop {
         let (kind, payload) = tokio::select! {
             message = outgoing.next() => (Kind::Message, message.ok_or(Ended::Closed)?),
@@ -166,19 +167,97 @@ async fn write(
             () = pulse.ping_now.notified() => (Kind::Ping, Bytes::new()),
             _ = pings.tick() => (Kind::Ping, Bytes::new()),
         };
-        put(&mut writer, kind, &payload).await?;
+        row.put(&mut writer, kind, &payload).await?;
         while let Some(message) = outgoing.try_next() {
-            put(&mut writer, Kind::Message, &message).await?;
+            row.put(&mut writer, Kind::Message, &message).await?;
         }
-        writer.flush().await?;
+        row.end(&mut writer).await?;
     }
 }
 
-async fn put(writer: &mut WriteHalf<Box<dyn Wire>>, kind: Kind, payload: &[u8]) -> io::Result<()> {
-    let header = frame_header(kind, payload.len());
-    if payload.len() <= JOIN {
-        return writer.write_all(&[&header, payload].concat()).await;
+/// Frames that are to leave as one record.
+#[derive(Default)]
+struct Row(Vec<u8>);
+
+impl Row {
+    async fn put(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        kind: Kind,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let header = frame_header(kind, payload.len());
+        if self.0.len() + header.len() + payload.len() > JOIN {
+            self.write(writer).await?;
+        }
+        self.0.extend_from_slice(&header);
+        if payload.len() <= JOIN {
+            self.0.extend_from_slice(payload);
+            return Ok(());
+        }
+        self.write(writer).await?;
+        writer.write_all(payload).await
     }
-    writer.write_all(&header).await?;
-    writer.write_all(payload).await
+
+    /// Nothing more waits.
+    async fn end(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        self.write(writer).await?;
+        writer.flush().await
+    }
+
+    async fn write(&mut self, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        writer.write_all(&self.0).await?;
+        self.0.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::pin::Pin;
+    use core::task::{Context, Poll};
+
+    use super::super::wire::next_frame;
+    use super::*;
+
+    /// Remembers how much was written at a time.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl AsyncWrite for Writes {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            octets: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(octets.to_vec());
+            Poll::Ready(Ok(octets.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_that_wait_together_leave_in_few_records() {
+        let payload = |nth: usize| vec![nth.to_le_bytes()[0]; if nth == 500 { 100_000 } else { 100 }];
+        let (mut row, mut writes) = (Row::default(), Writes::default());
+        for nth in 0..1000 {
+            row.put(&mut writes, Kind::Message, &payload(nth)).await.unwrap();
+        }
+        row.end(&mut writes).await.unwrap();
+        assert!(writes.0.len() < 12, "{} writes", writes.0.len());
+        assert!(writes.0.iter().all(|octets| octets.len() <= JOIN || octets.len() == 100_000));
+        let mut said = BytesMut::from(&writes.0.concat()[..]);
+        for nth in 0..1000 {
+            let (_, octets) = next_frame(&mut said).unwrap().unwrap();
+            assert!(octets == payload(nth), "message {nth}");
+        }
+        assert!(said.is_empty());
+    }
 }

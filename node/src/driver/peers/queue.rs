@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use super::wire::MAX_MESSAGE;
 
-/// Messages that may wait for one link.
-const MESSAGES: usize = 4096;
+/// Messages that may wait for one link: of a few for each of ten thousand connections that move at once, all.
+const MESSAGES: usize = 1 << 15;
 
 /// Octets that may wait for one link.
 const OCTETS: usize = 8 * MAX_MESSAGE;

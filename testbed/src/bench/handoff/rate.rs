@@ -216,7 +216,6 @@ fn setup(nth: usize) -> Setup {
         optimise: Optimise::Never,
         plain_source: PlainSource::Auto,
         ask_again: core::time::Duration::from_mins(10),
-        directory: ferry_node::DirectorySetup::default(),
         tcp: ferry_node::driver::connections(),
         peers: vec![other],
         services: vec![Service::new::<Echo>("echo", ECHO, ())],
