@@ -9,6 +9,7 @@ use ferry_stack::Instant;
 use ferry_stack::tcp::{Flow, Segment};
 
 use super::Node;
+use super::backup::Copied;
 use super::places::Place;
 
 /// How long the others may think. After it the segment is forgotten; the client sends it again.
@@ -83,7 +84,6 @@ impl Node {
     /// Another node asks whose connection this is.
     pub(super) fn asked(&mut self, from: NodeId, flow: Flow, now: Instant) {
         let ours = self.tcp.find(&flow).and_then(|handle| self.owned.get(handle)).map(|owned| owned.epoch);
-        let copy = self.holds_copy(&flow);
         let answer = match (ours, self.places.get(&flow)) {
             (Some(epoch), _) => Message::Owner { flow, epoch, node: self.id },
             (None, Some(Place::Arriving(arriving))) => {
@@ -92,16 +92,12 @@ impl Node {
             (None, Some(Place::Elsewhere(route))) if route.to != from => {
                 Message::Owner { flow, epoch: route.epoch, node: route.to }
             }
-            // Who goes on with it will say so.
-            _ if copy == Some(None) => return,
-            _ if let Some(Some((node, epoch))) = copy
-                && node != from =>
-            {
-                Message::Owner { flow, epoch, node }
-            }
-            _ => match self.ended.remembers(&flow, now) {
-                Some(epoch) => Message::Ended { flow, epoch },
-                None => Message::NotMine { flow },
+            _ => match (self.holds_copy(&flow), self.ended.remembers(&flow, now)) {
+                // Who goes on with it will say so.
+                (Copied::Ownerless, _) => return,
+                (Copied::Of(node, epoch), _) if node != from => Message::Owner { flow, epoch, node },
+                (_, Some(epoch)) => Message::Ended { flow, epoch },
+                (_, None) => Message::NotMine { flow },
             },
         };
         self.tell(from, &answer);

@@ -256,14 +256,19 @@ impl Node {
             }
             if let Some((handle, packet)) = serves.then(|| self.poll_segment(now)).flatten() {
                 self.send_segment(handle, packet, now);
-            } else if !(self.settle(now) || (serves && self.signal(now)) || self.register_further(now))
-                && !self.update_copies(now)
-                && self.outputs.is_empty()
-            {
+            } else if !self.go_further(serves, now) && self.outputs.is_empty() {
                 self.due = if self.end_of_turns() { Some(now) } else { self.deadline() };
                 return Output::WaitUntil(self.due);
             }
         }
+    }
+
+    /// Does what is less urgent than segments; whether there was anything.
+    fn go_further(&mut self, serves: bool, now: Instant) -> bool {
+        self.settle(now)
+            || (serves && self.signal(now))
+            || self.register_further(now)
+            || self.update_copies(now)
     }
 
     fn poll_segment(&mut self, now: Instant) -> Option<(Handle, Packet)> {

@@ -56,7 +56,9 @@ mod tests {
             let before = choose(&key, &flow(port), all.iter().copied(), 2);
             assert_eq!(before.len(), 2);
             assert_ne!(before[0], before[1]);
-            before.iter().for_each(|node| *loads.entry(*node).or_default() += 1);
+            for node in &before {
+                *loads.entry(*node).or_default() += 1;
+            }
             let without = all.iter().copied().filter(|node| *node != all[3]);
             let after = choose(&key, &flow(port), without, 2);
             let stayed = before.iter().filter(|node| **node != all[3]);

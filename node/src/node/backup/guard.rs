@@ -18,6 +18,7 @@ const LAST_RETRY: Duration = Duration::from_secs(2);
 
 /// The copies of one connection that this node owns.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "any of them can be so at the same time")]
 pub(in crate::node) struct Guard {
     /// Tells the connection from others between the same ends.
     pub(super) iss: Seq,

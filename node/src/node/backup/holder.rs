@@ -24,6 +24,16 @@ pub(in crate::node) struct Told<'a> {
     pub(in crate::node) delta: &'a bytes::Bytes,
 }
 
+/// Whether a copy of a connection is held here.
+pub(in crate::node) enum Copied {
+    /// None is.
+    Nowhere,
+    /// One is, and it is being found out who goes on with it.
+    Ownerless,
+    /// One is, of a connection that this node owns, under this epoch.
+    Of(NodeId, Epoch),
+}
+
 impl Node {
     /// An owner says what a copy of a connection lacks.
     pub(in crate::node) fn copy_told(&mut self, from: NodeId, told: &Told<'_>, now: Instant) {
@@ -97,9 +107,10 @@ impl Node {
             None => self.backup.holdings.len() < MAX_COPIES && self.backup.octets < MAX_OCTETS,
             Some(held) if held.owner == from && !held.is_claimed() => {
                 let known = held.standing;
-                match is_same(known.iss, standing.iss) {
-                    true => known.epoch <= standing.epoch,
-                    false => standing.iss.after(known.iss),
+                if is_same(known.iss, standing.iss) {
+                    known.epoch <= standing.epoch
+                } else {
+                    standing.iss.after(known.iss)
                 }
             }
             Some(held) => !standing.is_covered_by(&held.standing),
@@ -156,9 +167,12 @@ impl Node {
     }
 
     /// What is known here of a connection of which a copy is held: who owns it; nobody as long as that is being found out.
-    pub(in crate::node) fn holds_copy(&self, flow: &Flow) -> Option<Option<(NodeId, Epoch)>> {
-        let held = self.backup.holdings.get(flow)?;
-        Some((!held.is_claimed()).then_some((held.owner, held.standing.epoch)))
+    pub(in crate::node) fn holds_copy(&self, flow: &Flow) -> Copied {
+        match self.backup.holdings.get(flow) {
+            None => Copied::Nowhere,
+            Some(held) if held.is_claimed() => Copied::Ownerless,
+            Some(held) => Copied::Of(held.owner, held.standing.epoch),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use siphasher::sip::SipHasher13;
 
 use self::discards::Discards;
 pub(super) use self::guard::Guard;
-pub(super) use self::holder::Told;
+pub(super) use self::holder::{Copied, Told};
 use self::orphans::Orphans;
 use super::{Node, Setup};
 
@@ -166,7 +166,8 @@ impl Node {
     /// Does what has come due.
     pub(super) fn handle_backups(&mut self, now: Instant) {
         self.backup.holdings.handle_timeout(now);
-        while let Some((_, handle)) = self.backup.late.pop_front_if(|(at, _)| *at <= now) {
+        while let Some((_, handle)) = self.backup.late.front().copied().filter(|(at, _)| *at <= now) {
+            self.backup.late.pop_front();
             self.small_changes_due(handle);
         }
         while let Some((_, handle)) = self.backup.overdue.first().copied().filter(|(at, _)| *at <= now) {

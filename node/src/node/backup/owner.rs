@@ -43,7 +43,9 @@ impl Node {
         let Some(owned) = self.owned.get_mut(handle) else { return };
         if !protected {
             let epoch = owned.epoch;
-            former.into_iter().for_each(|node| self.discard_at(node, flow, iss, epoch, now));
+            for node in former {
+                self.discard_at(node, flow, iss, epoch, now);
+            }
             return self.handoffs.confirm(&flow);
         }
         let mut guard = Guard::new(iss, self.backup.stamp, former);
