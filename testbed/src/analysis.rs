@@ -42,7 +42,7 @@ pub struct Reset {
 /// Everything that matters of what passed the client's interface.
 #[derive(Debug)]
 pub struct ClientView {
-    /// Its own address.
+    /// An address of its own; others share its prefix.
     own: Ipv6Addr,
     flows: BTreeMap<Flow, Vec<Seen>>,
     peers: BTreeSet<Ipv6Addr>,
@@ -56,7 +56,7 @@ impl Default for ClientView {
 }
 
 impl ClientView {
-    /// Of the client with this address.
+    /// Of the client with this address, and others of the same prefix.
     pub fn of(own: Ipv6Addr) -> Self {
         Self { own, flows: BTreeMap::new(), peers: BTreeSet::new(), resets: Vec::new() }
     }
@@ -72,7 +72,8 @@ impl ClientView {
         // The upper layers see home addresses (RFC 6275 section 9.3.1).
         let home = straight::read(frame.octets).and_then(|seen| seen.home);
         let from = home.unwrap_or(header.source_addr());
-        let flow = if from == self.own {
+        let own = from.segments()[..4] == self.own.segments()[..4];
+        let flow = if own {
             Flow { client_port: tcp.source_port(), service_port: tcp.destination_port() }
         } else {
             Flow { client_port: tcp.destination_port(), service_port: tcp.source_port() }
@@ -80,7 +81,7 @@ impl ClientView {
         if tcp.rst() {
             self.resets.push(Reset { at_ns, from, flow });
         }
-        if from != self.own {
+        if !own {
             let before = ip.extensions().slice().len();
             let payload = payload(usize::from(header.payload_length()), before, tcp);
             self.peers.insert(from);

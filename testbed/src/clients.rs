@@ -242,10 +242,15 @@ impl Upload {
     pub fn start(client: &Namespace, to: SocketAddrV6, length: u64, seed: u64) -> Result<Self> {
         let stream = client.run(|| {
             let stream = TcpStream::connect_timeout(&to.into(), STALL).doing(format!("connect to {to}"))?;
-            stream.set_read_timeout(Some(STALL)).doing("set a timeout")?;
-            stream.set_write_timeout(Some(STALL)).doing("set a timeout")?;
             Ok(stream)
         })?;
+        Self::over(stream, length, seed)
+    }
+
+    /// The same over a connection to an `echo` that is there.
+    pub fn over(stream: TcpStream, length: u64, seed: u64) -> Result<Self> {
+        stream.set_read_timeout(Some(STALL)).doing("set a timeout")?;
+        stream.set_write_timeout(Some(STALL)).doing("set a timeout")?;
         let received = Arc::<AtomicU64>::default();
         let count = Arc::clone(&received);
         let thread = thread::spawn(move || exchange(&stream, length, seed, &count));

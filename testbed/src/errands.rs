@@ -4,7 +4,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddrV6, TcpStream};
+use std::net::{Ipv6Addr, Shutdown, SocketAddrV6, TcpStream};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use sha2::{Digest, Sha256};
@@ -81,6 +81,8 @@ const ERRANDS: [Errand; 10] = [
 pub struct Client<'a> {
     /// Where it lives.
     pub namespace: &'a Namespace,
+    /// An address of its own: a binding (RFC 6275) is one of an address, not of a connection.
+    pub address: Ipv6Addr,
     /// What there is to be fetched, the smallest first.
     pub files: &'a [Served],
     /// Decides what it does.
@@ -135,6 +137,7 @@ impl Client<'_> {
                 rustix::net::sockopt::set_socket_recv_buffer_size(&socket, octets)
                     .doing("narrow a buffer")?;
             }
+            rustix::net::bind(&socket, &SocketAddrV6::new(self.address, 0, 0, 0)).doing("take an address")?;
             rustix::net::connect(&socket, &SocketAddrV6::new(SERVICE, port, 0, 0)).doing("connect")?;
             let stream = TcpStream::from(socket);
             stream.set_nodelay(true).doing("send at once")?;
@@ -175,8 +178,7 @@ impl Client<'_> {
 
     fn stream(&mut self) -> Result<u64> {
         let (octets, seed) = (self.random.u64(64 << 10..1 << 20), self.random.u64(..));
-        let to = SocketAddrV6::new(SERVICE, ECHO, 0, 0);
-        Ok(2 * Upload::start(self.namespace, to, octets, seed)?.finish()?.bytes)
+        Ok(2 * Upload::over(self.connect(ECHO, None)?, octets, seed)?.finish()?.bytes)
     }
 
     fn fetch(&mut self, file: usize, receive_buffer: Option<usize>, busy: Duration) -> Result<u64> {

@@ -84,13 +84,13 @@ struct BenchArguments {
     /// Write the results here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Put a picture here (`stack`, `mobility`).
+    /// Put pictures and tables here (`stack`, `mobility`, `handoff`).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Only these rows (`stack`, `mobility`).
+    /// Only these rows (`stack`, `mobility`, `handoff`).
     #[arg(long = "row", value_name = "NAME", num_args = 1.., value_parser = PossibleValuesParser::new(bench::row_names()))]
     rows: Vec<String>,
-    /// Only see whether each row can be measured: short runs, no bars (`stack`, `mobility`).
+    /// Only see whether each row can be measured: short runs, no bars (`stack`, `mobility`, `handoff`).
     #[arg(long)]
     quick: bool,
     /// The node's binary; by default the one beside this one, which is built if it must be.

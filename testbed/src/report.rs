@@ -263,7 +263,10 @@ impl Demo {
     fn way(&self) -> String {
         let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
         match self.packets_via_contact_after_binding {
-            None => self.mode.to_owned(),
+            None => match self.packets_straight_from_node {
+                Some(packets) => format!("{}: {packets} packets straight from nodes", self.mode),
+                None => self.mode.to_owned(),
+            },
             Some(via_contact) => format!(
                 "{}: {} packets straight to nodes, {} from nodes, {via_contact} by the contact node once bound",
                 self.mode,

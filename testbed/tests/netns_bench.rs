@@ -38,6 +38,26 @@ const MOBILITY_ROWS: [&str; 8] = [
     "many-bindings",
 ];
 
+const HANDOFF_ROWS: [&str; 12] = [
+    "host-time-empty",
+    "host-time-64k",
+    "handoffs-per-second",
+    "handoffs-per-second-links",
+    "freeze-p50",
+    "freeze-p99",
+    "gap-LDA",
+    "gap-LAC",
+    "gap-LDC",
+    "gap-LHA",
+    "client-rto",
+    "goodput-10-per-second",
+];
+
+#[test]
+fn each_row_of_handoffs_can_be_measured() {
+    each_row_can_be_measured("handoff", &HANDOFF_ROWS);
+}
+
 const RECOVERY_ROWS: [&str; 8] = [
     "gap-kill-p50",
     "gap-kill-p99",

@@ -64,6 +64,53 @@ fn play_crashes(name: &str, crashes: u64) -> Option<(Value, String)> {
     Some((demo, said))
 }
 
+#[test]
+fn connections_of_ordinary_and_of_aware_kernels_move_in_every_state_unharmed() {
+    let Some((demo, said, folder)) = play_short("any-moment", 200) else { return };
+    for client in ["plain", "aware"] {
+        assert!(demo["moments"]["handoffs"][client].as_u64() > Some(20), "{client}: {said}");
+    }
+    let states = demo["moments"]["states"].as_object().expect("states");
+    for state in ["SYN-RECEIVED", "ESTABLISHED", "FIN-WAIT-1", "LAST-ACK", "TIME-WAIT"] {
+        assert!(states.contains_key(state), "{state}: {said}");
+    }
+    assert!(demo["packets_straight_from_node"].as_u64() > Some(0), "{said}");
+    picture(&folder.path().join("any-moment/moments.svg"), "ESTABLISHED");
+}
+
+#[test]
+fn an_overloaded_node_gives_connections_away_and_clients_wait_less() {
+    let Some((demo, said, folder)) = play_short("load-balancing", 12) else { return };
+    let balance = &demo["balance"];
+    assert_eq!(balance["load_before"], Value::from(vec![18, 0, 0]), "{said}");
+    assert_eq!(balance["load_after"], Value::from(vec![6, 6, 6]), "{said}");
+    assert_eq!(demo["handoffs"], 12, "{said}");
+    picture(&folder.path().join("load-balancing/load.svg"), "rebalance");
+}
+
+/// Plays a demo that brings files of its own.
+fn play_short(name: &str, handoffs: u64) -> Option<(Value, String, tempfile::TempDir)> {
+    let _machine = machine()?;
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("result.json");
+    let mut command = Command::new(TESTBED);
+    command.args(["demo", name, "--handoffs", &handoffs.to_string(), "--json"]).arg(&json);
+    command.arg("--out").arg(folder.path()).arg("--ferry").arg(ferry());
+    let output = run(&mut command);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let report: Value = serde_json::from_slice(&fs::read(&json).expect("a report")).expect("json");
+    let demo = report["demos"][0].clone();
+    judge_good(&demo, name, handoffs, &said);
+    Some((demo, said, folder))
+}
+
+fn picture(path: &std::path::Path, word: &str) {
+    let picture = fs::read_to_string(path).expect("a picture");
+    let whole = picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>");
+    assert!(whole && picture.contains(word), "{picture}");
+}
+
 /// Plays a demo and judges what all of them show.
 fn play(name: &str, handoffs: u64) -> Option<(Value, String)> {
     let _machine = machine()?;
@@ -83,7 +130,8 @@ fn play(name: &str, handoffs: u64) -> Option<(Value, String)> {
     Some((demo, said))
 }
 
-fn judge(demo: &Value, name: &str, handoffs: u64, said: &str) {
+/// What every demo of handoffs shows.
+fn judge_good(demo: &Value, name: &str, handoffs: u64, said: &str) {
     let exact = [
         ("name", Value::from(name)),
         ("ok", true.into()),
@@ -97,6 +145,10 @@ fn judge(demo: &Value, name: &str, handoffs: u64, said: &str) {
         assert_eq!(demo[name], expected, "{name}: {said}");
     }
     assert!(demo["handoffs"].as_u64() >= Some(handoffs), "{said}");
+}
+
+fn judge(demo: &Value, name: &str, handoffs: u64, said: &str) {
+    judge_good(demo, name, handoffs, said);
     assert!(demo["bytes"].as_u64() >= Some(80 << 20), "{said}");
     for figure in ["goodput_mbit", "baseline_mbit", "upload_mbit"] {
         assert!(demo[figure].as_f64() > Some(0.0), "{figure}: {said}");

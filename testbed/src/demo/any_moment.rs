@@ -4,6 +4,7 @@
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread::Scope;
@@ -25,7 +26,7 @@ use crate::nodes::{self, FILES, Node};
 use crate::progress::Progress;
 use crate::report::{Demo, Moments};
 use crate::trace::{Event, handoffs};
-use crate::world::{CLIENT, NODES, SERVICE, Visitor, World};
+use crate::world::{CLIENT, CLIENT_INTERFACE, CLIENT_PREFIX, NODES, SERVICE, Visitor, World};
 use crate::{Error, Result};
 
 /// Its name.
@@ -35,11 +36,11 @@ pub(super) const HANDOFFS: usize = 2000;
 /// Clients of each kind at a time.
 const WORKERS: usize = 10;
 /// Even if few handoffs are asked for: long enough for every kind of connection to live through.
-const LEAST: Duration = Duration::from_secs(4);
+const LEAST: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(300);
 const BEAT: Duration = Duration::from_millis(20);
-/// Between two handoffs of a node, if there was nothing to hand on.
-const IDLE: Duration = Duration::from_millis(2);
+/// Between two handoffs of a node: between most handoffs of a connection a binding can be made.
+const EACH: Duration = Duration::from_millis(5);
 const FILES_SERVED: [(&str, u64); 3] =
     [("small.bin", 2 << 10), ("medium.bin", 200 << 10), ("large.bin", 2 << 20)];
 
@@ -137,7 +138,8 @@ fn play(options: &Options, link: Profile, folder: Option<&Path>, demo: &mut Demo
         demo.snapshot_kib = Spread::of(moves.iter().map(|one| one.snapshot_bytes as f64 / 1024.0).collect());
     }
     judge(&captured, demo, &mut problems);
-    let counted = moves.iter().map(|one| (*one.client.ip() != CLIENT, &one.moment));
+    let is_aware = |client: &Ipv6Addr| client.segments()[..4] != CLIENT_PREFIX;
+    let counted = moves.iter().map(|one| (is_aware(one.client.ip()), &one.moment));
     let moments = Moments { connections: course.tally.connections.into_inner(), ..Moments::count(counted) };
     if moves.len() < options.handoffs {
         problems.push(format!("{} connections moved, not {}", moves.len(), options.handoffs));
@@ -163,9 +165,11 @@ fn go_on<'s>(
     let Ground { world, visitor, nodes, files, progress, .. } = ground;
     let mut clients = Vec::new();
     for nth in 0..2 * WORKERS {
-        let namespace = if nth % 2 == 0 { &world.client } else { &visitor.namespace };
+        let here = if nth % 2 == 0 { (&world.client, CLIENT) } else { (&visitor.namespace, visitor.address) };
+        let (namespace, address) = (here.0, beside(here.1, nth)?);
+        namespace.batch(&format!("addr add {address}/64 dev {CLIENT_INTERFACE} nodad"))?;
         let random = fastrand::Rng::with_seed(options.seed + nth as u64);
-        let client = Client { namespace, files, random, stop: &course.stop, tally: &course.tally };
+        let client = Client { namespace, address, files, random, stop: &course.stop, tally: &course.tally };
         clients
             .push(scope.spawn(move || client.run().unwrap_or_else(|why| course.went_wrong(why.to_string()))));
     }
@@ -201,6 +205,12 @@ fn go_on<'s>(
     }
 }
 
+/// Another address on the same link.
+fn beside(address: Ipv6Addr, nth: usize) -> Result<Ipv6Addr> {
+    let nth = u128::try_from(nth).map_err(|why| Error::Usage(why.to_string()))?;
+    Ok(Ipv6Addr::from_bits(address.to_bits() + 0x100 + nth))
+}
+
 /// Hands one connection after the other on to any other node. States are drawn first, then a connection in one: else
 /// hardly any would be rare.
 fn hand_on(node: &'static str, mut random: fastrand::Rng, course: &Course) -> Result<()> {
@@ -212,10 +222,8 @@ fn hand_on(node: &'static str, mut random: fastrand::Rng, course: &Course) -> Re
             by_state.entry(connection.state.clone()).or_default().push(connection);
         }
         let states: Vec<_> = by_state.into_values().collect();
-        let Some(some) = random.choice(&states) else {
-            pause(IDLE);
-            continue;
-        };
+        pause(EACH);
+        let Some(some) = random.choice(&states) else { continue };
         let (Some(one), Some(to)) = (random.choice(some), random.choice(&others)) else { continue };
         let moved = control.handoff_one(one, to)?;
         course.moved.fetch_add(moved.moved, Ordering::Relaxed);
