@@ -1,5 +1,5 @@
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use ferry_stack::Instant;
@@ -9,15 +9,19 @@ use crate::{Copy, Epoch, NodeId};
 
 /// How long room is reserved for a connection that does not come.
 pub(crate) const RESERVATION: Duration = Duration::from_secs(5);
-/// How long it is remembered which epochs were taken or returned, after the connection has gone from here. Longer
-/// than any copy of a message lives.
+/// How long it is remembered which epochs were taken or returned, after the connection has gone from here: longer than any
+/// copy of a message lives. A donor that has not heard the answer makes new copies as long as it lives, so that it must
+/// have been within reach for [`HEARD`], too.
 pub(crate) const MEMORY: Duration = Duration::from_mins(5);
+
+/// A donor that has been within reach for so long has heard the answer: it repeats itself every two seconds.
+pub(crate) const HEARD: Duration = Duration::from_mins(1);
 
 /// Connections of one donor of which it is remembered that they were returned.
 const MAX_RETURNED: usize = 1 << 14;
 
 /// A connection that was announced and has not come.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reservation {
     pub(crate) from: NodeId,
     pub(crate) epoch: Epoch,
@@ -26,16 +30,18 @@ pub(crate) struct Reservation {
 }
 
 /// The last epoch of a flow that was taken here, or that went on here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Decided {
     pub(crate) epoch: Epoch,
+    /// Who has ever given it, and may be repeating that.
+    pub(crate) donors: BTreeSet<NodeId>,
     /// When it may be forgotten; not as long as the connection is here.
     pub(crate) until: Option<Instant>,
 }
 
 /// The last epoch of each connection that each donor got back. By donor, so that what one offers decides nothing about what
 /// others do.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Returned(BTreeMap<NodeId, BTreeMap<Flow, Epoch>>);
 
 impl Returned {

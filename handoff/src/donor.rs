@@ -1,5 +1,6 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -46,7 +47,7 @@ pub enum Failure {
 }
 
 /// The donor's side of one handoff.
-#[derive(derive_more::Debug)]
+#[derive(Clone, derive_more::Debug)]
 pub(crate) enum Donor {
     /// The acceptor was asked. The connection runs here.
     Asking { to: NodeId, epoch: Epoch, retry: Retry, ahead: Option<Box<Ahead>> },
@@ -93,6 +94,25 @@ impl Ahead {
     }
 }
 
+/// Of what payload says, and TCP knows, only what the session makes of it.
+impl Hash for Donor {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        core::mem::discriminant(self).hash(state);
+        match self {
+            Self::Asking { to, epoch, retry, ahead } => (to, epoch, retry, ahead.is_some()).hash(state),
+            Self::Copying { to, epoch, retry, ahead } => {
+                let Ahead { mirror, rounds, carried, answered } = &**ahead;
+                (to, epoch, retry, mirror.version(), rounds, carried, answered).hash(state);
+            }
+            Self::Committed { to, epoch, incarnation, snapshot, delta, retry } => {
+                let Snapshot { epoch: its, service, tcb: _, session, wake, client } = &**snapshot;
+                (to, epoch, incarnation, its, service, session, wake, client, delta, retry).hash(state);
+            }
+            Self::Forwarding { to, epoch, until } => (to, epoch, until).hash(state),
+        }
+    }
+}
+
 /// What becomes of a donor.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -113,7 +133,7 @@ pub(crate) enum Next {
 }
 
 /// When to repeat a message, and how often it was.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Retry {
     at: Instant,
     sent: u32,

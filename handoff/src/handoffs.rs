@@ -1,5 +1,6 @@
 mod ahead;
 mod crash;
+mod memory;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -19,7 +20,7 @@ const MAX_RESERVATIONS: usize = 1 << 16;
 const MAX_RESERVATIONS_OF_ONE: usize = 1 << 14;
 
 /// What the node has to do for its handoffs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Action {
     /// Send a message to another node. It may be lost.
     Send {
@@ -100,7 +101,9 @@ enum Timer {
 
 /// All handoffs of one node, as donor and as acceptor. Messages and time in; [`Action`]s out by
 /// [`Handoffs::poll`].
-#[derive(Debug, Default)]
+///
+/// It can be cloned, and hashed once all that there was to do is done, so that a search can go through its states.
+#[derive(Clone, Debug, Default)]
 pub struct Handoffs {
     donors: BTreeMap<Flow, (Donor, String)>,
     reservations: BTreeMap<Flow, Reservation>,
@@ -112,7 +115,8 @@ pub struct Handoffs {
     returned: Returned,
     /// Taken, but the donor is not told yet, because no other node could go on with it.
     unconfirmed: BTreeMap<Flow, (NodeId, Epoch)>,
-    peers: BTreeMap<NodeId, Incarnation>,
+    /// Who is within reach, which life of it, and since when.
+    peers: BTreeMap<NodeId, (Incarnation, Instant)>,
     timers: Alarms<Timer>,
     actions: VecDeque<Action>,
     /// Set while the node empties itself: nothing new is accepted.
@@ -187,7 +191,7 @@ impl Handoffs {
         let (to, epoch) = (donor.to(), donor.epoch());
         let delta = donor.last_delta(&snapshot);
         let octets = delta.clone().or_else(|| snapshot.encode().ok());
-        let (Some(octets), Some(&incarnation)) = (octets, self.peers.get(&to)) else {
+        let (Some(octets), Some(&(incarnation, _))) = (octets, self.peers.get(&to)) else {
             self.rearm(flow);
             self.send(to, Message::Abort { flow, epoch });
             let why = Failure::TooLarge;
@@ -200,7 +204,7 @@ impl Handoffs {
         let donor = Donor::commit(to, epoch, incarnation, Arc::new(snapshot), delta, now);
         self.donors.insert(flow, (donor, service));
         self.rearm(flow);
-        self.decide(flow, epoch, Some(now + MEMORY));
+        self.decide(flow, epoch, None, Some(now + MEMORY));
         Ok(len)
     }
 
@@ -235,7 +239,7 @@ impl Handoffs {
 
     /// The link to a node came up.
     pub fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
-        self.peers.insert(peer, incarnation);
+        self.peers.insert(peer, (incarnation, now));
         for flow in self.flows_with(peer) {
             let Some((donor, _)) = self.donors.get_mut(&flow) else { continue };
             let next = donor.peer_up(peer, incarnation, now);
@@ -425,7 +429,7 @@ impl Handoffs {
                 self.donors.remove(&flow);
                 let epoch = epoch.next();
                 let resume = Box::new(Snapshot { epoch, ..Arc::unwrap_or_clone(snapshot) });
-                self.decide(flow, epoch, None);
+                self.decide(flow, epoch, None, None);
                 self.actions.push_back(Action::Failed { flow, to, why, resume: Some(resume) });
             }
             Next::Forget => {
@@ -456,9 +460,7 @@ impl Handoffs {
                     self.unreserve(flow);
                     self.actions.push_back(Action::Release { flow });
                 }
-                Timer::Decided(flow) => {
-                    self.decided.remove(&flow);
-                }
+                Timer::Decided(flow) => self.forget_decided(flow, now),
                 Timer::Returned(donor, flow) => self.returned.forget(donor, &flow),
             }
         }
@@ -472,11 +474,6 @@ impl Handoffs {
             self.send(to, message);
         }
         self.follow(flow, next);
-    }
-
-    fn decide(&mut self, flow: Flow, epoch: Epoch, until: Option<Instant>) {
-        self.decided.insert(flow, Decided { epoch, until });
-        self.timers.set(Timer::Decided(flow), until);
     }
 
     fn send(&mut self, to: NodeId, message: Message) {

@@ -89,7 +89,8 @@ pub enum Message {
         /// As told.
         epoch: Epoch,
     },
-    /// Owner to contact node, or to who asks: the connection is over. Its client waits for no answer any more.
+    /// Owner to contact node, repeated until it is seen, or to who asks: the connection is over. Its client waits for no
+    /// answer any more.
     Ended {
         /// Which.
         flow: Flow,
@@ -242,6 +243,13 @@ pub enum Message {
         node: NodeId,
         /// Which life.
         life: Incarnation,
+    },
+    /// The answer to [`Message::Ended`]: noted.
+    EndedSeen {
+        /// Which.
+        flow: Flow,
+        /// As told.
+        epoch: Epoch,
     },
 }
 

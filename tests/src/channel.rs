@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use bytes::Bytes;
 use ferry_stack::Instant;
 
 use crate::rng::{PerMille, Rng};
@@ -48,6 +49,8 @@ pub struct Channel {
     pub life: u32,
     /// Messages lost, doubled or late so far.
     pub faults: u64,
+    /// Messages that wait for the way to be whole again.
+    pub stuck: Vec<Bytes>,
     rng: Rng,
     busy_until: Instant,
 }
@@ -55,7 +58,14 @@ pub struct Channel {
 impl Channel {
     /// A link that is down.
     pub fn new(manner: Manner, rng: Rng) -> Self {
-        Self { manner, up: false, life: 0, faults: 0, rng, busy_until: Instant::ZERO }
+        Self { manner, up: false, life: 0, faults: 0, stuck: Vec::new(), rng, busy_until: Instant::ZERO }
+    }
+
+    /// It breaks: what is under way is lost.
+    pub fn cut_off(&mut self) {
+        self.up = false;
+        self.life += 1;
+        self.stuck.clear();
     }
 
     /// When a message arrives that is sent now: never, once, or twice.

@@ -15,6 +15,7 @@ pub mod linux;
 pub mod lwip;
 pub mod machine;
 pub mod member;
+pub mod model;
 pub mod needs;
 pub mod octets;
 pub mod owners;

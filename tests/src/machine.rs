@@ -6,7 +6,7 @@ use ferry_stack::{Frame, Instant};
 
 use crate::serve::Serving;
 use crate::stack::{Phase, Stack};
-use crate::talk::{Outcome, Talk};
+use crate::talk::Talk;
 
 /// A host with its applications.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Machine {
             if self.stack.phase(connection) != Phase::Opening {
                 self.stack.act(connection, now, &mut |io| talk.play(io, now));
             }
-            if talk.outcome != Some(Outcome::Aborted) {
+            if !talk.is_given_up() {
                 talk.see(self.stack.phase(connection));
             }
         }
@@ -76,6 +76,14 @@ impl Machine {
         [self.stack.deadline(now), talks].into_iter().flatten().min()
     }
 
+    /// Gives up a connection of a client.
+    pub fn give_up(&mut self, talk: usize, now: Instant) {
+        let talk = &mut self.talks[talk];
+        if let Some(connection) = talk.connection.filter(|_| !talk.is_over()) {
+            self.stack.act(connection, now, &mut |io| talk.give_up(io));
+        }
+    }
+
     /// Whether no service has a connection.
     pub fn is_idle(&self) -> bool {
         self.servings.is_empty()
@@ -83,6 +91,6 @@ impl Machine {
 
     /// Whether every client has what it wanted.
     pub fn is_done(&self) -> bool {
-        self.talks.iter().all(Talk::is_over)
+        self.talks.iter().all(|talk| talk.is_over() || talk.excused)
     }
 }

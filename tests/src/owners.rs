@@ -53,6 +53,13 @@ impl Owners {
         }
     }
 
+    /// A node is dead. What it owned, it does not any more; given back, handshakes included.
+    pub fn died(&mut self, node: usize) -> BTreeSet<Client> {
+        let owned = self.of.remove(&node).unwrap_or_default();
+        self.present.retain(|_, owner| *owner != node);
+        owned
+    }
+
     /// Every connection that is owned, with its owner, handshakes included.
     pub fn all(&self) -> impl Iterator<Item = (Client, usize)> {
         self.of.iter().flat_map(|(node, owned)| owned.iter().map(|client| (*client, *node)))

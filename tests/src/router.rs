@@ -1,6 +1,7 @@
 //! The router between all links: one [`Interface`] a port, so that neighbour discovery and ICMPv6 errors are real.
 
 use core::net::Ipv6Addr;
+use std::collections::BTreeMap;
 
 use ferry_stack::icmp::{self, Error};
 use ferry_stack::interface::{Address, Config};
@@ -28,6 +29,8 @@ pub struct Router {
     pub filters_sources: bool,
     /// Packets that did not pass because of that.
     pub filtered: u64,
+    /// Ways on which nothing passes, from port to port, and since when.
+    cut: BTreeMap<(usize, usize), Instant>,
     /// Packets sent on.
     pub forwarded: u64,
     /// Packets that were told to be too big.
@@ -51,6 +54,31 @@ impl Router {
         index
     }
 
+    /// From now on nothing passes from one port to another.
+    pub fn cut(&mut self, from: usize, to: usize, now: Instant) {
+        self.cut.entry((from, to)).or_insert(now);
+    }
+
+    /// It passes again; `false` if it did.
+    pub fn heal(&mut self, from: usize, to: usize) -> bool {
+        self.cut.remove(&(from, to)).is_some()
+    }
+
+    /// Since when nothing passes, if nothing does.
+    pub fn cut_since(&self, from: usize, to: usize) -> Option<Instant> {
+        self.cut.get(&(from, to)).copied()
+    }
+
+    /// Whether nothing passes.
+    pub fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut.contains_key(&(from, to))
+    }
+
+    /// Every way on which nothing passes.
+    pub fn cuts(&self) -> Vec<(usize, usize)> {
+        self.cut.keys().copied().collect()
+    }
+
     /// A port.
     pub fn port(&mut self, index: usize) -> &mut Port {
         &mut self.ports[index]
@@ -70,6 +98,9 @@ impl Router {
         let Some(to) = self.route(datagram.destination) else {
             return self.complain(&datagram, Error::Unreachable { code: icmp::NO_ROUTE }, now);
         };
+        if !self.cut.is_empty() && self.is_cut(from, to) {
+            return;
+        }
         if self.filters_sources && self.route(datagram.source) != Some(from) {
             self.filtered += 1;
             return;

@@ -136,17 +136,37 @@ impl Drop for Replay<'_> {
 ///
 /// With `FERRY_SEED=n` in the environment only that seed is run, with the log. `FERRY_SEEDS=n` runs n times as
 /// many, the seeds that follow.
-pub fn run(test: &str, scenario: &str, seeds: u64, mut play: impl FnMut(u64, bool) -> Tally) -> Tally {
-    let chosen: Option<u64> = std::env::var("FERRY_SEED").ok().and_then(|seed| seed.parse().ok());
-    let times: u64 = std::env::var("FERRY_SEEDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
-    let range = chosen.map_or(0..seeds * times, |seed| seed..seed + 1);
+pub fn run(test: &str, scenario: &str, seeds: u64, play: impl FnMut(u64, bool) -> Tally) -> Tally {
+    each(test, scenario, 0..seeds * times(), play)
+}
+
+/// Runs a scenario for each of these seeds, or only for the one in `FERRY_SEED`.
+pub fn each(
+    test: &str,
+    scenario: &str,
+    seeds: impl IntoIterator<Item = u64>,
+    mut play: impl FnMut(u64, bool) -> Tally,
+) -> Tally {
     let mut sum = Tally::default();
-    for seed in range {
+    let mut one = |seed, log| {
         let _replay = Replay { test, scenario, seed };
-        sum += Tally { seeds: 1, ..play(seed, chosen.is_some()) };
+        sum += Tally { seeds: 1, ..play(seed, log) };
+    };
+    match chosen() {
+        Some(seed) => one(seed, true),
+        None => seeds.into_iter().for_each(|seed| one(seed, false)),
     }
     report(scenario, sum);
     sum
+}
+
+fn chosen() -> Option<u64> {
+    std::env::var("FERRY_SEED").ok().and_then(|seed| seed.parse().ok())
+}
+
+/// How many times as many seeds are to be run as usual: `FERRY_SEEDS`.
+pub fn times() -> u64 {
+    std::env::var("FERRY_SEEDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// Straight to the terminal: the test harness would swallow the output of what passes.

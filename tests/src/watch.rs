@@ -17,6 +17,8 @@ struct Side {
     scale: Option<u8>,
     /// The sequence number after the last that it sent.
     end: u32,
+    /// The last sequence number that it acknowledged.
+    acked: Option<u32>,
     /// The furthest right edge that it offered.
     edge: Option<u32>,
     /// The last `TSval`.
@@ -49,6 +51,8 @@ pub struct Watch {
     sides: BTreeMap<(SocketAddrV6, SocketAddrV6), Side>,
     /// The address that nodes send from through tunnels, if they do: such a segment is judged where it enters one.
     pub home: Option<Ipv6Addr>,
+    /// Connections of which the group has lost what the client has seen: only followed. The server's end, the client's.
+    pub lost: BTreeSet<(SocketAddrV6, SocketAddrV6)>,
     /// Segments that were judged so, as they look to people. They leave the tunnel later, perhaps twice.
     tunnelled: BTreeSet<String>,
     /// Whether what has left one tunnel enters another on its way.
@@ -103,7 +107,8 @@ impl Watch {
         if seen.syn {
             self.opens(seen);
         }
-        if sender == Sender::Ours {
+        let lost = self.lost.contains(&(seen.from, seen.to)) || self.lost.contains(&(seen.to, seen.from));
+        if sender == Sender::Ours && !lost {
             self.tsval_never_goes_back(seen)?;
             self.the_right_edge_never_goes_back(seen)?;
             self.nothing_is_acknowledged_that_was_never_sent(seen)?;
@@ -120,6 +125,11 @@ impl Watch {
             let (isn, scale) = (Some(seen.seq), seen.scale);
             *side = Side { isn, scale, end: seen.seq.wrapping_add(1), ..Side::default() };
         }
+    }
+
+    /// How far one end has come, as the other one may know: what it has sent, and what it has acknowledged.
+    pub fn progress(&self, from: SocketAddrV6, to: SocketAddrV6) -> Option<(u32, Option<u32>)> {
+        self.side(from, to).map(|side| (side.end, side.acked))
     }
 
     fn side(&self, from: SocketAddrV6, to: SocketAddrV6) -> Option<&Side> {
@@ -211,6 +221,7 @@ impl Watch {
             self.repeated += u64::from(fresh.len() < seen.payload.len());
         }
         side.end = later(side.end, end);
+        side.acked = seen.ack.map(|ack| side.acked.map_or(ack, |last| later(last, ack))).or(side.acked);
         side.edge = edge.map(|edge| side.edge.map_or(edge, |last| later(last, edge))).or(side.edge);
         side.tsval = seen.tsval.or(side.tsval);
     }

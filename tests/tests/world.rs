@@ -23,6 +23,8 @@ use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, Worl
 
 #[path = "world/agent.rs"]
 mod agent;
+#[path = "world/deaths.rs"]
+mod deaths;
 
 /// What a scenario is about.
 #[derive(Clone, Debug)]

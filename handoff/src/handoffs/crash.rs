@@ -17,7 +17,7 @@ impl Handoffs {
             self.actions.push_back(Action::Given { flow, to: donor.to(), epoch: donor.epoch() });
         }
         self.rearm(flow);
-        self.decide(flow, epoch, None);
+        self.decide(flow, epoch, Some(from), None);
         self.confirm(&flow);
         self.unconfirmed.insert(flow, (from, epoch));
     }
@@ -43,7 +43,7 @@ impl Handoffs {
         self.rearm(flow);
         self.unconfirmed.remove(&flow);
         self.unreserve(flow);
-        self.decide(flow, epoch, None);
+        self.decide(flow, epoch, None, None);
     }
 
     /// This life of a node is over. Gives back what had left for it and may not have been taken, as far as `copied` says
@@ -54,8 +54,12 @@ impl Handoffs {
         life: Incarnation,
         copied: impl Fn(&Flow) -> bool,
     ) -> Vec<(Flow, Epoch, Arc<Snapshot>)> {
-        if self.peers.get(&dead) == Some(&life) {
+        if self.peers.get(&dead).is_some_and(|(known, _)| *known == life) {
             self.peers.remove(&dead);
+        }
+        // It repeats nothing any more.
+        for decided in self.decided.values_mut() {
+            decided.donors.remove(&dead);
         }
         let reserved = self.reservations.iter().filter(|(_, reserved)| reserved.from == dead);
         for flow in reserved.map(|(flow, _)| *flow).collect::<Vec<_>>() {

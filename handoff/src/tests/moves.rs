@@ -249,6 +249,28 @@ fn a_reservation_ends_with_an_abort_or_by_itself() {
 }
 
 #[test]
+fn a_transfer_is_not_taken_again_however_long_its_donor_was_out_of_reach() {
+    let mut acceptor = owner();
+    acceptor.peer_down(a());
+    acceptor.ended(&flow(), later(10));
+    for _ in 0..20 {
+        let at = acceptor.deadline().unwrap();
+        acceptor.handle_timeout(at);
+    }
+    let back = acceptor.deadline().unwrap();
+    assert!(back > later(600_000), "it has been long");
+    acceptor.peer_up(a(), Incarnation(1), back);
+    acceptor.receive(a(), transfer(2), back);
+    assert_eq!(sent(&mut acceptor), [Message::Taken { flow: flow(), epoch: Epoch(2) }]);
+    // The donor has heard it by now.
+    for _ in 0..2 {
+        let at = acceptor.deadline().unwrap();
+        acceptor.handle_timeout(at);
+    }
+    assert_eq!((acceptor.deadline(), acceptor.remembered()), (None, 0));
+}
+
+#[test]
 fn a_draining_node_accepts_nothing() {
     let mut acceptor = Handoffs::new();
     acceptor.drain();

@@ -343,6 +343,12 @@ impl Node {
             .collect()
     }
 
+    /// The connections that have left and of which nobody has said that he runs them, so that their snapshots are still
+    /// here, and the epoch of each. For tests and experiments.
+    pub fn committed(&self) -> impl Iterator<Item = (Flow, Epoch)> {
+        self.handoffs.committed().map(|(flow, _, epoch)| (flow, epoch))
+    }
+
     /// The running control blocks of the connections that this node owns.
     pub fn control_blocks(&self) -> impl Iterator<Item = &Tcb> {
         self.owned().map(|(tcb, _)| tcb)

@@ -227,8 +227,12 @@ impl Node {
         }
         match message {
             Message::Owner { flow, epoch, node } => self.owner_told(from, *flow, *epoch, *node, now),
-            Message::OwnerSeen { flow, epoch } => self.updates.seen(flow, *epoch),
-            Message::Ended { flow, epoch } => self.connection_over(flow, *epoch),
+            Message::OwnerSeen { flow, epoch } => self.owner_seen(*flow, *epoch, now),
+            Message::Ended { flow, epoch } => {
+                self.connection_over(flow, *epoch);
+                self.tell(from, &Message::EndedSeen { flow: *flow, epoch: *epoch });
+            }
+            Message::EndedSeen { flow, epoch } => self.updates.end_seen(flow, *epoch),
             Message::Ask { flow } => self.asked(from, *flow, now),
             Message::NotMine { flow } => self.not_mine(from, flow, now),
             Message::WarmUp { flow } => self.warm_up_asked(from, *flow, now),

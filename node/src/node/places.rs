@@ -178,7 +178,10 @@ impl Node {
 
     /// The owner says that a connection is over. It does not come here either, if it was about to.
     pub(super) fn connection_over(&mut self, flow: &Flow, epoch: Epoch) {
-        if let Some(Place::Arriving(_)) = self.places.get(flow) {
+        let later = |route: Route| route.epoch > epoch;
+        if let Some(Place::Arriving(arriving)) = self.places.get(flow)
+            && !arriving.before.is_some_and(later)
+        {
             self.places.remove(flow);
         }
         self.forget_place(flow, epoch);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ferry_handoff::{Epoch, Message};
+use ferry_handoff::Epoch;
 use ferry_stack::Instant;
 use ferry_stack::tcp::{self, Flow, Handle};
 
@@ -91,11 +91,7 @@ impl Node {
         if ending == tcp::Ending::Finished {
             self.ended.remember(*flow, epoch, now);
         }
-        self.updates.forget(flow);
-        if !self.is_contact() {
-            let contact = self.contact;
-            self.tell(contact, &Message::Ended { flow: *flow, epoch });
-        }
+        self.tell_ended(*flow, epoch, now);
         if owned.session.is_some() {
             self.end_session(*flow, owned, ending, now);
             self.trace(TraceEvent::Closed { client: flow.remote, port: flow.local.port() }, now);

@@ -156,6 +156,42 @@ fn the_contact_node_makes_sure_of_an_owner_that_another_node_names() {
 }
 
 #[test]
+fn the_contact_node_hears_of_an_end_that_came_while_it_was_out_of_reach() {
+    let mut lan = Lan::new(|setup| setup.placement = Placement::RoundRobin);
+    let clients = [lan.connect(), lan.connect()];
+    let [at_home, elsewhere] = lan.owner()[..] else { panic!("{:?}", lan.owner()) };
+    assert_eq!((at_home, lan.nodes["a"].status(lan.now).relayed), ("a", 1));
+    lan.cut("a", elsewhere);
+    lan.client.tcp.with(clients[1], tcp::Tcb::finish);
+    lan.pass(65_000);
+    assert_eq!((lan.owner(), lan.nodes["a"].status(lan.now).relayed), (vec!["a"], 1));
+    lan.mend("a", elsewhere);
+    lan.pass(6_000);
+    assert_eq!(lan.nodes["a"].status(lan.now).relayed, 0);
+}
+
+#[test]
+fn the_contact_node_is_set_right_when_it_hears_late_who_owned_a_connection() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = lan.nodes["a"].control_blocks().next().unwrap().flow;
+    assert_eq!([lan.hand_off("a", "b"), lan.hand_off("b", "c")], [ONE_MOVED, ONE_MOVED]);
+    lan.client.tcp.with(client, tcp::Tcb::finish);
+    lan.pass(65_000);
+    assert_eq!(lan.nodes["a"].status(lan.now).relayed, 0);
+    for (late, owner) in [("b", 2), ("c", 3)] {
+        let node = NodeId::of(late);
+        told(&mut lan, late, &Message::Owner { flow, epoch: Epoch(owner), node });
+        assert_eq!(lan.nodes["a"].status(lan.now).relayed, 1);
+        let seen = Message::OwnerSeen { flow, epoch: Epoch(owner) }.encode();
+        let from = NodeId::of("a");
+        lan.nodes.get_mut(late).unwrap().handle(Input::Peer { from, bytes: seen }, lan.now);
+        lan.run();
+        assert_eq!(lan.nodes["a"].status(lan.now).relayed, 0, "{late}");
+    }
+}
+
+#[test]
 fn new_connections_are_placed_as_configured() {
     let owned = |placement| {
         let mut lan = Lan::new(|setup| setup.placement = placement);

@@ -1,4 +1,5 @@
-//! Owner updates: the contact node must know where a connection lives, so they are repeated until it does.
+//! Owner updates: the contact node must know where a connection lives, and when it lives no more, so they are repeated
+//! until it does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,9 +9,12 @@ use ferry_stack::tcp::{Flow, Handle};
 use ferry_stack::{Alarms, Instant};
 
 use super::Node;
+use super::places::{Place, Route};
 
 const FIRST_REPEAT: Duration = Duration::from_millis(100);
 const LAST_REPEAT: Duration = Duration::from_secs(5);
+/// Updates that may wait to be confirmed while connections end. Beyond it their end is told once.
+const MAX_UNCONFIRMED: usize = 1 << 16;
 
 /// Updates that the contact node has not confirmed.
 #[derive(Debug, Default)]
@@ -23,6 +27,15 @@ pub(super) struct Updates {
 struct Update {
     epoch: Epoch,
     wait: Duration,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// The connection lives there.
+    At(NodeId),
+    /// It is over.
+    Over,
 }
 
 impl Updates {
@@ -40,7 +53,17 @@ impl Updates {
         self.due.set(*flow, None);
     }
 
-    pub(super) fn seen(&mut self, flow: &Flow, epoch: Epoch) {
+    fn tells_end(&self, flow: &Flow) -> bool {
+        self.unconfirmed.get(flow).is_some_and(|update| update.what == What::Over)
+    }
+
+    pub(super) fn end_seen(&mut self, flow: &Flow, epoch: Epoch) {
+        if self.tells_end(flow) {
+            self.seen(flow, epoch);
+        }
+    }
+
+    fn seen(&mut self, flow: &Flow, epoch: Epoch) {
         if self.unconfirmed.get(flow).is_some_and(|update| update.epoch <= epoch) {
             self.forget(flow);
         }
@@ -57,9 +80,51 @@ impl Node {
         if self.is_contact() {
             return;
         }
-        self.updates.schedule(flow, Update { epoch, wait: FIRST_REPEAT }, now);
-        let (contact, node) = (self.contact, self.id);
-        self.tell(contact, &Message::Owner { flow, epoch, node });
+        self.tell_contact_node(flow, epoch, What::At(self.id), now);
+    }
+
+    /// Lets the contact node know that a connection lived here and is over.
+    pub(super) fn tell_ended(&mut self, flow: Flow, epoch: Epoch, now: Instant) {
+        self.updates.forget(&flow);
+        if self.is_contact() {
+            return;
+        }
+        self.tell_contact_node(flow, epoch, What::Over, now);
+    }
+
+    fn tell_contact_node(&mut self, flow: Flow, epoch: Epoch, what: What, now: Instant) {
+        let update = Update { epoch, wait: FIRST_REPEAT, what };
+        if what == What::At(self.id) || self.updates.unconfirmed.len() < MAX_UNCONFIRMED {
+            self.updates.schedule(flow, update, now);
+        }
+        self.repeat_update(flow, update);
+    }
+
+    fn repeat_update(&mut self, flow: Flow, Update { epoch, what, .. }: Update) {
+        let message = match what {
+            What::At(node) => Message::Owner { flow, epoch, node },
+            What::Over => Message::Ended { flow, epoch },
+        };
+        self.tell(self.contact, &message);
+    }
+
+    /// The contact node has noted that a connection lives here. If it was told so before the connection moved on or ended,
+    /// and has heard it only now, it is told that.
+    pub(super) fn owner_seen(&mut self, flow: Flow, epoch: Epoch, now: Instant) {
+        if self.updates.tells_end(&flow) {
+            return;
+        }
+        self.updates.seen(&flow, epoch);
+        let here = self.tcp.find(&flow).is_some_and(|handle| self.owned.contains(handle));
+        match self.places.get(&flow) {
+            _ if here => {}
+            Some(Place::Elsewhere(route)) if route.epoch > epoch && route.to != self.contact => {
+                let Route { to, epoch } = *route;
+                self.tell_contact_node(flow, epoch, What::At(to), now);
+            }
+            Some(_) => {}
+            None => self.tell_ended(flow, epoch, now),
+        }
     }
 
     pub(super) fn repeat_updates(&mut self, now: Instant) {
@@ -67,9 +132,10 @@ impl Node {
             let Some(update) = self.updates.unconfirmed.get(&flow).copied() else { continue };
             let wait = (update.wait * 2).min(LAST_REPEAT);
             self.updates.schedule(flow, Update { wait, ..update }, now);
-            let (contact, node) = (self.contact, self.id);
-            if self.peers.is_up(contact) {
-                self.tell(contact, &Message::Owner { flow, epoch: update.epoch, node });
+            if self.is_contact() {
+                self.updates.forget(&flow);
+            } else if self.peers.is_up(self.contact) {
+                self.repeat_update(flow, update);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use bytes::Bytes;
 use ferry_stack::{Frame, Instant};
 
+use super::faults::Blow;
 use crate::link::Quality;
 
 /// Something that will happen.
@@ -42,6 +43,28 @@ pub(super) enum Event {
     LoseContact,
     /// A link becomes another: from the machine of this number, and to it.
     Relink(usize, Box<(Quality, Quality)>),
+    /// A node learns that its link to another has broken, if it has not learned it.
+    Notice {
+        /// Who learns it.
+        by: usize,
+        /// The other one.
+        of: usize,
+        /// How often the link had broken before.
+        life: u32,
+    },
+    /// A node has heard nothing of another for so long that it gives up the link.
+    Silence {
+        /// Who hears nothing.
+        by: usize,
+        /// The other one.
+        of: usize,
+        /// How often the link had broken before.
+        life: u32,
+        /// Since when.
+        since: Instant,
+    },
+    /// Something befalls a node, or a way.
+    Befall(Blow),
     /// All faults end.
     Mend,
 }

@@ -8,7 +8,9 @@ use ferry_stack::interface::{self, Address};
 use ferry_stack::{EthernetAddress, Instant};
 
 use super::agenda::{Agenda, Event};
+use super::faults::Moments;
 use super::group::Group;
+use super::losses::Losses;
 use super::{Body, Place, World};
 use crate::link::{Pipe, Quality};
 use crate::machine::Machine;
@@ -55,6 +57,8 @@ impl World {
             agent: None,
             lost_nodes: 0,
             tamper: Tamper::default(),
+            moments: Moments::default(),
+            losses: Losses::default(),
             talks: BTreeMap::new(),
             judged: 0,
             log,
@@ -73,7 +77,11 @@ impl World {
 
     /// What the interface of the machine that will be attached next is made from.
     pub fn next_interface(&self, mtu: u16) -> interface::Config {
-        let nth = self.places.len();
+        Self::interface_at(self.places.len(), mtu)
+    }
+
+    /// What the interface of the machine that is attached as the `nth` is made from.
+    pub(super) fn interface_at(nth: usize, mtu: u16) -> interface::Config {
         let [high, low] = u16::try_from(nth).unwrap_or(0).to_be_bytes();
         interface::Config {
             mac: EthernetAddress([2, 0, 0, 0, high, low]),

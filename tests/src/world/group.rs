@@ -5,27 +5,20 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-use ferry_handoff::{Incarnation, NodeId};
-use ferry_node::services::{Discard, Echo, File, FileService};
-use ferry_node::{
-    Command, Node, Optimise, Peer, Placement, PlainSource, Reply, Rules, Service, Setup, Step, Trace,
-    TraceEvent, Which,
-};
+use ferry_handoff::Incarnation;
+use ferry_node::{Command, Optimise, Placement, PlainSource, Reply, Step, Trace, TraceEvent, Which};
+use ferry_stack::Instant;
 use ferry_stack::interface::Address;
 use ferry_stack::tcp::Config;
-use ferry_stack::{GroupClock, Instant};
 
 use super::agenda::Event;
+use super::birth::Origin;
+use super::faults::Blow;
 use super::{Attachment, Body, World};
 use crate::channel::{Channel, Manner};
-use crate::member::{Clock, Member};
+use crate::member::Member;
 use crate::owners::{Client, Owners};
-use crate::rng::{PerMille, Rng};
-use crate::serve::{DISCARD, ECHO, EXCHANGE, HTTP};
-use crate::session::{ExchangeSession, Reluctance};
-use crate::tamper::one_by_one;
-use crate::watch::Sender;
+use crate::rng::PerMille;
 
 /// The address that clients know.
 pub const SERVICE_ADDRESS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 1);
@@ -80,18 +73,29 @@ pub struct Operation {
     pub agent_restarts: Vec<Instant>,
     /// The contact node is lost at these times, or as soon as it owns nothing.
     pub contact_losses: Vec<Instant>,
+    /// What befalls nodes and ways, and when.
+    pub blows: Vec<(Instant, Blow)>,
+    /// Whether dead nodes stay dead when all faults end.
+    pub dead_for_good: bool,
 }
 
 /// The group in the world.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     members: Vec<usize>,
+    pub(super) origin: Option<Origin>,
     pub(super) channels: BTreeMap<(usize, usize), Channel>,
-    incarnations: BTreeMap<usize, Incarnation>,
+    /// Who takes his link to whom for whole.
+    pub(super) believes: BTreeSet<(usize, usize)>,
+    /// Which links are being tried.
+    pub(super) dialling: BTreeSet<(usize, usize)>,
+    pub(super) incarnations: BTreeMap<usize, Incarnation>,
+    /// By how many milliseconds the wall clocks of the nodes' hosts are wrong.
+    pub(super) wrong: BTreeMap<usize, i64>,
     operation: Operation,
     pub(super) owners: Owners,
-    /// Commands that are not answered, and what they are about.
-    asked: BTreeMap<u64, Option<Client>>,
+    /// Commands that are not answered: at which node, and what they are about.
+    asked: BTreeMap<u64, (usize, Option<Client>)>,
     commands: u64,
     /// Connections whose owner saw an event since they came to it.
     due: BTreeSet<Client>,
@@ -108,7 +112,13 @@ impl Group {
     /// reach it as long as the connection moves faster than the segment.
     pub(super) fn mend(&mut self) {
         self.channels.values_mut().for_each(Channel::mend);
-        self.operation = Operation { drain: self.operation.drain, ..Operation::default() };
+        let (drain, dead_for_good) = (self.operation.drain, self.operation.dead_for_good);
+        self.operation = Operation { drain, dead_for_good, ..Operation::default() };
+    }
+
+    /// Whether dead nodes start anew when all faults end.
+    pub(super) fn revives(&self) -> bool {
+        !self.operation.dead_for_good
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -131,11 +141,6 @@ impl Group {
         self.channels.get(&(from, to)).map_or(0, |channel| channel.life)
     }
 
-    /// Whether a link between two nodes ever broke.
-    pub(super) fn parted(&self) -> bool {
-        self.channels.values().any(|channel| channel.life > 0)
-    }
-
     pub(super) fn unanswered(&self) -> String {
         if self.asked.is_empty() {
             String::new()
@@ -149,14 +154,22 @@ impl Group {
         self.members.clone()
     }
 
-    fn is_joined(&self, a: usize, b: usize) -> bool {
-        self.channels.get(&(a, b)).is_some_and(|channel| channel.up)
+    /// Whether what either of two nodes says reaches the other one.
+    pub(super) fn is_joined(&self, a: usize, b: usize) -> bool {
+        let up = |pair| self.channels.get(&pair).is_some_and(|channel| channel.up);
+        up((a, b)) && up((b, a))
     }
-}
 
-/// The name of the `nth` node.
-fn name_of(nth: usize) -> String {
-    char::from(b'a' + u8::try_from(nth).unwrap_or(25).min(25)).to_string()
+    /// A node's first life begins.
+    pub(super) fn enter(&mut self, place: usize, incarnation: Incarnation) {
+        self.members.push(place);
+        self.incarnations.insert(place, incarnation);
+    }
+
+    /// Nobody at a node will answer any more.
+    pub(super) fn hang_up(&mut self, nth: usize) {
+        self.asked.retain(|_, (at, _)| *at != nth);
+    }
 }
 
 impl World {
@@ -167,10 +180,11 @@ impl World {
             self.watch.home = Some(SERVICE_ADDRESS);
         }
         let first = self.places.len();
-        let secret = self.rng.secret();
+        let origin = Origin { plan: plan.clone(), secret: self.rng.secret(), first };
         for nth in 0..plan.attachments.len() {
-            self.attach_node(plan, nth, first, secret);
+            self.attach_node(&origin, nth);
         }
+        self.group.origin = Some(origin);
         let members = self.group.members.clone();
         for &a in &members {
             for &b in members.iter().filter(|b| **b != a) {
@@ -184,52 +198,6 @@ impl World {
         }
         self.begin_operation(operation, &members);
         members
-    }
-
-    fn attach_node(&mut self, plan: &GroupPlan, nth: usize, first: usize, secret: [u8; 32]) {
-        let place = self.places.len();
-        let attachment = Attachment { name: name_of(nth), ..plan.attachments[nth].clone() };
-        let interface = self.next_interface(attachment.mtu);
-        let peers = (0..plan.attachments.len()).filter(|other| *other != nth);
-        let peers = peers
-            .map(|other| Peer { name: name_of(other), care_of: Self::address_of(first + other) })
-            .collect();
-        let incarnation = Incarnation(self.rng.any());
-        let services = services(plan, &mut self.rng);
-        // Some have just started, some have run for a month.
-        let ahead = Duration::from_millis(self.rng.scaled(0..=1 << 32));
-        let drift = i32::try_from(self.rng.within(0..=400)).unwrap_or_default() - 200;
-        let clock = Clock { ahead, drift };
-        let setup = Setup {
-            name: name_of(nth),
-            group: "simulated".to_owned(),
-            incarnation,
-            secret,
-            group_clock: GroupClock::ahead_by(EPOCH.saturating_sub(ahead)),
-            care_of: interface.addresses[0],
-            gateway: Self::gateway_of(place),
-            mac: interface.mac,
-            mtu: attachment.mtu,
-            offload: plan.offload[nth],
-            service_address: SERVICE_ADDRESS,
-            contact: name_of(0),
-            home_agent: self.home_agent(),
-            placement: plan.placement,
-            rules: Rules { tokens_ahead: self.tokens_ahead, ..Rules::default() },
-            optimise: plan.optimise,
-            plain_source: plan.plain_source,
-            ask_again: Duration::from_mins(10),
-            directory: ferry_node::DirectorySetup::default(),
-            tcp: plan.tcp,
-            peers,
-            services,
-        };
-        let node = Node::new(setup, clock.at(self.now)).expect("the plan makes sense");
-        let member = Member::new(node, &attachment.name, clock);
-        let home = if nth == 0 && self.agent.is_none() { vec![HOME_ROUTER] } else { Vec::new() };
-        self.attach_body(Body::Node(Box::new(member)), Sender::Ours, attachment, home);
-        self.group.members.push(place);
-        self.group.incarnations.insert(place, incarnation);
     }
 
     fn begin_operation(&mut self, operation: Operation, members: &[usize]) {
@@ -246,6 +214,9 @@ impl World {
         for at in operation.contact_losses.clone() {
             self.schedule(at, Event::LoseContact);
         }
+        for (at, blow) in operation.blows.clone() {
+            self.schedule(at, Event::Befall(blow));
+        }
         if operation.every.is_some() || operation.drain.is_some() {
             self.schedule(self.now, Event::Operate);
         }
@@ -255,98 +226,11 @@ impl World {
         self.group.operation = operation;
     }
 
-    fn member(&mut self, nth: usize) -> Option<&mut Member> {
+    pub(super) fn member(&mut self, nth: usize) -> Option<&mut Member> {
         match &mut self.places[nth].body {
             Body::Node(member) => Some(member),
             Body::Host(_) | Body::Agent(_) | Body::Gone => None,
         }
-    }
-
-    pub(super) fn peers_meet(&mut self, a: usize, b: usize) {
-        if self.group.is_joined(a, b) {
-            return;
-        }
-        self.say(|| format!("{} and {} meet", self.places[a].name, self.places[b].name));
-        self.join(a, b, true);
-    }
-
-    pub(super) fn peers_part(&mut self, a: usize, b: usize) {
-        if !self.group.is_joined(a, b) {
-            return;
-        }
-        self.say(|| format!("{} and {} part", self.places[a].name, self.places[b].name));
-        self.join(a, b, false);
-    }
-
-    /// A node goes on under a new life: its links break and come up again.
-    pub(super) fn reborn(&mut self, nth: usize, incarnation: Incarnation) {
-        self.say(|| format!("{} is reborn", self.places[nth].name));
-        self.group.incarnations.insert(nth, incarnation);
-        for other in self.group.members.clone() {
-            if self.group.is_joined(nth, other) {
-                self.join(nth, other, false);
-                self.schedule(self.now, Event::PeersMeet(nth, other));
-            }
-        }
-    }
-
-    fn join(&mut self, a: usize, b: usize, up: bool) {
-        let now = self.now;
-        for pair in [(a, b), (b, a)] {
-            if let Some(channel) = self.group.channels.get_mut(&pair) {
-                channel.up = up;
-                channel.life += u32::from(!up);
-            }
-        }
-        for (one, other) in [(a, b), (b, a)] {
-            let incarnation = self.group.incarnations.get(&other).copied().filter(|_| up);
-            let Some(id) = self.member(other).map(|member| member.id()) else { continue };
-            if let Some(member) = self.member(one) {
-                member.meet(id, incarnation, now);
-            }
-            self.settle(one);
-        }
-    }
-
-    pub(super) fn tell(&mut self, from: usize, to: NodeId, bytes: &Bytes) {
-        let is_it =
-            |nth: &&usize| matches!(&self.places[**nth].body, Body::Node(member) if member.id() == to);
-        let Some(to) = self.group.members.iter().find(is_it).copied() else { return };
-        self.say(|| {
-            let said = ferry_handoff::Message::decode(bytes);
-            format!("{} tells {} {}", self.places[from].name, self.places[to].name, brief(&said))
-        });
-        if self.tamper.is_on() {
-            for one in one_by_one(bytes) {
-                self.carry(from, to, &one);
-            }
-        } else {
-            self.carry(from, to, bytes);
-        }
-    }
-
-    fn carry(&mut self, from: usize, to: usize, bytes: &Bytes) {
-        let fate = self.tamper.next(from, to, bytes, self.now);
-        let Some(channel) = self.group.channels.get_mut(&(from, to)) else { return };
-        let life = channel.life;
-        let arrivals = channel.carry(bytes.len(), self.now);
-        for at in self.as_fated(fate, arrivals, (from, to)) {
-            self.schedule(at, Event::Message { from, to, life, bytes: bytes.clone() });
-        }
-    }
-
-    pub(super) fn message(&mut self, from: usize, to: usize, life: u32, bytes: Bytes) {
-        let now = self.now;
-        let alive = self.group.channels.get(&(from, to)).is_some_and(|link| link.up && link.life == life);
-        let Some(id) = self.member(from).map(|member| member.id()).filter(|_| alive) else { return };
-        self.say(|| {
-            let said = ferry_handoff::Message::decode(&bytes);
-            format!("{} hears {}", self.places[to].name, brief(&said))
-        });
-        if let Some(member) = self.member(to) {
-            member.hear(id, bytes, now);
-        }
-        self.settle(to);
     }
 
     pub(super) fn replied(&mut self, nth: usize, id: u64, reply: Reply) {
@@ -364,9 +248,12 @@ impl World {
 
     pub(super) fn traced(&mut self, nth: usize, trace: &Trace) {
         self.say(|| format!("{} traces {:?}", self.places[nth].name, trace.event));
-        if let TraceEvent::Handoff { client, step, .. } = &trace.event {
+        if let TraceEvent::Handoff { client, port, epoch, step, .. } = &trace.event {
             match step {
-                Step::Frozen { moment, .. } => self.silences.frozen(*client, moment, self.now),
+                Step::Frozen { moment, .. } => {
+                    self.silences.frozen(*client, moment, self.now);
+                    self.note_frozen((*client, *port), *epoch);
+                }
                 Step::Installed { .. } => self.silences.installed(*client, self.now),
                 _ => {}
             }
@@ -376,7 +263,7 @@ impl World {
     pub(super) fn command(&mut self, nth: usize, about: Option<Client>, command: Command) {
         self.group.commands += 1;
         let (id, now) = (self.group.commands, self.now);
-        self.group.asked.insert(id, about);
+        self.group.asked.insert(id, (nth, about));
         self.say(|| format!("{} is told {id}: {command:?}", self.places[nth].name));
         if let Some(member) = self.member(nth) {
             member.command(id, command, now);
@@ -430,7 +317,7 @@ impl World {
         if !self.group.operation.after_every_event {
             return;
         }
-        let under_way: BTreeSet<Client> = self.group.asked.values().copied().flatten().collect();
+        let under_way: BTreeSet<Client> = self.group.asked.values().filter_map(|(_, about)| *about).collect();
         for client in self.group.owners.of(nth) {
             let tried = self.group.tried.get(&client) == Some(&self.now);
             if tried || under_way.contains(&client) || !self.group.due.contains(&client) {
@@ -447,25 +334,6 @@ impl World {
             self.command(nth, Some(client), Command::Handoff { to, which });
         }
     }
-}
-
-/// A message in a line: a snapshot is long.
-fn brief(said: &Result<ferry_handoff::Message, ferry_handoff::Malformed>) -> String {
-    let line = format!("{said:?}");
-    line.chars().take(160).collect()
-}
-
-fn services(plan: &GroupPlan, rng: &mut Rng) -> Vec<Service> {
-    let mut services = vec![
-        Service::new::<Echo>("echo", ECHO, ()),
-        Service::new::<Discard>("discard", DISCARD, ()),
-        Service::new::<ExchangeSession>("exchange", EXCHANGE, Reluctance::new(plan.reluctance, rng.fork())),
-    ];
-    if let Some(www) = &plan.www {
-        let service = FileService::open(www).expect("the folder was just made");
-        services.push(Service::new::<File>("file", HTTP, service));
-    }
-    services
 }
 
 /// A socket address on the service address.

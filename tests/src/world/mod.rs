@@ -2,9 +2,13 @@
 
 mod agenda;
 mod agent;
+mod birth;
 mod build;
+mod faults;
 mod group;
 mod judge;
+mod links;
+mod losses;
 mod paths;
 mod report;
 mod scene;
@@ -19,8 +23,11 @@ use ferry_stack::{Frame, Instant};
 use self::agenda::{Agenda, Event};
 use self::agent::Standing;
 pub use self::build::Attachment;
+use self::faults::Moments;
+pub use self::faults::{Blow, End};
 use self::group::Group;
 pub use self::group::{GroupPlan, Operation, SERVICE_ADDRESS, service_at};
+use self::losses::Losses;
 use crate::link::{self, Passed, Pipe};
 use crate::machine::Machine;
 use crate::member::{Member, Wish};
@@ -116,6 +123,8 @@ pub struct World {
     pub lost_nodes: u64,
     /// What is done to messages between nodes one by one.
     pub tamper: Tamper,
+    moments: Moments,
+    losses: Losses,
     /// Which client plays which script on which connection: (client's end, server's end) to (machine, talk).
     talks: BTreeMap<(SocketAddrV6, SocketAddrV6), (usize, usize)>,
     /// How many of the RST segments that were sent have been judged.
@@ -182,6 +191,9 @@ impl World {
             Event::RestartAgent => self.restart_agent(),
             Event::LoseContact => self.lose_contact(),
             Event::Relink(nth, qualities) => self.relink(nth, *qualities),
+            Event::Notice { by, of, life } => self.notice(by, of, life),
+            Event::Silence { by, of, life, since } => self.silence(by, of, life, since),
+            Event::Befall(blow) => self.befall(blow),
             Event::Mend => self.mend(),
         }
         true
@@ -211,6 +223,7 @@ impl World {
             place.down.quality = place.down.quality.mended();
         }
         self.group.mend();
+        self.mend_faults();
     }
 
     fn wake(&mut self, nth: usize) {
@@ -258,12 +271,13 @@ impl World {
             }
             rounds += 1;
             assert!(rounds < MAX_AT_ONCE, "time goes on: {} at {}", self.places[nth].name, self.now);
-            for wish in wishes {
-                self.fulfil(nth, wish);
-            }
+            self.fulfil_all(nth, wishes);
         }
         self.check(nth);
         self.arm(nth);
+        if self.is_alive(nth) {
+            self.moment(nth);
+        }
         self.hand_off_after_every_event(nth);
     }
 
@@ -279,10 +293,28 @@ impl World {
         frames
     }
 
+    /// Does what a machine wants done, unless that dies or is stopped meanwhile.
+    fn fulfil_all(&mut self, nth: usize, wishes: Vec<Wish>) {
+        let node = self.is_alive(nth);
+        let mut wishes = wishes.into_iter();
+        while let Some(wish) = wishes.next() {
+            self.fulfil(nth, wish);
+            if node && !self.moment(nth) {
+                if let Some(member) = self.member(nth) {
+                    member.leave_undone(wishes.collect());
+                }
+                return;
+            }
+        }
+    }
+
     fn fulfil(&mut self, nth: usize, wish: Wish) {
         match wish {
             Wish::Frame(frame) => self.send(nth, frame),
-            Wish::Message(to, bytes) => self.tell(nth, to, &bytes),
+            Wish::Message(to, bytes) => {
+                self.note_said(&bytes);
+                self.tell(nth, to, &bytes);
+            }
             Wish::Reply(id, reply) => self.replied(nth, id, reply),
             Wish::Reborn(incarnation) => self.reborn(nth, incarnation),
             Wish::Trace(trace) => self.traced(nth, &trace),

@@ -31,7 +31,9 @@ fn connections_survive_home_agents_that_start_anew() {
 #[test]
 fn the_service_address_outlives_contact_nodes() {
     let wants = Wants { slow: true, octets: 200_000, ..Wants::default() };
-    let plan = Plan { aware: 400, contact_losses: 2, nodes: 4..=5, ..with_agent(wants) };
+    let plan = with_agent(wants);
+    let operation = Operation { dead_for_good: true, ..plan.operation.clone() };
+    let plan = Plan { operation, aware: 400, contact_losses: 2, nodes: 4..=5, ..plan };
     let name = "agent::the_service_address_outlives_contact_nodes";
     let mut lost = 0;
     let tally = seeds::run("world", name, 80, |seed, log| {

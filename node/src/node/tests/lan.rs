@@ -246,6 +246,15 @@ impl Lan {
         self.run();
     }
 
+    /// The link between two nodes is up again.
+    pub(super) fn mend(&mut self, one: &'static str, other: &'static str) {
+        for (at, peer) in [(one, other), (other, one)] {
+            self.cut.remove(&(NodeId::of(at), NodeId::of(peer)));
+            self.link(at, peer);
+        }
+        self.run();
+    }
+
     /// Carries frames and messages until nothing moves any more.
     pub(super) fn run(&mut self) {
         let mut wire: VecDeque<(usize, Frame)> = VecDeque::new();

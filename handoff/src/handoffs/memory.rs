@@ -1,0 +1,71 @@
+//! What is remembered of epochs that were decided, and the whole state as a search sees it.
+
+use alloc::collections::BTreeSet;
+use core::hash::{Hash, Hasher};
+
+use ferry_stack::Instant;
+use ferry_stack::tcp::Flow;
+
+use super::{Handoffs, Timer};
+use crate::acceptor::{Decided, HEARD, Reservation};
+use crate::donor::Donor;
+use crate::{Epoch, NodeId};
+
+impl Handoffs {
+    /// The connections that have left and of which nobody has said that he runs them: to whom they went, and under
+    /// which epoch. Their snapshots are still here.
+    pub fn committed(&self) -> impl Iterator<Item = (Flow, NodeId, Epoch)> {
+        self.donors.iter().filter_map(|(flow, (donor, _))| match donor {
+            Donor::Committed { to, epoch, .. } => Some((*flow, *to, *epoch)),
+            _ => None,
+        })
+    }
+
+    /// Notes that an epoch was taken. Its donor may repeat the transfer until it has heard that.
+    pub(super) fn decide(&mut self, flow: Flow, epoch: Epoch, donor: Option<NodeId>, until: Option<Instant>) {
+        let mut donors = self.decided.remove(&flow).map_or_else(BTreeSet::new, |before| before.donors);
+        donors.extend(donor);
+        self.decided.insert(flow, Decided { epoch, donors, until });
+        self.timers.set(Timer::Decided(flow), until);
+    }
+
+    /// Forgets what was taken, unless a donor may still repeat its transfer: an old one would be taken for news, and the
+    /// connection would run twice.
+    pub(super) fn forget_decided(&mut self, flow: Flow, now: Instant) {
+        let Some(decided) = self.decided.get_mut(&flow) else { return };
+        let peers = &self.peers;
+        let heard = |donor: &NodeId| peers.get(donor).is_some_and(|(_, since)| *since + HEARD <= now);
+        if decided.donors.iter().all(heard) {
+            self.decided.remove(&flow);
+        } else {
+            let until = now + HEARD;
+            decided.until = Some(until);
+            self.timers.set(Timer::Decided(flow), Some(until));
+        }
+    }
+}
+
+/// Of what payload says, and TCP knows, only what the session makes of it.
+impl Hash for Handoffs {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            donors,
+            reservations,
+            reserved,
+            copied,
+            decided,
+            returned,
+            unconfirmed,
+            peers,
+            // They follow from the rest, but for those of what was returned, which only forget.
+            timers: _,
+            actions: _,
+            draining,
+        } = self;
+        for (flow, Reservation { from, epoch, copy }) in reservations {
+            let version = copy.as_ref().map(|copy| copy.version());
+            (flow, from, epoch, version.map(|version| (version.epoch, version.number))).hash(state);
+        }
+        (donors, reserved, copied, decided, returned, unconfirmed, peers, draining).hash(state);
+    }
+}
