@@ -20,7 +20,7 @@ const ECHO: u16 = 7;
 const DISCARD: u16 = 9;
 const HTTP: u16 = 80;
 /// A stream on which nothing moves for so long is dead.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 /// A receive buffer that is soon full.
 const NARROW: usize = 4096;
 

@@ -187,7 +187,9 @@ impl Link {
 
     /// What does not pass from now on.
     pub fn set_filter(&self, filter: Filter) {
-        [0, 1].into_iter().for_each(|side| self.set_filter_from(side, filter));
+        for side in [0, 1] {
+            self.set_filter_from(side, filter);
+        }
     }
 
     /// What does not pass from now on of what comes from one side: 0 for the first TAP, 1 for the other.

@@ -92,6 +92,7 @@ pub enum Outcome {
 
 /// A script being played.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact")]
 pub struct Talk {
     /// How it goes.
     pub script: Script,

@@ -37,7 +37,7 @@ pub(super) const HANDOFFS: usize = 2000;
 const WORKERS: usize = 10;
 /// Even if few handoffs are asked for: long enough for every kind of connection to live through.
 const LEAST: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 const BEAT: Duration = Duration::from_millis(20);
 /// Between two handoffs of a node: between most handoffs of a connection a binding can be made.
 const EACH: Duration = Duration::from_millis(5);
@@ -193,16 +193,18 @@ fn go_on<'s>(
         progress.show(|| {
             format!("{moved} of {} handoffs, {connections} connections ended well", options.handoffs)
         });
-        if clients.iter().all(|client| client.is_finished()) {
+        if !clients.iter().any(|client| !client.is_finished()) {
             break;
         }
         pause(BEAT);
     }
     course.end.store(true, Ordering::Relaxed);
-    match clients.into_iter().chain(donors).map(|thread| thread.join().is_ok()).all(|good| good) {
-        true => Ok(()),
-        false => Err(Error::Program { command: NAME.to_owned(), why: "a client panicked".to_owned() }),
+    // Each is waited for, whatever the others did.
+    let panicked = clients.into_iter().chain(donors).filter_map(|thread| thread.join().err()).count();
+    if panicked > 0 {
+        return Err(Error::Program { command: NAME.to_owned(), why: "a client panicked".to_owned() });
     }
+    Ok(())
 }
 
 /// Another address on the same link.

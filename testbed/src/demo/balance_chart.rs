@@ -51,7 +51,7 @@ fn draw(seen: &Seen) -> String {
     let _ =
         writeln!(svg, "<path d=\"M{at:.1} {TOP}V{bottom}\" stroke=\"#cc3311\" stroke-dasharray=\"4 3\"/>");
     text(&mut svg, at + 6.0, TOP + LOAD + 20.0, "start", "ferry rebalance");
-    for second in (0..=(span * 1e-9) as u32).step_by(2) {
+    for second in (0..u32::MAX).step_by(2).take_while(|second| f64::from(*second) * 1e9 <= span) {
         let at = LEFT + f64::from(second) * 1e9 / span * WIDTH;
         text(&mut svg, at, bottom + 20.0, "middle", &format!("{second} s"));
     }

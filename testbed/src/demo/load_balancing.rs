@@ -291,7 +291,7 @@ fn judge(demo: &Demo, balance: &Balance, problems: &mut Vec<String>) {
     match (worst(balance.wait_ms_before), worst(balance.wait_ms_after)) {
         (Some(before), Some(after)) if after < before => {}
         (before, after) => {
-            problems.push(format!("clients do not wait less: p99 {before:?} ms, then {after:?}"))
+            problems.push(format!("clients do not wait less: p99 {before:?} ms, then {after:?}"));
         }
     }
 }

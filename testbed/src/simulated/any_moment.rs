@@ -35,7 +35,7 @@ pub(super) fn run(handoffs: usize, seed: u64) -> Demo {
         }
         match catch_unwind(AssertUnwindSafe(|| play(seed))) {
             Ok(played) if played.moments.is_empty() => {
-                problems.push(format!("with seed {seed} nothing moved"))
+                problems.push(format!("with seed {seed} nothing moved"));
             }
             Ok(played) => {
                 moments.extend(played.moments);

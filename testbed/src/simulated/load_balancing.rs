@@ -23,7 +23,7 @@ const RATE: u64 = 5_000_000;
 /// All clients have begun by then.
 const EVENED: Duration = Duration::from_millis(600);
 /// Nothing takes longer.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// Plays both worlds.
 pub(super) fn run(handoffs: usize, seed: u64) -> Demo {

@@ -207,10 +207,10 @@ impl Model {
                 self.own(nth, &snapshot);
                 self.handoffs.installed(flow, from, snapshot.epoch);
             }
-            Action::Failed { flow, resume: Some(snapshot), .. } => {
-                if !self.owned.contains_key(&which(&flow)) {
-                    self.own(which(&flow), &snapshot);
-                }
+            Action::Failed { flow, resume: Some(snapshot), .. }
+                if !self.owned.contains_key(&which(&flow)) =>
+            {
+                self.own(which(&flow), &snapshot);
             }
             _ => {}
         }

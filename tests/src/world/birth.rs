@@ -47,13 +47,19 @@ impl World {
         let ahead = Duration::from_millis(self.rng.scaled(0..=1 << 32));
         let drift = i32::try_from(self.rng.within(0..=400)).unwrap_or_default() - 200;
         let begin = Begin { incarnation, services, clock: Clock::new(ahead, drift) };
-        let member = self.member_from(origin, nth, interface, begin);
+        let member = self.member_from(origin, nth, &interface, begin);
         let home = if nth == 0 && self.agent.is_none() { vec![HOME_ROUTER] } else { Vec::new() };
         self.attach_body(Body::Node(Box::new(member)), Sender::Ours, attachment, home);
         self.group.enter(place, incarnation);
     }
 
-    fn member_from(&self, origin: &Origin, nth: usize, interface: interface::Config, begin: Begin) -> Member {
+    fn member_from(
+        &self,
+        origin: &Origin,
+        nth: usize,
+        interface: &interface::Config,
+        begin: Begin,
+    ) -> Member {
         let Origin { plan, secret, first } = origin;
         let Begin { incarnation, services, clock } = begin;
         let peers = (0..plan.attachments.len()).filter(|other| *other != nth);
@@ -93,9 +99,9 @@ impl World {
         let wall = EPOCH + Duration::from_nanos(self.now.nanos());
         let wall = match self.group.wrong.get(&place).copied().unwrap_or_default() {
             wrong @ 0.. => wall + Duration::from_millis(wrong.unsigned_abs()),
-            wrong => wall - Duration::from_millis(wrong.unsigned_abs()),
+            wrong => wall.saturating_sub(Duration::from_millis(wrong.unsigned_abs())),
         };
-        GroupClock::ahead_by(wall - Duration::from_nanos(clock.at(self.now).nanos()))
+        GroupClock::ahead_by(wall.saturating_sub(Duration::from_nanos(clock.at(self.now).nanos())))
     }
 
     /// A dead node's process starts again, without memory: on the same host, whose clock went on, or on one that was
@@ -116,7 +122,7 @@ impl World {
         }
         let interface = Self::interface_at(place, origin.plan.attachments[nth].mtu);
         let begin = Begin { incarnation, services, clock };
-        let member = self.member_from(&origin, nth, interface, begin);
+        let member = self.member_from(&origin, nth, &interface, begin);
         self.say(|| format!("{} starts anew", self.places[place].name));
         self.places[place].body = Body::Node(Box::new(member));
         self.places[place].armed = Some(self.now);

@@ -134,7 +134,9 @@ impl World {
             if let Body::Host(machine) = &mut self.places[nth].body {
                 let lost = |at: &usize| machine.talks[*at].excused;
                 let lost: Vec<_> = (0..machine.talks.len()).filter(lost).collect();
-                lost.into_iter().for_each(|talk| machine.give_up(talk, now));
+                for talk in lost {
+                    machine.give_up(talk, now);
+                }
                 self.settle(nth);
             }
         }

@@ -143,7 +143,7 @@ impl Echo<'_> {
     }
 
     fn echo(&mut self, stream: &mut TcpStream) -> Result<()> {
-        let mut octets = [0; 1 << 16];
+        let mut octets = vec![0; 1 << 16];
         let mut moved = false;
         if self.pending.is_empty() {
             match stream.read(&mut octets) {

@@ -95,7 +95,9 @@ impl Two {
         let (first, rest) = all.split_at(1);
         for some in core::iter::once(first).chain(rest.chunks(ABREAST)) {
             for segment in [Thin::syn as fn() -> Segment, Thin::request] {
-                some.iter().for_each(|&client| two.send(client, segment()));
+                for &client in some {
+                    two.send(client, segment());
+                }
                 two.settle()?;
             }
         }

@@ -194,7 +194,7 @@ fn send(mut stream: TcpStream, pace: Duration, stop: &AtomicBool) -> Result<()> 
 
 fn receive(mut stream: TcpStream) -> Result<Vec<u64>> {
     stream.set_read_timeout(Some(PATIENCE)).doing("limit the wait")?;
-    let (mut times, mut octets) = (Vec::new(), [0; 1 << 16]);
+    let (mut times, mut octets) = (Vec::new(), vec![0; 1 << 16]);
     loop {
         match stream.read(&mut octets) {
             Ok(0) => return Ok(times),

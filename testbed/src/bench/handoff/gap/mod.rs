@@ -132,7 +132,7 @@ impl Legs {
     /// freeze must have left before its sender could know better.
     fn pace(&self, least: f64) -> f64 {
         let Latencies { da, ac, dc, ha, hd, .. } = self.latencies();
-        let sooner = (da + (ha + hd).min(ac + dc)) / 2.0;
+        let sooner = da.midpoint((ha + hd).min(ac + dc));
         (self.round_trip() / 8.0).min(sooner).max(least)
     }
 }
@@ -157,6 +157,7 @@ pub(super) fn grid(levels: &[f64], homes: &[f64]) -> Vec<Legs> {
 
 /// What was measured, and what came of it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_field_names, reason = "gaps are one of its parts")]
 pub(super) struct Gaps {
     pub(super) points: Vec<Point>,
     /// Of the gap: with the four coefficients that have bars.
@@ -245,7 +246,7 @@ impl Gaps {
                     others.extend(filtered(name, &some));
                 } else {
                     gaps.extend(gap(name.clone(), mode, &some));
-                    others.extend(straight(name, mode, &some));
+                    others.extend(straight(&name, mode, &some));
                 }
             }
         }
@@ -277,7 +278,7 @@ fn filtered(name: String, points: &[&Point]) -> Option<Fit> {
 
 /// From the freeze until the client sends straight: `L(D,A) + L(A,C)` with tokens ahead, `+ 2·L(A,C)` with the home
 /// token only, and the round trip by the home link instead of that, which is the longer one, with none.
-fn straight(name: String, mode: Mode, points: &[&Point]) -> Option<Fit> {
+fn straight(name: &str, mode: Mode, points: &[&Point]) -> Option<Fit> {
     let terms: &[_] = match mode {
         Mode::TokensAhead => &[("L(D,A)", Some(1.0)), ("L(A,C)", Some(1.0)), ("L(H,A) + L(H,C)", Some(0.0))],
         Mode::HomeTokenOnly => {

@@ -28,7 +28,7 @@ const MTU: u16 = 1500;
 /// When the client comes: the nodes have found each other.
 const START: Instant = Instant::from_millis(1000);
 /// Nothing takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Milliseconds.
 const LEAST_PACE: f64 = 0.25;
 /// The world's name in the results.
