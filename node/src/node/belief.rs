@@ -51,7 +51,12 @@ impl Claims {
         self.open.len()
     }
 
-    fn forget_old(&mut self, now: Instant) {
+    /// When the oldest may be forgotten.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.in_turn.front().map(|(until, _)| *until + KEPT)
+    }
+
+    pub(super) fn forget_old(&mut self, now: Instant) {
         let old = |(until, _): &(Instant, Flow)| *until + KEPT <= now;
         while let Some((until, flow)) = self.in_turn.front().copied().filter(old) {
             self.in_turn.pop_front();

@@ -292,6 +292,7 @@ impl Node {
             self.backup.deadline(),
             self.updates.deadline(),
             self.asks.deadline(),
+            self.claims.deadline(),
             self.peers.deadline(),
             self.placed.deadline(),
         ]
@@ -317,6 +318,7 @@ impl Node {
         self.handle_backups(now);
         self.repeat_updates(now);
         self.asks.handle_timeout(now);
+        self.claims.forget_old(now);
         self.tell_load(now);
         self.forget_unconfirmed(now);
     }

@@ -132,7 +132,6 @@ pub fn thaw(frozen: &Frozen) -> io::Result<TcpStream> {
         offered.iter().filter(|(bit, ..)| options & bit != 0).map(|&(_, code, value)| Opt { code, value }),
     );
     tcp_set(&socket, TCP_REPAIR_OPTIONS, list.as_slice())?;
-    tcp_set(&socket, TCP_REPAIR_WINDOW, &frozen.window)?;
     tcp_set(&socket, TCP_TIMESTAMP, &frozen.timestamp)?;
     let buffers = [
         (RECV_QUEUE, libc::SO_RCVBUFFORCE, &frozen.unread),
@@ -146,6 +145,8 @@ pub fn thaw(frozen: &Frozen) -> io::Result<TcpStream> {
             fill(&socket, octets)?;
         }
     }
+    // Behind the queues: the kernel refuses a window that is ahead of what was received.
+    tcp_set(&socket, TCP_REPAIR_WINDOW, &frozen.window)?;
     tcp_set(&socket, TCP_REPAIR, &OFF_SILENTLY)?;
     // As CRIU does: what was never sent is written as an application would.
     fill(&socket, &frozen.unsent)?;
