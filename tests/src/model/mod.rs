@@ -1,4 +1,4 @@
-//! A model of ownership: three nodes run the handoffs that ship ([`Handoffs`]), with two connections between them, and a
+//! A model of ownership: three nodes run the handoffs that ship (`Handoffs`), with two connections between them, and a
 //! search goes through everything that can happen within [`Bounds`]: messages in any order, lost, doubled; links that
 //! break, each end noticing when it does; nodes that die in the middle and start anew; transfers that are refused.
 //!
