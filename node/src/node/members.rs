@@ -66,13 +66,18 @@ impl Node {
         any
     }
 
-    /// A life of another node is over: called once for each.
+    /// A life of another node is over: called once for each. What is known of the node comes from the life that was linked last; a
+    /// newcomer, say, is told of others.
     fn node_died(&mut self, peer: NodeId, life: Incarnation, now: Instant) {
         self.trace(TraceEvent::Dead { peer: self.peers.name(peer).to_owned() }, now);
-        if self.peers.is_linked_to(peer, life) {
+        let is_last = self.peers.last_life(peer) == Some(life);
+        if is_last && self.peers.is_up(peer) {
             self.peer_down(peer, now);
         }
-        self.take_over_from(peer, life, now);
+        self.take_over_from(peer, life, is_last, now);
+        if !is_last {
+            return;
+        }
         // What it owned is lost, or owned by somebody who will say so when asked.
         self.places.retain(|_, place| place.route().is_none_or(|route| route.to != peer));
         for flow in self.asks.waiting_for(peer) {

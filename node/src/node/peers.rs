@@ -101,9 +101,9 @@ impl Peers {
         self.states.keys().copied()
     }
 
-    /// Whether the link to a node is up, and to this life of it.
-    pub(super) fn is_linked_to(&self, peer: NodeId, life: Incarnation) -> bool {
-        self.states.get(&peer).is_some_and(|state| state.up && state.life == Some(life))
+    /// The life of a node to which there was a link last.
+    pub(super) fn last_life(&self, peer: NodeId) -> Option<Incarnation> {
+        self.states.get(&peer).and_then(|state| state.life)
     }
 
     pub(super) fn reachable(&self) -> impl Iterator<Item = NodeId> {

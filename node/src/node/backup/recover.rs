@@ -16,13 +16,34 @@ use crate::node::{Node, Owned};
 use crate::session::Event;
 
 impl Node {
-    /// A life of another node is over. Whatever it still says is ignored from now on.
-    pub(in crate::node) fn take_over_from(&mut self, dead: NodeId, life: Incarnation, now: Instant) {
+    /// A life of another node is over. Whatever it still says is ignored from now on. `is_last`: it is the one from which everything
+    /// comes that is held here of that node.
+    pub(in crate::node) fn take_over_from(
+        &mut self,
+        dead: NodeId,
+        life: Incarnation,
+        is_last: bool,
+        now: Instant,
+    ) {
         self.backup.dead.push_back((dead, life));
         if self.backup.dead.len() > MAX_DEAD {
             self.backup.dead.pop_front();
         }
         self.adopt_orphans(dead, life, now);
+        if is_last {
+            self.claim_all_of(dead, life, now);
+        }
+        for early in core::mem::take(&mut self.backup.early) {
+            if early.dead == (dead, life) {
+                self.claims_told(early.from, early.dead, early.run, &early.copies, now);
+            } else {
+                self.backup.early.push_back(early);
+            }
+        }
+        self.carry_out_verdicts(now);
+    }
+
+    fn claim_all_of(&mut self, dead: NodeId, life: Incarnation, now: Instant) {
         self.backup.discards.forget(dead);
         self.backup.absent.remove(&dead);
         for left in self.backup.leaving.values_mut() {
@@ -36,14 +57,6 @@ impl Node {
         }
         self.orphan_places(dead, now);
         self.choose_backups_anew(now);
-        for early in core::mem::take(&mut self.backup.early) {
-            if early.dead == (dead, life) {
-                self.claims_told(early.from, early.dead, early.run, &early.copies, now);
-            } else {
-                self.backup.early.push_back(early);
-            }
-        }
-        self.carry_out_verdicts(now);
     }
 
     /// What was given to the dead node and never taken, as far as is known here, is the best that there may be.

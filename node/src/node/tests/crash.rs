@@ -1,6 +1,7 @@
 //! Nodes that die, and connections that do not.
 
 use bytes::Bytes;
+use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_stack::tcp;
 
 use super::ONE_MOVED;
@@ -273,4 +274,25 @@ fn an_idle_connection_costs_its_copies_nothing() {
     let before = deltas(&lan);
     lan.pass(20_000);
     assert_eq!(deltas(&lan), before);
+}
+
+/// A node that starts is told by the others of all lives that are over.
+#[test]
+fn what_is_told_of_a_former_life_of_a_node_takes_nothing_from_its_present_one() {
+    let mut lan = Lan::new(protected(1, Commit::Strict));
+    let client = lan.connect();
+    assert_eq!(lan.echo(client, b"x"), b"x");
+    let [holder] = holders(&lan)[..] else { panic!("one copy") };
+    for name in ["b", "c"] {
+        let other = if name == "b" { "c" } else { "b" };
+        let told = Message::Dead { node: NodeId::of("a"), life: Incarnation(4711) };
+        let told = Input::Peer { from: NodeId::of(other), bytes: told.encode() };
+        lan.nodes.get_mut(name).unwrap().handle(told, lan.now);
+    }
+    lan.pass(100);
+    assert_eq!((lan.owner(), holders(&lan)), (vec!["a"], vec![holder]));
+    assert_eq!(lan.echo(client, b"still"), b"still");
+    lan.kill("a");
+    lan.prove_to_all("a");
+    assert_eq!(lan.owner(), [holder], "and it still counts when that one ends");
 }
