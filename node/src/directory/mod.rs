@@ -58,6 +58,9 @@ pub(crate) enum Event {
     Died(NodeId, Incarnation),
     /// The others have given up this life of ours. Told once.
     Lost,
+    /// This node is the contact node in this term.
+    #[expect(dead_code, reason = "the embedded directory grants the role at once")]
+    Contact(NodeId, u64),
 }
 
 /// Tells who is alive. Feed it, then call [`Directory::poll`] until there is nothing more; call
@@ -83,6 +86,10 @@ pub(crate) trait Directory: fmt::Debug + Send {
 
     /// This node has lost its former life, and goes on with this one.
     fn reborn(&mut self, life: Incarnation, now: Instant);
+
+    /// This node wants `node` to be the contact node in `term`. Whether that is granted at once; else [`Event::Contact`] tells
+    /// who is, as soon as that is known.
+    fn appoint(&mut self, node: NodeId, term: u64, now: Instant) -> bool;
 
     /// Does what has come due.
     fn handle_timeout(&mut self, now: Instant);

@@ -310,8 +310,23 @@ impl Node {
         Ok(())
     }
 
-    /// Says to all who is the contact node from now on.
+    /// Another node is to be the contact node, or this one: it is as soon as the directory grants it.
     fn appoint(&mut self, node: NodeId, term: u64, now: Instant) {
+        if self.directory.appoint(node, term, now) {
+            self.appointed(node, term, now);
+        }
+    }
+
+    /// The directory says who is the contact node.
+    pub(super) fn note_contact(&mut self, node: NodeId, term: u64, now: Instant) {
+        let known = node == self.id || self.peers.is_known(node);
+        if known && self.home.term().is_some_and(|ours| (term, node) > (ours, self.contact)) {
+            self.appointed(node, term, now);
+        }
+    }
+
+    /// Says to all who is the contact node from now on.
+    fn appointed(&mut self, node: NodeId, term: u64, now: Instant) {
         self.set_contact(node, term, now);
         let all: Vec<_> = self.peers.reachable().collect();
         if let Some(away) = &mut self.home.away {

@@ -61,6 +61,7 @@ impl Node {
                 Event::Tell(to, message) => self.tell(to, &message),
                 Event::Died(peer, life) => self.node_died(peer, life, now),
                 Event::Lost => self.give_all_up(now),
+                Event::Contact(node, term) => self.note_contact(node, term, now),
             }
         }
         any

@@ -274,6 +274,7 @@ impl World {
         while let Some(event) = self.places[nth].directory.as_mut().and_then(Embedded::poll) {
             match event {
                 Event::Tell(to, message) => self.carry(nth, to, &message),
+                Event::Contact(_, _) => unreachable!("nobody is appointed"),
                 Event::Died(node, life) => {
                     self.deaths += u64::from(!self.crashed.contains(&life.0));
                     self.dead[nth].insert((node, life.0));
