@@ -26,10 +26,17 @@ const MAX_SOLICIT: u8 = 3;
 const MAX_ENTRIES: usize = 512;
 /// Neighbours being resolved at the same time at most, each with its queue.
 const MAX_INCOMPLETE: usize = 64;
-/// Packets waiting for one neighbour at most.
-const QUEUE_PACKETS: usize = 64;
-/// Octets waiting for one neighbour at most.
-const QUEUE_OCTETS: usize = 128 << 10;
+/// What waits for one neighbour at most.
+const QUEUE: Room = Room { packets: 256, octets: 128 << 10 };
+/// What waits for the gateway at most: a host to which many connections come at once has something to send on each.
+const GATEWAY_QUEUE: Room = Room { packets: 16 << 10, octets: 16 << 20 };
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    packets: usize,
+    octets: usize,
+}
 
 /// What a cache wants done.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,14 +123,15 @@ impl Cache {
         packet: Packet,
         now: Instant,
     ) -> Option<(EthernetAddress, Packet)> {
+        let room = self.room(to);
         let Some(entry) = self.entries.get_mut(&to) else {
-            self.resolve(to, packet, now);
+            self.resolve(to, Some(packet), now);
             return None;
         };
         entry.used = now;
         match &mut entry.state {
             State::Incomplete { waiting, octets, .. } => {
-                self.overflowed += enqueue(waiting, octets, packet);
+                self.overflowed += enqueue(waiting, octets, room, packet);
                 None
             }
             State::Reachable { mac, until } if now < *until => Some((*mac, packet)),
@@ -137,15 +145,28 @@ impl Cache {
         }
     }
 
+    /// Finds the neighbour that is never evicted before something is to be sent to it.
+    pub(crate) fn look_for_kept(&mut self, now: Instant) {
+        if let Some(kept) = self.kept.filter(|kept| !self.entries.contains_key(kept)) {
+            self.resolve(kept, None, now);
+        }
+    }
+
+    fn room(&self, neighbour: Ipv6Addr) -> Room {
+        if self.kept == Some(neighbour) { GATEWAY_QUEUE } else { QUEUE }
+    }
+
     /// RFC 4861 section 7.2.2.
-    fn resolve(&mut self, target: Ipv6Addr, packet: Packet, now: Instant) {
+    fn resolve(&mut self, target: Ipv6Addr, packet: Option<Packet>, now: Instant) {
         let incomplete = |entry: &Entry| matches!(entry.state, State::Incomplete { .. });
         if self.entries.values().filter(|entry| incomplete(entry)).count() >= MAX_INCOMPLETE {
             self.evict(|entry, kept| !kept && incomplete(entry));
         }
         self.make_room(now);
         let (mut waiting, mut octets) = (VecDeque::new(), 0);
-        self.overflowed += enqueue(&mut waiting, &mut octets, packet);
+        for packet in packet {
+            self.overflowed += enqueue(&mut waiting, &mut octets, self.room(target), packet);
+        }
         self.insert(target, State::Incomplete { waiting, octets, asked: 1, again: now + RETRANS }, now);
         self.actions.push_back(Action::Solicit { target, to: None });
     }
@@ -301,11 +322,11 @@ impl Cache {
 }
 
 /// Appends a packet; the oldest make room for it (RFC 4861 section 7.2.2). Says how many had to go.
-fn enqueue(waiting: &mut VecDeque<Packet>, octets: &mut usize, packet: Packet) -> u64 {
+fn enqueue(waiting: &mut VecDeque<Packet>, octets: &mut usize, room: Room, packet: Packet) -> u64 {
     *octets += packet.len();
     waiting.push_back(packet);
     let mut dropped = 0;
-    while waiting.len() > QUEUE_PACKETS || *octets > QUEUE_OCTETS {
+    while waiting.len() > room.packets || *octets > room.octets {
         let Some(oldest) = waiting.pop_front() else { break };
         *octets -= oldest.len();
         dropped += 1;

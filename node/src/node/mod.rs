@@ -205,6 +205,8 @@ impl Node {
             node.stage.admit(agent);
         }
         node.answer_at_home(now);
+        // Many connections may come here at once before this node has sent anything.
+        node.interface.look_for_gateway(now);
         Ok(node)
     }
 

@@ -159,14 +159,30 @@ fn a_neighbour_that_never_answers_is_asked_three_times_and_then_given_up() {
 #[test]
 fn packets_wait_in_order_and_the_oldest_give_way() {
     let mut cache = incomplete();
-    for octets in 2..=70 {
+    for octets in 2..=260 {
         assert_eq!(cache.route(A, packet(octets), at(octets as u64)), None);
     }
     assert_eq!(actions(&mut cache), [], "one solicitation is enough");
-    assert_eq!(cache.overflowed, 6);
+    assert_eq!(cache.overflowed, 4);
     cache.advertised(advert(Some(MAC), true, true), at(100));
-    let expected: Vec<_> = (7..=70).map(|octets| Action::Send { to: MAC, packet: packet(octets) }).collect();
+    let expected: Vec<_> = (5..=260).map(|octets| Action::Send { to: MAC, packet: packet(octets) }).collect();
     assert_eq!(actions(&mut cache), expected);
+}
+
+#[test]
+fn the_gateway_is_found_before_it_is_needed_and_what_many_connections_send_waits_for_it() {
+    let mut cache = Cache::new(Some(GATEWAY));
+    cache.look_for_kept(at(0));
+    cache.look_for_kept(at(0));
+    assert_eq!(actions(&mut cache), [Action::Solicit { target: GATEWAY, to: None }]);
+    for nth in 0..10_000 {
+        assert_eq!(cache.route(GATEWAY, packet(1 + nth % 100), at(1)), None);
+    }
+    assert_eq!((actions(&mut cache), cache.overflowed), (vec![], 0));
+    cache.advertised(Advert { target: GATEWAY, ..advert(Some(MAC), true, true) }, at(2));
+    assert_eq!(actions(&mut cache).len(), 10_000);
+    cache.look_for_kept(at(3));
+    assert_eq!(actions(&mut cache), [], "it is known");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Nodes that die, and connections that do not.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use ferry_handoff::{Incarnation, Message, NodeId};
 use ferry_stack::tcp;
@@ -295,4 +297,23 @@ fn what_is_told_of_a_former_life_of_a_node_takes_nothing_from_its_present_one() 
     lan.kill("a");
     lan.prove_to_all("a");
     assert_eq!(lan.owner(), [holder], "and it still counts when that one ends");
+}
+
+#[test]
+fn every_client_of_a_dead_node_hears_at_once_from_the_one_that_goes_on() {
+    let mut lan = Lan::new(protected(1, Commit::Strict));
+    for _ in 0..200 {
+        lan.connect_at_once();
+    }
+    lan.pass(200);
+    lan.hand_off("a", "b");
+    lan.pass(200);
+    assert_eq!(lan.nodes["b"].connections().len(), 200);
+    lan.kill("b");
+    let before = lan.seen.len();
+    lan.prove_to_all("b");
+    lan.pass(2);
+    // Each client's numbers begin elsewhere.
+    let heard: BTreeSet<_> = lan.seen[before..].iter().filter_map(|segment| Some(segment.ack?.0)).collect();
+    assert_eq!((heard.len(), lan.resets()), (200, 0));
 }
