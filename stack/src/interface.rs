@@ -103,6 +103,8 @@ pub struct Counters {
 pub struct Interface {
     mac: EthernetAddress,
     addresses: Vec<Address>,
+    /// Those of them that somebody else has by now: what still comes for them is taken, and nothing is said of them.
+    ceded: Vec<Ipv6Addr>,
     /// Addresses of others for which we answer.
     proxied: Vec<Ipv6Addr>,
     gateway: Option<Ipv6Addr>,
@@ -129,6 +131,7 @@ impl Interface {
         let mut interface = Self {
             mac,
             addresses,
+            ceded: Vec::new(),
             proxied: Vec::new(),
             gateway,
             mtu,
@@ -241,6 +244,7 @@ impl Interface {
     /// against duplicate address detection of others.
     pub fn add_address(&mut self, address: Address, announce: bool, now: Instant) {
         self.addresses.retain(|known| known.address != address.address);
+        self.ceded.retain(|known| *known != address.address);
         self.addresses.push(address);
         self.report_groups();
         self.report_again = Some(now + groups::REPORT_AGAIN);
@@ -249,9 +253,13 @@ impl Interface {
         }
     }
 
-    /// Announces an address no more, and goes on taking what comes for it.
-    pub fn stop_announcing(&mut self, address: Ipv6Addr) {
+    /// Leaves an address to somebody else on the link: neither announces nor defends it any more, nor answers who asks for it,
+    /// but goes on taking what comes for it.
+    pub fn cede_address(&mut self, address: Ipv6Addr) {
         self.announcements.remove(&address);
+        if self.has_address(address) && !self.ceded.contains(&address) {
+            self.ceded.push(address);
+        }
     }
 
     /// Stops to answer for an address, and to announce it.
@@ -259,6 +267,7 @@ impl Interface {
         self.announcements.remove(&address);
         let before = self.addresses.len();
         self.addresses.retain(|known| known.address != address);
+        self.ceded.retain(|known| *known != address);
         if self.addresses.len() < before {
             self.leave_group_of(address);
         }

@@ -36,7 +36,7 @@ impl Interface {
 
     /// Whether neighbour discovery is answered for an address.
     pub(super) fn answers_for(&self, address: Ipv6Addr) -> bool {
-        self.has_address(address) || self.is_proxy_for(address)
+        (self.has_address(address) && !self.ceded.contains(&address)) || self.is_proxy_for(address)
     }
 
     /// Every address for which neighbour discovery is answered.

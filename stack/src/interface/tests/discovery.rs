@@ -110,6 +110,28 @@ fn an_address_that_somebody_else_advertises_is_defended_but_not_for_ever() {
 }
 
 #[test]
+fn an_address_that_was_left_to_somebody_else_is_neither_answered_for_nor_defended_but_what_comes_is_taken() {
+    let mut interface = interface();
+    interface.cede_address(US);
+    let claim = Icmp {
+        to_mac: ALL_NODES_MAC,
+        destination: ALL_NODES,
+        body: body(OVERRIDE, US, Some((2, PEER_MAC))),
+        ..advertisement(US)
+    };
+    let to_us = Icmp { to_mac: MAC, destination: US, ..solicitation() };
+    for (name, frame) in
+        [("asked", solicitation()), ("asked alone", to_us), ("probed", detection()), ("claimed", claim)]
+    {
+        assert_eq!(swallow(&mut interface, frame.frame(), at(0)), [], "{name}");
+    }
+    assert!(interface.has_address(US));
+    interface.add_address(Address { address: US, prefix_len: 64 }, false, at(1));
+    while interface.poll_transmit().is_some() {}
+    assert_eq!(swallow(&mut interface, detection().frame(), at(2)), [defended(US)]);
+}
+
+#[test]
 fn discovery_that_breaks_a_rule_of_rfc_4861_is_met_with_silence() {
     let with = |body: Vec<u8>| Icmp { body, ..solicitation() };
     let short = |octets: usize| with(solicitation().body[..octets].to_vec());
