@@ -2,9 +2,9 @@
 
 mod audit;
 mod copies;
+mod steps;
 
 use core::net::{Ipv6Addr, SocketAddrV6};
-use std::borrow::Cow;
 
 use bytes::Bytes;
 use ferry_handoff::{Incarnation, NodeId};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::audit::{Audit, AuditResult, Reason};
 pub use self::copies::{Copies, Protection};
+pub use self::steps::{Moment, Step};
 
 /// Something that happened to a node.
 #[derive(derive_more::Debug)]
@@ -171,6 +172,12 @@ pub struct Status {
     pub care_of: Ipv6Addr,
     /// Whether this node answers for the service address on the home link, or has it registered with the home agent.
     pub contact: bool,
+    /// Who does, as far as it knows.
+    #[serde(default)]
+    pub contact_node: String,
+    /// Counts the contact nodes, if the role can move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact_term: Option<u64>,
     /// How it stands with the home agent, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home_agent: Option<HomeAgentStatus>,
@@ -283,6 +290,8 @@ pub struct Counters {
     pub disbelieved: u64,
     /// Connections given up because the others had given this node up.
     pub lost_ownership: u64,
+    /// How often it became the contact node.
+    pub roles_taken: u64,
     /// Packets dropped as malformed, or meant for somebody else.
     pub dropped: u64,
 }
@@ -389,10 +398,14 @@ pub enum TraceEvent {
         /// Whether it is up.
         up: bool,
     },
-    /// The role of the contact node has moved.
+    /// The role of the contact node has moved. The driver also writes it to the log, target `ferry::audit`.
     Contact {
         /// The name of the new one.
         contact: String,
+        /// The name of the former one.
+        former: String,
+        /// Whether that is dead.
+        dead: bool,
         /// Counts the contact nodes.
         term: u64,
     },
@@ -440,54 +453,4 @@ pub enum TraceEvent {
     },
     /// A move of a connection has ended, one way or the other. The driver also writes it to the log, target `ferry::audit`.
     Move(Audit),
-}
-
-/// How a connection was when it was frozen, as far as TCP is concerned.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moment {
-    /// The state, as RFC 9293 spells it.
-    pub state: Cow<'static, str>,
-    /// Octets sent and not acknowledged; SYN and FIN count as one.
-    pub in_flight: u32,
-    /// Octets received in order that the session has not read.
-    pub unread: usize,
-    /// Octets received out of order.
-    pub out_of_order: usize,
-    /// Whether losses are being repaired.
-    pub recovering: bool,
-    /// How often the retransmission timer has fired since anything was acknowledged.
-    pub timeouts: u8,
-    /// Whether the client's window is shut.
-    pub shut: bool,
-    /// Whether an acknowledgement is due and delayed.
-    pub delayed_ack: bool,
-}
-
-/// A step of a handoff, as the node that takes it sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "kebab-case")]
-pub enum Step {
-    /// Donor: the acceptor was asked.
-    Asked,
-    /// Acceptor: room is reserved, segments are held.
-    Reserved,
-    /// Donor: the connection is frozen and on its way. The point of no return.
-    Frozen {
-        /// Octets of the snapshot.
-        snapshot_bytes: usize,
-        /// How the connection was.
-        moment: Moment,
-    },
-    /// Acceptor: the connection runs here now.
-    Installed {
-        /// Segments that were held for it.
-        held: usize,
-    },
-    /// Donor: the acceptor has it. Late segments are forwarded.
-    Taken,
-    /// Either: it did not come to a move.
-    Failed {
-        /// Why.
-        why: String,
-    },
 }

@@ -11,30 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 
-use lab::{Lab, connect, in_namespace, pattern, read, sh};
-
-/// The lab with all nodes on one link, which is the home link too.
-fn lab_on_one_link() -> Lab {
-    let lab = Lab::new();
-    sh(&format!(
-        "ip -6 route del {}/128 dev tap-a && ip link add home type bridge && ip link set home up && \
-         ip -6 address add 2001:db8:ab::1/64 dev home nodad && ip -6 route add {0}/128 dev home",
-        lab::SERVICE
-    ));
-    for name in lab::NODES {
-        sh(&format!("ip -6 address flush dev tap-{name} && ip link set tap-{name} master home"));
-        let file = lab.path(&format!("{name}.toml"));
-        let mut config = std::fs::read_to_string(&file).unwrap();
-        for (last, node) in (2..).zip(lab::NODES) {
-            let address = format!("2001:db8:ab::{last}");
-            config = config.replace(&format!("2001:db8:{node}0::2"), &address);
-            config = config.replace(&format!("2001:db8:{node}0::1"), "2001:db8:ab::1");
-        }
-        let placement = "secret-file = \"keys/group.secret\"\nplacement = \"round-robin\"";
-        std::fs::write(file, config.replace("secret-file = \"keys/group.secret\"", placement)).unwrap();
-    }
-    lab
-}
+use lab::{Lab, connect, in_namespace, pattern, read};
 
 /// Echoes on one connection until told to stop, and how often.
 fn talk(stop: &AtomicBool) -> usize {
@@ -66,7 +43,7 @@ fn call_again_and_again(stop: &AtomicBool) -> usize {
 #[test]
 fn a_whole_group_is_restarted_node_by_node_and_no_client_notices() {
     in_namespace("a_whole_group_is_restarted_node_by_node_and_no_client_notices", || {
-        let lab = lab_on_one_link();
+        let lab = Lab::on_one_link();
         let file = pattern(64 << 20);
         std::fs::write(lab.path("www/big"), &file).unwrap();
         let mut nodes = lab.start_all();

@@ -95,9 +95,10 @@ impl Registrant {
         self.again(now, 0, false);
     }
 
-    /// From now on another node registers it.
+    /// From now on another node registers it. What waits to be sent is not sent any more.
     pub fn step_down(&mut self) {
         self.state = State::Idle;
+        self.outgoing.clear();
     }
 
     /// From now on it is nowhere, unless another node registers it.

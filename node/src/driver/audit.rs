@@ -1,4 +1,4 @@
-//! Writes a line to the log for each move of a connection, without ever holding the data plane up.
+//! Writes a line to the log for each move of a connection or of the contact node's role, without ever holding the data plane up.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -16,8 +16,25 @@ const TARGET: &str = "ferry::audit";
 /// The data plane's end.
 #[derive(Debug)]
 pub(crate) struct Auditor {
-    sender: Sender<Audit>,
+    sender: Sender<Moved>,
     lost: u64,
+}
+
+/// What has moved.
+#[derive(Debug)]
+enum Moved {
+    Connection(Audit),
+    Role(Role),
+}
+
+/// The role of the contact node, from one node to another.
+#[derive(Clone, Debug)]
+pub(crate) struct Role {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) term: u64,
+    /// Whether the former one is dead.
+    pub(crate) dead: bool,
 }
 
 /// The thread that writes; ends when the [`Auditor`] is dropped.
@@ -34,7 +51,16 @@ pub(crate) fn auditor() -> io::Result<(Auditor, AuditWriter)> {
 impl Auditor {
     /// Never blocks.
     pub(crate) fn put(&mut self, audit: Audit) {
-        self.lost += u64::from(self.sender.try_send(audit).is_err());
+        self.send(Moved::Connection(audit));
+    }
+
+    /// Never blocks.
+    pub(crate) fn put_role(&mut self, role: Role) {
+        self.send(Moved::Role(role));
+    }
+
+    fn send(&mut self, moved: Moved) {
+        self.lost += u64::from(self.sender.try_send(moved).is_err());
     }
 }
 
@@ -54,10 +80,19 @@ impl AuditWriter {
     }
 }
 
-fn write(moves: &Receiver<Audit>) {
-    for audit in moves {
-        info!(target: TARGET, "{}", line(&audit));
+fn write(moves: &Receiver<Moved>) {
+    for moved in moves {
+        match moved {
+            Moved::Connection(audit) => info!(target: TARGET, "{}", line(&audit)),
+            Moved::Role(role) => info!(target: TARGET, "{}", role_line(&role)),
+        }
     }
+}
+
+fn role_line(role: &Role) -> String {
+    let Role { from, to, term, dead } = role;
+    let why = if *dead { "crash" } else { "handover" };
+    format!("audit: role=contact-node from={from} to={to} term={term} why={why}")
 }
 
 /// One move as one line: what nodes and clients chose stands in it only where it cannot break it.
@@ -81,6 +116,14 @@ fn line(audit: &Audit) -> String {
 mod tests {
     use super::*;
     use crate::Reason;
+
+    #[test]
+    fn a_role_that_moves_is_one_line() {
+        let role = Role { from: "a".into(), to: "b".into(), term: 3, dead: true };
+        assert_eq!(role_line(&role), "audit: role=contact-node from=a to=b term=3 why=crash");
+        let handed = role_line(&Role { dead: false, ..role });
+        assert_eq!(handed, "audit: role=contact-node from=a to=b term=3 why=handover");
+    }
 
     #[test]
     fn a_move_is_one_line_whatever_another_node_gives_as_its_reason() {

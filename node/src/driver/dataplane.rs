@@ -20,14 +20,14 @@ use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
 use super::ask::Replies;
-use super::audit::Auditor;
+use super::audit::{Auditor, Role};
 use super::clock::now;
 use super::mailbox::{Inbox, Letter};
 use super::patience::Patience;
 use super::peers::PeerQueue;
 use super::tap::{self, Sent, Tap};
 use super::trace::Tracer;
-use crate::{Input, Node, Output};
+use crate::{Input, Node, Output, TraceEvent};
 
 /// Frames that are read before the core's outputs are carried out: the fewer acknowledgements, the more does the
 /// kernel's TCP send at once for each.
@@ -218,21 +218,29 @@ impl Loop {
                 }
                 Output::Reborn { incarnation } => self.begin_anew(incarnation),
                 Output::Trace(trace) => {
-                    if let crate::TraceEvent::Lost { connections } = &trace.event {
+                    if let TraceEvent::Lost { connections } = &trace.event {
                         warn!(
                             "the others took this node for dead: its {connections} connections are theirs now"
                         );
                     }
-                    if let (crate::TraceEvent::Move(audit), Some(auditor)) =
-                        (&trace.event, &mut self.plane.auditor)
-                    {
-                        auditor.put(audit.clone());
-                    }
+                    self.audit(&trace.event);
                     if let Some(tracer) = &self.plane.tracer {
                         tracer.put(trace);
                     }
                 }
             }
+        }
+    }
+
+    fn audit(&mut self, event: &TraceEvent) {
+        let Some(auditor) = &mut self.plane.auditor else { return };
+        match event {
+            TraceEvent::Move(audit) => auditor.put(audit.clone()),
+            TraceEvent::Contact { contact, former, dead, term } => {
+                let (from, to) = (former.clone(), contact.clone());
+                auditor.put_role(Role { from, to, term: *term, dead: *dead });
+            }
+            _ => {}
         }
     }
 

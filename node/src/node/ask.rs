@@ -1,11 +1,12 @@
 //! A segment of a connection that nobody here knows: the others are asked before anything is refused, because a
 //! RST in doubt would kill a connection that lives elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use ferry_handoff::{Message, NodeId};
 use ferry_stack::Instant;
+use ferry_stack::ip::Datagram;
 use ferry_stack::tcp::{Flow, Segment};
 
 use super::Node;
@@ -16,11 +17,17 @@ use super::places::Place;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Questions under way at once: a flood of strange segments costs no more.
 const MAX_ASKS: usize = 1024;
+/// Segments that wait for the answer to one question.
+const MAX_HELD: usize = 64;
+/// Octets that wait in all.
+const MAX_OCTETS: usize = 16 << 20;
 
 /// Questions that are not answered.
 #[derive(Debug, Default)]
 pub(super) struct Asks {
     asks: BTreeMap<Flow, Ask>,
+    /// Octets that wait.
+    octets: usize,
 }
 
 #[derive(Debug)]
@@ -29,6 +36,8 @@ struct Ask {
     segment: Option<Segment>,
     silent: BTreeSet<NodeId>,
     until: Instant,
+    /// What has come for the connection, for whoever owns it.
+    held: VecDeque<Datagram>,
 }
 
 impl Asks {
@@ -40,7 +49,12 @@ impl Asks {
     pub(super) fn denied(&mut self, flow: &Flow, by: NodeId) -> Option<Segment> {
         let ask = self.asks.get_mut(flow)?;
         ask.silent.remove(&by);
-        if ask.silent.is_empty() { self.asks.remove(flow)?.segment } else { None }
+        if !ask.silent.is_empty() {
+            return None;
+        }
+        let segment = ask.segment.take();
+        self.answered(flow);
+        segment
     }
 
     /// What is asked of a node that has not answered.
@@ -48,9 +62,23 @@ impl Asks {
         self.asks.iter().filter(|(_, ask)| ask.silent.contains(&peer)).map(|(flow, _)| *flow).collect()
     }
 
-    /// Somebody owns it.
-    pub(super) fn answered(&mut self, flow: &Flow) {
-        self.asks.remove(flow);
+    /// It is known whose it is: what has come for it meanwhile.
+    pub(super) fn answered(&mut self, flow: &Flow) -> VecDeque<Datagram> {
+        let held = self.asks.remove(flow).map(|ask| ask.held).unwrap_or_default();
+        self.octets -= octets(&held);
+        held
+    }
+
+    /// Keeps what has come for a connection that is asked about, if there is room.
+    fn hold(&mut self, flow: &Flow, datagram: &Datagram) -> bool {
+        let octets = datagram.packet.len();
+        let room = self.octets + octets <= MAX_OCTETS;
+        let Some(ask) = self.asks.get_mut(flow).filter(|ask| room && ask.held.len() < MAX_HELD) else {
+            return false;
+        };
+        ask.held.push_back(datagram.clone());
+        self.octets += octets;
+        true
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -58,14 +86,28 @@ impl Asks {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.asks.retain(|_, ask| ask.until > now);
+        let octets_held = &mut self.octets;
+        self.asks.retain(|_, ask| {
+            let stays = ask.until > now;
+            *octets_held -= if stays { 0 } else { octets(&ask.held) };
+            stays
+        });
     }
 }
 
+fn octets(held: &VecDeque<Datagram>) -> usize {
+    held.iter().map(|datagram| datagram.packet.len()).sum()
+}
+
 impl Node {
-    /// Asks the others whose connection this is. Alone in the group there is nobody to ask; with one of them out
-    /// of reach there is no certainty, so the client gets no RST, and tries again.
-    pub(super) fn ask(&mut self, flow: Flow, segment: &Segment, now: Instant) {
+    /// Asks the others whose connection this is; what came for it waits for the answer. Alone in the group there is nobody to
+    /// ask; with one of them out of reach there is no certainty, so the client gets no RST, and tries again.
+    pub(super) fn ask(&mut self, flow: Flow, segment: &Segment, datagram: &Datagram, now: Instant) {
+        self.begin_to_ask(flow, segment, now);
+        self.counters.held += u64::from(self.asks.hold(&flow, datagram));
+    }
+
+    fn begin_to_ask(&mut self, flow: Flow, segment: &Segment, now: Instant) {
         if self.asks.asks.contains_key(&flow) || self.asks.asks.len() >= MAX_ASKS {
             return;
         }
@@ -78,7 +120,7 @@ impl Node {
         for peer in &silent {
             self.tell(*peer, &Message::Ask { flow });
         }
-        self.asks.asks.insert(flow, Ask { segment, silent, until: now + PATIENCE });
+        self.asks.asks.insert(flow, Ask { segment, silent, until: now + PATIENCE, held: VecDeque::new() });
     }
 
     /// Another node asks whose connection this is.

@@ -73,8 +73,10 @@ struct Away {
     clock: GroupClock,
     /// Counts the contact nodes.
     term: u64,
-    /// When this node is to register for the first time.
+    /// When this node, which is the contact node as far as it knows, is to say so for the first time.
     claim: Option<Instant>,
+    /// This life of ours was given up, and the role with it, most likely: others are heard before it is acted upon.
+    doubted: bool,
     /// Nodes that have not confirmed who the contact node is, and when they are told again.
     unconfirmed: BTreeSet<NodeId>,
     tell_again: Option<Instant>,
@@ -101,15 +103,17 @@ impl Home {
         });
         let near = setup.peers.iter().filter(|peer| is_on(setup.care_of, peer.care_of));
         let on_link: BTreeSet<_> = near.map(|peer| NodeId::of(&peer.name)).collect();
-        let away = (registrant.is_some() || !on_link.is_empty()).then(|| {
+        let alone = setup.peers.is_empty();
+        let away = (registrant.is_some() || !alone).then(|| {
             let (first, agent) = (setup.contact == setup.name, registrant.is_some());
-            let listen = if setup.peers.is_empty() { Duration::ZERO } else { LISTEN_FIRST };
+            let listen = if alone { Duration::ZERO } else { LISTEN_FIRST };
             Away {
                 registrant,
                 let_go: None,
                 clock: setup.group_clock,
                 term: 0,
-                claim: (first && agent).then(|| now + listen),
+                claim: first.then(|| now + listen),
+                doubted: false,
                 unconfirmed: BTreeSet::new(),
                 tell_again: None,
                 missing: (!first && agent).then(|| now + MISSING_AT_START),
@@ -118,6 +122,31 @@ impl Home {
             }
         });
         Self { away, on_link }
+    }
+
+    /// Whether a node can be the contact node instead of one that this node could replace, as far as the network goes.
+    pub(super) fn reaches(&self, node: NodeId) -> bool {
+        self.agent().is_some() || self.on_link.contains(&node)
+    }
+
+    /// What a former life of this node has known of the role is not sure any more: others are heard first.
+    pub(super) fn doubt(&mut self) {
+        if let Some(away) = &mut self.away {
+            (away.doubted, away.claim) = (true, None);
+            if let Some(registrant) = &mut away.registrant {
+                registrant.step_down();
+            }
+        }
+    }
+
+    /// Whether what is known of the role is not acted upon before others have spoken.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.away.as_ref().is_some_and(|away| away.doubted)
+    }
+
+    /// Others have spoken, or there is nobody else.
+    pub(super) fn trust(&mut self) -> bool {
+        self.away.as_mut().is_some_and(|away| core::mem::take(&mut away.doubted))
     }
 
     fn registrant(&self) -> Option<&Registrant> {
@@ -199,9 +228,7 @@ impl Node {
     /// Does what has come due.
     pub(super) fn handle_home(&mut self, now: Instant) {
         let Some(away) = &mut self.home.away else { return };
-        if Away::is_due(&mut away.claim, now) {
-            away.register(now);
-        }
+        let claims = Away::is_due(&mut away.claim, now);
         let both = away.both(now);
         if let Some(registrant) = &mut away.registrant {
             registrant.handle_timeout(both);
@@ -211,6 +238,9 @@ impl Node {
         }
         let (missing, again) =
             (Away::is_due(&mut away.missing, now), Away::is_due(&mut away.tell_again, now));
+        if claims {
+            self.assert_role(now);
+        }
         if missing {
             self.contact_is_missing(now);
         }
@@ -238,18 +268,29 @@ impl Node {
         }
         away.unconfirmed.insert(peer);
         if leads && away.claim.is_none() && away.leaving.is_none() {
-            // It may have registered meanwhile, alone.
-            away.register(now);
-            self.answer_at_home(now);
+            // It may have taken the role meanwhile, alone.
+            self.assert_role(now);
         }
         self.tell_contact(now);
     }
 
-    /// Answers for the service address on the home link, if it is there, and says so to the neighbours.
-    pub(super) fn answer_at_home(&mut self, now: Instant) {
-        if self.is_at_home() {
+    /// Says to the home agent, or to the neighbours on the home link, that this node is the contact node, if it is sure of it.
+    pub(super) fn assert_role(&mut self, now: Instant) {
+        if !self.is_contact() || self.home.is_doubted() {
+            return;
+        }
+        if let Some(away) = &mut self.home.away {
+            away.register(now);
+        }
+        self.answer_at_home(true, now);
+    }
+
+    /// Answers for the service address on the home link, if it is there and nobody can have taken this node's place, and tells the
+    /// neighbours if `announce`.
+    pub(super) fn answer_at_home(&mut self, announce: bool, now: Instant) {
+        if self.is_at_home() && self.may_serve(now) {
             let address = Address { address: self.service_address, prefix_len: 128 };
-            self.interface.add_address(address, true, now);
+            self.interface.add_address(address, announce, now);
         }
     }
 
@@ -284,11 +325,23 @@ impl Node {
             self.counters.dropped += 1;
             return;
         }
+        let doubted = core::mem::take(&mut away.doubted);
         // Two that took the role in the same term: any order will do, if all know it.
         if (term, node) > (away.term, contact) {
             self.set_contact(node, term, now);
+            self.tell_owned(now);
+            self.fill_contact(now);
+            if self.draining {
+                self.abdicate(now);
+            }
         } else if (term, node) == (away.term, contact) {
             away.unconfirmed.remove(&from);
+            if doubted {
+                self.assert_role(now);
+            }
+        } else if node == from || doubted {
+            // It has answered for the service address itself, until it hears of us.
+            self.assert_role(now);
         }
         let Some(away) = self.home.away.as_mut().filter(|_| !answer) else { return };
         let (node, term) = (self.contact, away.term);
@@ -311,7 +364,7 @@ impl Node {
     }
 
     /// Another node is to be the contact node, or this one: it is as soon as the directory grants it.
-    fn appoint(&mut self, node: NodeId, term: u64, now: Instant) {
+    pub(super) fn appoint(&mut self, node: NodeId, term: u64, now: Instant) {
         if self.directory.appoint(node, term, now) {
             self.appointed(node, term, now);
         }
@@ -320,8 +373,11 @@ impl Node {
     /// The directory says who is the contact node.
     pub(super) fn note_contact(&mut self, node: NodeId, term: u64, now: Instant) {
         let known = node == self.id || self.peers.is_known(node);
-        if known && self.home.term().is_some_and(|ours| (term, node) > (ours, self.contact)) {
+        let Some(ours) = self.home.term().filter(|_| known) else { return };
+        if (term, node) > (ours, self.contact) {
             self.appointed(node, term, now);
+        } else if (term, node) == (ours, self.contact) && self.home.trust() {
+            self.assert_role(now);
         }
     }
 
@@ -332,7 +388,9 @@ impl Node {
         if let Some(away) = &mut self.home.away {
             away.unconfirmed = all.into_iter().collect();
         }
+        // It has to know before it hears of connections.
         self.tell_contact(now);
+        self.tell_owned(now);
     }
 
     fn set_contact(&mut self, node: NodeId, term: u64, now: Instant) {
@@ -340,13 +398,12 @@ impl Node {
         let Some(away) = &mut self.home.away else { return };
         away.term = term;
         away.unconfirmed.clear();
-        (away.claim, away.met) = (None, up);
+        (away.claim, away.doubted, away.met) = (None, false, up);
         if node == self.id {
-            away.register(now);
             away.let_go = None;
             self.updates = Updates::default();
             self.contact_since = now;
-            self.answer_at_home(now);
+            self.assert_role(now);
         } else {
             match &mut away.registrant {
                 Some(registrant) => {
@@ -355,7 +412,7 @@ impl Node {
                 }
                 None if before == self.id => {
                     away.let_go = Some(now + TAKE_LATE);
-                    self.interface.stop_announcing(self.service_address);
+                    self.interface.cede_address(self.service_address);
                 }
                 None => {}
             }
@@ -364,9 +421,9 @@ impl Node {
                 self.forget_routes();
             }
         }
-        self.tell_owned(now);
-        let contact = if node == self.id { self.name.clone() } else { self.peers.name(node).to_owned() };
-        self.trace(TraceEvent::Contact { contact, term }, now);
+        self.counters.roles_taken += u64::from(node == self.id && before != node);
+        let [contact, former] = [node, before].map(|node| self.node_name(node).to_owned());
+        self.trace(TraceEvent::Contact { contact, former, dead: self.is_dead(before), term }, now);
     }
 
     /// The contact node has been out of reach for too long. The first in the order of names among those who see each

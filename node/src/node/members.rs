@@ -31,7 +31,11 @@ impl Node {
                 for handle in owned {
                     self.tcp.with(handle, ferry_stack::tcp::Tcb::kick);
                 }
+                self.assert_role(now);
+                self.fill_contact(now);
             } else {
+                // Another may answer for it by the time that we have our lease back.
+                self.interface.remove_address(self.service_address);
                 // It was made while nobody could have taken our place, and is not sent any more.
                 self.interface.forget_waiting();
             }
@@ -75,6 +79,8 @@ impl Node {
         if is_last && self.peers.is_up(peer) {
             self.peer_down(peer, now);
         }
+        // First who is told of what goes on here.
+        self.fill_contact(now);
         self.take_over_from(peer, life, is_last, now);
         if !is_last {
             return;
@@ -123,6 +129,7 @@ impl Node {
     }
 
     fn begin_anew(&mut self, now: Instant) {
+        self.doubt_contact();
         self.interface.forget_waiting();
         for peer in self.peers.reachable().collect::<Vec<_>>() {
             self.peer_down(peer, now);

@@ -18,6 +18,7 @@ mod near;
 mod peers;
 mod placement;
 mod places;
+mod role;
 mod rules;
 mod seekers;
 mod segments;
@@ -204,7 +205,9 @@ impl Node {
         if let Some(agent) = node.home.agent() {
             node.stage.admit(agent);
         }
-        node.answer_at_home(now);
+        // It is announced when others have had time to say that one of them has the role by now.
+        let alone = node.peers.ids().next().is_none();
+        node.answer_at_home(alone, now);
         // Many connections may come here at once before this node has sent anything.
         node.interface.look_for_gateway(now);
         Ok(node)
@@ -268,8 +271,7 @@ impl Node {
     /// Does what is less urgent than segments; whether there was anything.
     fn go_further(&mut self, serves: bool, now: Instant) -> bool {
         self.settle(now)
-            || (serves && self.signal(now))
-            || self.register_further(now)
+            || (serves && (self.signal(now) || self.register_further(now)))
             || self.update_copies(now)
     }
 

@@ -40,7 +40,8 @@ struct State {
     /// Its life when the link was last up.
     life: Option<Incarnation>,
     connections: u32,
-    open: bool,
+    /// Whether it takes connections, once it has said so.
+    open: Option<bool>,
     /// The largest packet that the way there carries, and until when that is believed, if a router has complained.
     path_mtu: Option<(u16, Instant)>,
 }
@@ -51,7 +52,7 @@ impl Peers {
         let state = |peer: Peer| {
             (
                 NodeId::of(&peer.name),
-                State { peer, up: false, life: None, connections: 0, open: false, path_mtu: None },
+                State { peer, up: false, life: None, connections: 0, open: None, path_mtu: None },
             )
         };
         let states = peers.into_iter().map(state).collect();
@@ -115,6 +116,11 @@ impl Peers {
         self.states.get(&peer).is_some_and(State::takes_connections)
     }
 
+    /// Whether a node empties itself.
+    pub(super) fn is_leaving(&self, peer: NodeId) -> bool {
+        self.states.get(&peer).is_some_and(|state| state.open == Some(false))
+    }
+
     /// The nodes that can be given connections, the least loaded first.
     pub(super) fn takers(&self) -> Vec<NodeId> {
         let mut takers: Vec<_> = self.states.iter().filter(|(_, state)| state.takes_connections()).collect();
@@ -161,7 +167,7 @@ impl Peers {
 
 impl State {
     fn takes_connections(&self) -> bool {
-        self.up && self.open
+        self.up && self.open == Some(true)
     }
 }
 
@@ -169,7 +175,7 @@ impl Node {
     pub(super) fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
         let Some(state) = self.peers.states.get_mut(&peer) else { return };
         if state.life.is_some_and(|known| known != incarnation) {
-            state.open = false;
+            state.open = None;
         }
         let lives = self.directory.peer_up(peer, incarnation, now);
         // The end of its former life, if it had one.
@@ -181,13 +187,14 @@ impl Node {
         self.repeat_updates_to(peer, now);
         self.backup_up(peer, now);
         self.meet_at_home(peer, now);
+        self.fill_contact(now);
         // Everybody, the newcomer among them.
         self.peers.tell_load = Some(now);
     }
 
     pub(super) fn peer_down(&mut self, peer: NodeId, now: Instant) {
         let Some(state) = self.peers.states.get_mut(&peer) else { return };
-        (state.up, state.open) = (false, false);
+        (state.up, state.open) = (false, None);
         self.directory.peer_down(peer, now);
         self.trace(TraceEvent::Peer { peer: self.peers.name(peer).to_owned(), up: false }, now);
         self.handoffs.peer_down(peer);
@@ -196,6 +203,7 @@ impl Node {
         self.cool_down(peer, now);
         self.orders_lost(peer);
         self.attend(now);
+        self.fill_contact(now);
     }
 
     /// Messages from another node, in a row. The driver vouches for the sender, not for what it says.
@@ -244,7 +252,7 @@ impl Node {
             }
             Message::Load { connections, open } => {
                 if let Some(state) = self.peers.states.get_mut(&from) {
-                    (state.connections, state.open) = ((*connections).min(MAX_LOAD), *open);
+                    (state.connections, state.open) = ((*connections).min(MAX_LOAD), Some(*open));
                 }
                 self.go_on(now);
             }

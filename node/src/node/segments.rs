@@ -190,14 +190,14 @@ impl Node {
             Some(from) => {
                 self.tell(from, &Message::NotMine { flow });
                 if self.is_contact() {
-                    self.ask(flow, segment, now);
+                    self.ask(flow, segment, datagram, now);
                 }
             }
             // It came straight to our care-of address: all connections of a client do, wherever they are.
             None if !self.is_contact() && self.peers.is_up(self.contact) => {
                 self.forward(datagram.clone(), self.contact, now);
             }
-            None => self.ask(flow, segment, now),
+            None => self.ask(flow, segment, datagram, now),
         }
     }
 

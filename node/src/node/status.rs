@@ -19,6 +19,8 @@ impl Node {
             service_address: self.service_address,
             care_of: self.care_of,
             contact: self.is_contact(),
+            contact_node: self.node_name(self.contact).to_owned(),
+            contact_term: self.home.term(),
             home_agent: self.home.status(now),
             draining: self.draining,
             placement: self.policy.name().to_owned(),

@@ -9,6 +9,7 @@ mod late;
 mod limits;
 mod members;
 mod mobility;
+mod role;
 mod silent;
 mod storm;
 mod timer;

@@ -157,7 +157,10 @@ impl Node {
 
     /// Another node says who owns a connection.
     pub(super) fn owner_told(&mut self, from: NodeId, flow: Flow, epoch: Epoch, node: NodeId, now: Instant) {
-        self.tell(from, &Message::OwnerSeen { flow, epoch });
+        // Who is the contact node in the eyes of the other, and does not know it yet, does not remember it either.
+        if self.is_contact() {
+            self.tell(from, &Message::OwnerSeen { flow, epoch });
+        }
         if node == self.id || !self.peers.is_known(node) {
             return;
         }
@@ -173,7 +176,9 @@ impl Node {
             self.note_owner(flow, node, epoch);
         }
         self.send_orphan_on(&flow, node, now);
-        self.asks.answered(&flow);
+        for datagram in self.asks.answered(&flow) {
+            self.forward(datagram, node, now);
+        }
         if from != node && self.is_contact() {
             // Who still forwards does not know when the connection ends. The owner says so if it has.
             self.tell(node, &Message::Ask { flow });

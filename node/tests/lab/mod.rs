@@ -104,6 +104,29 @@ impl Lab {
         lab
     }
 
+    /// All nodes on one link, which is the home link too, and new connections at each in turn.
+    #[allow(dead_code, reason = "not every test wants it")]
+    pub fn on_one_link() -> Self {
+        let lab = Self::new();
+        sh(&format!(
+            "ip -6 route del {SERVICE}/128 dev tap-a && ip link add home type bridge && ip link set home up && \
+             ip -6 address add 2001:db8:ab::1/64 dev home nodad && ip -6 route add {SERVICE}/128 dev home"
+        ));
+        for name in NODES {
+            sh(&format!("ip -6 address flush dev tap-{name} && ip link set tap-{name} master home"));
+            let file = lab.path(&format!("{name}.toml"));
+            let mut config = std::fs::read_to_string(&file).unwrap();
+            for (last, node) in (2..).zip(NODES) {
+                let address = format!("2001:db8:ab::{last}");
+                config = config.replace(&format!("2001:db8:{node}0::2"), &address);
+                config = config.replace(&format!("2001:db8:{node}0::1"), "2001:db8:ab::1");
+            }
+            let placement = "secret-file = \"keys/group.secret\"\nplacement = \"round-robin\"";
+            std::fs::write(file, config.replace("secret-file = \"keys/group.secret\"", placement)).unwrap();
+        }
+        lab
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -36,7 +36,7 @@ fn show(args: &NodeAndFormat, command: &Command) -> Outcome {
 
 fn status_text(status: &Status) -> String {
     let Status { name, group, service_address, care_of, contact, draining, uptime_ms, .. } = status;
-    let Status { connections, relayed, moving, peers, counters, home_agent, .. } = status;
+    let Status { connections, relayed, moving, peers, counters, home_agent, contact_node, .. } = status;
     let role = match (contact, draining) {
         (true, false) => ", contact node",
         (false, false) => "",
@@ -47,7 +47,7 @@ fn status_text(status: &Status) -> String {
     let places = if status.placement.is_empty() { "?" } else { &status.placement };
     let mut rows = vec![
         ["node".to_owned(), format!("{name} of {group}{role}")],
-        ["service address".to_owned(), service_address.to_string()],
+        ["service address".to_owned(), format!("{service_address}, at {contact_node}")],
         ["care-of address".to_owned(), care_of.to_string()],
         ["up for".to_owned(), format!("{up:?}")],
         ["connections".to_owned(), format!("{connections} owned, {moving} moving, {relayed} relayed")],
@@ -112,6 +112,7 @@ fn counters_text(counters: &Counters) -> String {
         cookies_replayed,
         disbelieved,
         lost_ownership,
+        roles_taken,
         dropped,
     } = counters;
     let rows = [
@@ -124,6 +125,7 @@ fn counters_text(counters: &Counters) -> String {
         ("SYN cookies sent, accepted, replayed", vec![cookies_sent, cookies_accepted, cookies_replayed]),
         ("messages not believed", vec![disbelieved]),
         ("connections given up to others", vec![lost_ownership]),
+        ("times it became the contact node", vec![roles_taken]),
         ("packets dropped", vec![dropped]),
     ];
     let rows = rows.map(|(name, values)| {

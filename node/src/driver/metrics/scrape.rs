@@ -42,6 +42,8 @@ impl Page<'_> {
             service_address,
             care_of,
             contact,
+            contact_node: _,
+            contact_term,
             home_agent,
             draining,
             placement,
@@ -61,6 +63,9 @@ impl Page<'_> {
         self.identity(identity.into_iter().chain([("care_of", &care_of), ("placement", placement)]))?;
         self.gauge("uptime_seconds", "Since the node started", uptime_ms / 1000)?;
         self.gauge("contact_node", "Whether it answers for the service address", u64::from(*contact))?;
+        if let Some(term) = contact_term {
+            self.gauge("contact_term", "Counts the contact nodes", *term)?;
+        }
         self.gauge("draining", "Whether it empties itself", u64::from(*draining))?;
         self.gauge("connections", "Connections that it owns", *connections as u64)?;
         self.gauge("connections_relayed", "Connections of others that it relays", *relayed as u64)?;
@@ -131,6 +136,7 @@ impl Page<'_> {
             cookies_replayed,
             disbelieved,
             lost_ownership,
+            roles_taken,
             dropped,
         } = counters;
         [
@@ -150,6 +156,7 @@ impl Page<'_> {
             ("cookies_replayed", "Cookies that came back when their connection was over", cookies_replayed),
             ("messages_disbelieved", "Messages of other members that were not believed", disbelieved),
             ("connections_lost", "Connections given up to others that took it for dead", lost_ownership),
+            ("roles_taken", "How often it became the contact node", roles_taken),
             ("packets_dropped", "Packets that were malformed, or meant for somebody else", dropped),
         ]
         .into_iter()

@@ -12,6 +12,8 @@ fn status() -> NodeStatus {
         service_address: "2001:db8:5::1".parse().unwrap(),
         care_of: "2001:db8:a::2".parse().unwrap(),
         contact: true,
+        contact_node: "a".into(),
+        contact_term: Some(3),
         home_agent: None,
         draining: false,
         placement: "local".into(),
@@ -46,6 +48,7 @@ fn the_page_has_a_sample_for_each_counter_and_for_each_peer() {
     let expected = [
         ("ferry_uptime_seconds", "12"),
         ("ferry_contact_node", "1"),
+        ("ferry_contact_term", "3"),
         ("ferry_draining", "0"),
         ("ferry_connections", "7"),
         ("ferry_connections_relayed", "2"),

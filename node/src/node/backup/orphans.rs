@@ -80,7 +80,8 @@ impl Node {
     /// The connection goes on at this node.
     pub(super) fn replay_orphan(&mut self, flow: &Flow, now: Instant) {
         self.places.remove(flow);
-        let held = self.backup.orphans.take(flow);
+        let mut held = self.backup.orphans.take(flow);
+        held.extend(self.asks.answered(flow));
         self.replay(*flow, held, now);
     }
 

@@ -1,5 +1,7 @@
 //! Nodes and one client on one link, without latency: what is put on it arrives at everybody in the same instant.
 
+mod more;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
@@ -14,9 +16,13 @@ use ferry_stack::ip::{self, Packet};
 use ferry_stack::tcp::{self, Handle, Secret, Segment};
 use ferry_stack::{EthernetAddress, Frame, GroupClock, Instant};
 
+use crate::home_agent::Agent;
 use crate::node::{Node, Peer, Placement, Service, Setup};
 use crate::services::Echo;
 use crate::{Audit, Command, Input, Output, Reply, Step, TraceEvent, Which};
+
+#[allow(unused_imports)]
+pub(super) use self::more::home_agent;
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 const SECRET: [u8; 32] = [7; 32];
@@ -81,6 +87,10 @@ pub(super) struct Lan {
     pub(super) client: Host,
     pub(super) nodes: BTreeMap<&'static str, Node>,
     pub(super) dead: BTreeSet<&'static str>,
+    /// Nodes that end at a message, counted from now on.
+    doomed: Option<(usize, &'static [&'static str])>,
+    /// If the service address is with a home agent of its own.
+    agent: Option<Agent>,
     /// The message that is lost, counted from now on.
     pub(super) lose: Option<usize>,
     /// Whether frozen connections are lost on their way.
@@ -119,6 +129,8 @@ impl Lan {
             client: Host::new(config, Secret::new([1; 32]), false),
             nodes: nodes.into(),
             dead: BTreeSet::new(),
+            doomed: None,
+            agent: None,
             lose: None,
             lose_transfers: false,
             lives: 1000,
@@ -262,6 +274,9 @@ impl Lan {
             while let Some(frame) = self.client.poll_transmit(self.now) {
                 wire.push_back((NAMES.len(), frame));
             }
+            while let Some(frame) = self.agent.as_mut().and_then(Agent::poll_transmit) {
+                wire.push_back((NAMES.len() + 1, frame));
+            }
             let mut messages = Vec::new();
             for (place, name) in
                 NAMES.iter().enumerate().filter(|(_, name)| !self.dead.contains(*name)).collect::<Vec<_>>()
@@ -313,7 +328,8 @@ impl Lan {
             }
             self.nodes.get_mut(name).unwrap().handle(Input::Frame(frame.clone()), self.now);
         }
-        if from < NAMES.len() {
+        self.put_to_agent(from, &frame);
+        if from != NAMES.len() {
             if let Ok(datagram) = ip::parse_transit(frame.head.slice(14..), frame.offload) {
                 self.sent.push((datagram.upper, datagram.destination));
             }
@@ -328,7 +344,8 @@ impl Lan {
                 && let Ok((_, segment)) = Segment::parse(&datagram)
             {
                 let straight = datagram.home_address().is_some();
-                self.heard.push(Heard { by: NAMES[from], straight, segment });
+                let by = NAMES.get(from).copied().unwrap_or("agent");
+                self.heard.push(Heard { by, straight, segment });
             }
             if let Some(frame) = self.understood(frame) {
                 self.client.receive(frame, self.now);
@@ -384,6 +401,7 @@ impl Lan {
 
     fn tell(&mut self, from: NodeId, to: NodeId, bytes: Bytes) {
         let name = NAMES.iter().find(|name| NodeId::of(name) == to).unwrap();
+        self.count_down(from);
         if self.cut.contains(&(from, to)) || self.dead.contains(name) || self.is_lost(&bytes) {
             return;
         }
@@ -395,6 +413,7 @@ impl Lan {
         for _ in 0..millis.div_ceil(10) {
             self.now += Duration::from_millis(10);
             self.client.handle_timeout(self.now);
+            self.agent.iter_mut().for_each(|agent| agent.handle_timeout(self.now));
             for (name, node) in &mut self.nodes {
                 if !self.dead.contains(name) {
                     node.handle(Input::Tick, self.now);
