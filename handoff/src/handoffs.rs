@@ -166,6 +166,12 @@ impl Handoffs {
         self.repeat(donor, flow, epoch) != Repeat::New
     }
 
+    /// Whether this has been taken from this donor, or what it offered later.
+    pub fn has_taken(&self, donor: NodeId, flow: &Flow, epoch: Epoch) -> bool {
+        let gave = self.decided.get(flow).is_some_and(|decided| decided.donors.contains(&donor));
+        gave && self.repeat(donor, flow, epoch) == Repeat::Taken
+    }
+
     /// What to do next.
     pub fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()

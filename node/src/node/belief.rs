@@ -189,7 +189,10 @@ impl Node {
         };
         let Some(known) = self.known_owner(&flow, now).filter(|_| !announced) else { return true };
         let claimed = self.claims.open.get(&flow).is_some_and(|claim| claim.by == from);
-        if !claimed && (known.to == from || self.handoffs.has_decided(from, &flow, epoch)) {
+        // What was taken of it stays taken, whoever has it by now: else it would go on at its donor, too.
+        let taken =
+            matches!(message, Message::Transfer { .. }) && self.handoffs.has_taken(from, &flow, epoch);
+        if taken || (!claimed && (known.to == from || self.handoffs.has_decided(from, &flow, epoch))) {
             return true;
         }
         if epoch <= known.epoch {

@@ -95,6 +95,8 @@ pub(super) struct Lan {
     pub(super) lose: Option<usize>,
     /// Whether frozen connections are lost on their way.
     pub(super) lose_transfers: bool,
+    /// Whether the word that one was taken is.
+    pub(super) lose_taken: bool,
     lives: u64,
     /// Links between nodes that are cut: messages on them vanish.
     cut: BTreeSet<(NodeId, NodeId)>,
@@ -133,6 +135,7 @@ impl Lan {
             agent: None,
             lose: None,
             lose_transfers: false,
+            lose_taken: false,
             lives: 1000,
             cut: BTreeSet::new(),
             replies: BTreeMap::new(),
@@ -385,6 +388,9 @@ impl Lan {
     fn is_lost(&mut self, bytes: &Bytes) -> bool {
         let message = Message::decode(bytes);
         if matches!(message, Ok(Message::Transfer { .. })) && self.lose_transfers {
+            return true;
+        }
+        if matches!(message, Ok(Message::Taken { .. })) && self.lose_taken {
             return true;
         }
         match self.lose {

@@ -8,7 +8,8 @@ use ferry_stack::Seq;
 use ferry_stack::tcp::{Config, Control, Endpoint, Flow, Handle, Listener, Secret, Segment, State, Tcb};
 
 use super::lan::{Lan, address, service_address};
-use super::{Input, Step};
+use super::{Input, ONE_MOVED, Step};
+use crate::{Command, Which};
 
 fn flow(client: &Tcb) -> Flow {
     let Flow { local, remote } = client.flow;
@@ -70,4 +71,33 @@ fn a_handshake_that_comes_when_its_client_has_opened_anew_does_not_touch_what_it
     assert_eq!(lan.hand_off("a", "b"), super::ONE_MOVED);
     assert_eq!(lan.echo(client, b"at b"), b"at b");
     assert_eq!(lan.owner(), ["b"]);
+}
+
+#[test]
+fn what_was_taken_is_not_returned_although_its_donor_s_claim_was_never_confirmed_and_it_has_moved_on() {
+    let (mut lan, client, _) = connected();
+    let give = |lan: &mut Lan, from: &'static str, to: &str| {
+        let command = Command::Handoff { to: to.to_owned(), which: Which::All };
+        lan.nodes.get_mut(from).unwrap().handle(Input::Command { id: 900, command }, lan.now);
+        lan.run();
+    };
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    // The contact node cannot ask b whether it has given it away.
+    lan.deafen("a", "b", true);
+    assert_eq!(lan.hand_off("b", "c"), ONE_MOVED);
+    lan.lose_taken = true;
+    give(&mut lan, "c", "a");
+    // What c offers waits for b's word, for a second.
+    lan.pass(2_000);
+    assert_eq!(lan.owner(), ["a"]);
+    lan.deafen("a", "b", false);
+    give(&mut lan, "a", "b");
+    lan.pass(10);
+    assert_eq!(lan.owner(), ["b"]);
+    lan.lose_taken = false;
+    // Node c sends it once more.
+    lan.pass(3_000);
+    assert_eq!(lan.owner(), ["b"]);
+    assert_eq!(lan.echo(client, b"once"), b"once");
+    assert_eq!(lan.resets(), 0);
 }
