@@ -18,7 +18,7 @@ use crate::world::{Host, TAP, UserMap, World};
 use crate::{Error, Result};
 
 /// All trials.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 13] = [
     "wrong-certificate",
     "taken-name",
     "foreign-tap",
@@ -29,6 +29,9 @@ pub const NAMES: [&str; 10] = [
     trials::NAMES[2],
     trials::NAMES[3],
     trials::NAMES[4],
+    trials::NAMES[5],
+    trials::NAMES[6],
+    trials::NAMES[7],
 ];
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -47,6 +47,31 @@ fn a_download_and_a_stream_go_on_when_all_cables_of_their_node_are_pulled() {
     recovered("cable-cut");
 }
 
+/// So are connections that it owned itself, and new ones work.
+fn the_role_was_taken(trial: &str) {
+    let Some(statuses) = survivors(trial) else { return };
+    let count = |status: &Value| status["copies"]["recovered"].as_u64().expect("a count");
+    assert_eq!(statuses.iter().map(count).sum::<u64>(), 2, "{statuses:?}");
+    let contacts: Vec<_> = statuses.iter().map(|status| &status["contact"]).collect();
+    assert_eq!(contacts, [true, false], "{statuses:?}");
+    assert!(statuses.iter().all(|status| status["contact_term"] == 1), "once: {statuses:?}");
+}
+
+#[test]
+fn a_download_and_a_stream_of_the_contact_node_go_on_when_it_is_killed_and_new_connections_work() {
+    the_role_was_taken("contact-killed");
+}
+
+#[test]
+fn a_contact_node_that_stands_still_leaves_the_role_to_who_took_it_and_no_client_notices() {
+    the_role_was_taken("contact-stopped");
+}
+
+#[test]
+fn a_download_and_a_stream_of_the_contact_node_go_on_when_all_its_cables_are_pulled() {
+    the_role_was_taken("contact-cable-cut");
+}
+
 #[test]
 fn a_node_serves_on_when_there_is_no_room_for_its_log() {
     let Some(statuses) = survivors("disk-full") else { return };

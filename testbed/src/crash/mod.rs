@@ -9,6 +9,8 @@ pub mod words;
 use core::net::SocketAddrV6;
 use core::time::Duration;
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 
 use ferry_node::io::{Trace, TraceEvent};
@@ -36,6 +38,15 @@ pub const STRICT: &[Offer] =
 /// The service's address at a port.
 pub const fn service(port: u16) -> SocketAddrV6 {
     SocketAddrV6::new(SERVICE, port, 0, 0)
+}
+
+/// Connects and has one octet echoed, if that works within so long for each; for who tries again and again.
+pub fn attempt(to: SocketAddrV6, within: Duration) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&to.into(), within).ok()?;
+    stream.set_read_timeout(Some(within)).ok()?;
+    stream.write_all(b"?").ok()?;
+    stream.read_exact(&mut [0]).ok()?;
+    Some(stream)
 }
 
 /// A node that was killed.

@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::Signal;
 
 use super::show::{Show, Size};
-use super::{Crew, PATIENCE, STRICT};
+use super::{Crew, ECHO, PATIENCE, STRICT, attempt, service};
 use crate::clock::await_some;
 use crate::error::Doing;
 use crate::link::Profile;
@@ -18,13 +18,25 @@ use crate::world::{NODES, TAP};
 use crate::{Error, Result};
 
 /// All of them.
-pub const NAMES: [&str; 5] = ["killed", "stopped", "tap-removed", "cable-cut", "disk-full"];
+pub const NAMES: [&str; 8] = [
+    "killed",
+    "stopped",
+    "tap-removed",
+    "cable-cut",
+    "disk-full",
+    "contact-killed",
+    "contact-stopped",
+    "contact-cable-cut",
+];
 
 /// The transfers take some seconds.
 const LINK: Profile = Profile { rate_mbit: 100, ..Profile::GOOD };
 const SIZE: Size = Size { file: 48 << 20, echo: 24 << 20, seed: 1 };
-/// Not the contact node.
+/// Not the contact node, which is lost in trials of its own.
 const VICTIM: usize = 1;
+const CONTACT: usize = 0;
+/// Longer than a round trip of the link.
+const ATTEMPT: Duration = Duration::from_millis(200);
 const BEAT: Duration = Duration::from_millis(10);
 
 /// Carries one out; tells what the nodes say at its end. Any octet that is wrong is an error.
@@ -37,36 +49,51 @@ pub fn run(name: &str, ferry: &Path) -> Result<String> {
     }
     crew.start()?;
     show.keep_up(&crew)?;
-    crew.node(0)?.control.handoff_all(NODES[VICTIM])?;
+    let (fate, victim) = name.strip_prefix("contact-").map_or((name, VICTIM), |fate| (fate, CONTACT));
+    if victim != CONTACT {
+        crew.node(CONTACT)?.control.handoff_all(NODES[victim])?;
+    }
     crew.await_protection(show.connections())?;
-    match name {
-        "killed" => crew.kill(VICTIM).map(drop)?,
-        "stopped" => crew.node(VICTIM)?.signal(Signal::STOP)?,
-        "tap-removed" => crew.world.hosts[VICTIM].namespace.batch(&format!("link del {TAP}"))?,
-        "cable-cut" => crew.world.cut(NODES[VICTIM])?,
+    match fate {
+        "killed" => crew.kill(victim).map(drop)?,
+        "stopped" => crew.node(victim)?.signal(Signal::STOP)?,
+        "tap-removed" => crew.world.hosts[victim].namespace.batch(&format!("link del {TAP}"))?,
+        "cable-cut" => crew.world.cut(NODES[victim])?,
         _ => return with_full_disk(&mut crew, &mut show),
     }
-    let others = [0, 2];
+    let others: Vec<usize> = (0..NODES.len()).filter(|index| *index != victim).collect();
     await_some("other owners", PATIENCE, BEAT, || {
         let mut owned = 0;
-        for index in others {
-            owned += crew.node(index)?.control.connections()?.len();
+        for index in &others {
+            owned += crew.node(*index)?.control.connections()?.len();
         }
         Ok((owned >= show.connections()).then_some(()))
     })?;
-    if name == "stopped" {
-        come_back(&mut crew)?;
+    new_connection(&crew)?;
+    if fate == "stopped" {
+        come_back(&mut crew, victim)?;
+        new_connection(&crew)?;
     }
     show.finish()?;
     tell(&mut crew, &others)
 }
 
-/// The node that was only slow learns that it has lost its connections, says so, and is one of the group again.
-fn come_back(crew: &mut Crew) -> Result<()> {
-    crew.node(VICTIM)?.signal(Signal::CONT)?;
+/// Whoever is the contact node by now.
+fn new_connection(crew: &Crew) -> Result<()> {
+    let client = &crew.world.client;
+    let attempt = || client.run(|| Ok(attempt(service(ECHO), ATTEMPT)));
+    await_some("a new connection", PATIENCE, BEAT, attempt).map(drop)
+}
+
+/// The node that was only slow learns that it has lost its connections, and the role if it had that, says so, and is one of the
+/// group again.
+fn come_back(crew: &mut Crew, victim: usize) -> Result<()> {
+    crew.node(victim)?.signal(Signal::CONT)?;
     await_some("the node that was slow to know it", PATIENCE, BEAT, || {
-        let status = crew.node(VICTIM)?.control.status()?;
-        let lost = status.counters.lost_ownership >= 2 && status.connections == 0;
+        let status = crew.node(victim)?.control.status()?;
+        let lost = status.counters.lost_ownership >= 2
+            && status.connections == 0
+            && status.contact_node == if victim == CONTACT { NODES[1] } else { NODES[CONTACT] };
         Ok((lost && status.peers.iter().all(|peer| peer.up)).then_some(()))
     })
 }

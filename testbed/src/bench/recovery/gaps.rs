@@ -2,13 +2,13 @@
 
 use core::time::Duration;
 
-use super::{ECHO, LAN, Means, STREAM, attempt, broken, keepalived};
+use super::{ECHO, LAN, Means, STREAM, broken, keepalived};
 use crate::Result;
 use crate::analysis::Spread;
 use crate::bench::stack::Figures;
 use crate::clock::{await_some, now_ns};
 use crate::crash::crowd::Crowd;
-use crate::crash::{Crew, PATIENCE, service};
+use crate::crash::{Crew, PATIENCE, attempt, service};
 use crate::world::NODES;
 
 /// Connections.

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use crate::clock::{await_some, now_ns};
+use crate::crash::attempt;
 use crate::error::Doing;
 use crate::namespace::Namespace;
 use crate::nodes::FILES;
@@ -148,7 +149,7 @@ fn serve(listener: &TcpListener) {
 fn connect(client: &Namespace) -> Result<Option<TcpStream>> {
     client.run(|| {
         let to = SocketAddrV6::new(VIRTUAL, PORT, 0, 0);
-        Ok(super::attempt(to, ATTEMPT))
+        Ok(attempt(to, ATTEMPT))
     })
 }
 

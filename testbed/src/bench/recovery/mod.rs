@@ -9,10 +9,6 @@ mod keepalived;
 mod mass;
 
 use core::cell::OnceCell;
-use core::net::SocketAddrV6;
-use core::time::Duration;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 
 use super::Options;
@@ -115,15 +111,6 @@ pub(super) fn rows(options: &Options, ferry: &Path) -> Result<Vec<Row>> {
     }
     picture(options, NAME, &rows)?;
     Ok(rows)
-}
-
-/// Connects and has one octet echoed, if that works within so long for each; for who tries again and again.
-fn attempt(to: SocketAddrV6, within: Duration) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&to.into(), within).ok()?;
-    stream.set_read_timeout(Some(within)).ok()?;
-    stream.write_all(b"?").ok()?;
-    stream.read_exact(&mut [0]).ok()?;
-    Some(stream)
 }
 
 /// A figure that could not be made.
