@@ -164,7 +164,7 @@ impl Cache {
         }
         self.make_room(now);
         let (mut waiting, mut octets) = (VecDeque::new(), 0);
-        for packet in packet {
+        if let Some(packet) = packet {
             self.overflowed += enqueue(&mut waiting, &mut octets, self.room(target), packet);
         }
         self.insert(target, State::Incomplete { waiting, octets, asked: 1, again: now + RETRANS }, now);
