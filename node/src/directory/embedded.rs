@@ -10,8 +10,8 @@
 //!
 //! Votes of a majority and a valid lease exclude each other, since some node would be in both (clocks may differ by 1 %). A
 //! node that starts anew has forgotten its promises and votes. Its former life is over then, and counts as one that may
-//! have voted until all who live have said that they know of its end, because nobody counts a vote of the dead. Nobody
-//! votes against who does not know it yet: a newcomer has a vote against a node only after that has acknowledged it.
+//! have voted until all who live, newcomers among them, have said that they know of its end, because nobody counts a vote
+//! of the dead. Nobody votes against who does not know it yet: a newcomer has a vote against a node only after that has acknowledged it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -164,11 +164,11 @@ impl Embedded {
         }
         let opinions = self.opinions();
         let (life, number) = (self.life, self.number);
-        let mut pulses = Vec::new();
+        let (mut pulses, mut newcomers) = (Vec::new(), false);
         for (peer, member) in self.members.iter_mut().filter(|(_, member)| member.up) {
             let present = member.present_mut().filter(|present| present.is_trusted() && present.number > 0);
             let heard = present.map(|present| {
-                present.met = true;
+                newcomers |= !core::mem::replace(&mut present.met, true);
                 (present.id, present.number)
             });
             let opinions = opinions.clone();
@@ -176,6 +176,9 @@ impl Embedded {
         }
         for (peer, pulse) in pulses {
             self.tell(peer, Message::Pulse(pulse));
+        }
+        if newcomers {
+            self.unsettle();
         }
         self.next = Some(now + self.heartbeat);
         self.reckon();
@@ -261,12 +264,28 @@ impl Embedded {
         }
     }
 
+    /// How long a silence is suspect: least and most. By then its lease is over.
+    fn doubts(&self) -> (Duration, Duration) {
+        (self.promise(), 2 * self.lease)
+    }
+
+    /// When what we think of a life changes if nothing more is heard of it.
+    fn next_thought(&self, known: &Life) -> Option<Instant> {
+        let (least, most) = self.doubts();
+        match known.ours {
+            _ if known.is_dead() || !known.knows_us => None,
+            None => Some(known.heard + known.arrivals.usual().clamp(least, most)),
+            Some(Verdict::Condemned) => Some(known.heard + self.promise()),
+            Some(_) => None,
+        }
+    }
+
     /// What we think of a life by now.
     fn judge(&mut self, node: NodeId, life: Incarnation, now: Instant) {
         let (majority, promise) = (self.majority(), self.promise());
         // A former life of ours may have promised something until then.
         let settled_in = self.began.since(now) >= promise;
-        let usual = 2 * self.lease;
+        let (least, most) = self.doubts();
         let Some(known) = self.members.get_mut(&node).and_then(|member| member.life_mut(life)) else {
             return;
         };
@@ -275,10 +294,7 @@ impl Embedded {
         }
         let before = known.ours;
         let silence = known.heard.since(now);
-        if known.ours.is_none()
-            && settled_in
-            && silence >= (promise + self.heartbeat).max(known.arrivals.usual().min(usual))
-        {
+        if known.ours.is_none() && settled_in && silence >= known.arrivals.usual().clamp(least, most) {
             (known.ours, known.was_suspected) = (Some(Verdict::Suspected), true);
         }
         let agreed =
@@ -313,6 +329,14 @@ impl Embedded {
         let mut ends: Vec<_> = self.members.values().filter_map(safe_until).collect();
         ends.sort_unstable();
         self.until = ends.get(self.majority() - 1).map_or(Lease::Unlimited, |end| Lease::Until(*end));
+    }
+
+    /// Somebody may vote against us from now on who has not said yet whose votes it counts.
+    fn unsettle(&mut self) {
+        let all = self.members.values_mut().flat_map(|member| &mut member.lives);
+        for known in all.filter(|known| known.end == End::Settled) {
+            known.end = End::Certain;
+        }
     }
 
     /// Votes of lives that are over count nowhere any more once all who live have said that they know.
@@ -450,16 +474,23 @@ impl Directory for Embedded {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if self.next.is_none_or(|next| next > now) {
+        if self.next.is_none() {
             return;
         }
         self.wake(now);
         self.judge_all(now);
-        self.beat(now);
+        if self.next.is_some_and(|next| next <= now) {
+            self.beat(now);
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.next
+        let next = self.next?;
+        let present = self.members.values().filter_map(Member::present);
+        // A thought that was due and changed nothing has to wait for the next beat.
+        let thoughts =
+            present.filter_map(|known| self.next_thought(known)).filter(|at| *at > self.awake);
+        Some(thoughts.min().map_or(next, |at| at.min(next)))
     }
 
     fn poll(&mut self) -> Option<Event> {

@@ -152,9 +152,9 @@ fn nobody_votes_alone_and_whoever_speaks_again_is_trusted_again() {
             a.handle_timeout(at(ms));
         }
     };
-    passes(&mut a, 20, 220, &[]);
-    assert_eq!(a.standing(id("b")), Standing::Alive, "not before a lease, 1 % and a heartbeat");
-    passes(&mut a, 220, 1000, &[]);
+    passes(&mut a, 20, 210, &[]);
+    assert_eq!(a.standing(id("b")), Standing::Alive, "not before a lease and 1 %");
+    passes(&mut a, 210, 1000, &[]);
     assert_eq!(a.standing(id("b")), Standing::Suspected);
     a.pulse(id("b"), &sign(2, 2, Some(1), &[]), at(1000));
     assert_eq!(a.standing(id("b")), Standing::Alive);

@@ -69,7 +69,7 @@ enum Happening {
     Message(usize, usize, u64, u64, Vec<u8>),
     /// A link notices that a node is up, down, or that a life of it is over.
     Up(usize, usize, u64),
-    Down(usize, usize),
+    Down(usize, usize, u64),
     Proof(usize, usize, u64),
     Fault,
     Restart(usize),
@@ -82,6 +82,8 @@ struct World {
     agenda: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     order: u64,
     places: Vec<Place>,
+    /// The life to which each node's link to each other was made last.
+    linked: BTreeMap<(usize, usize), u64>,
     /// Ways that carry nothing.
     cut: BTreeSet<(usize, usize)>,
     /// The lives that each node believes to be over.
@@ -120,6 +122,7 @@ impl World {
             agenda: BinaryHeap::new(),
             order: 0,
             places,
+            linked: BTreeMap::new(),
             cut: BTreeSet::new(),
             dead: vec![BTreeSet::new(); n],
             lives: 0,
@@ -180,7 +183,7 @@ impl World {
             // A closed link and a refused dial, or a machine that is gone without a word.
             let soon = self.now + self.draw.below(3 * MS);
             if !self.cut.contains(&(nth, other)) && !self.draw.one_in(3) {
-                self.schedule(soon, Happening::Down(other, nth));
+                self.schedule(soon, Happening::Down(other, nth, life));
                 self.schedule(soon + MS, Happening::Proof(other, nth, life));
             }
         }
@@ -233,13 +236,17 @@ impl World {
             }
             Happening::Up(at, peer, life) => {
                 if self.places[peer].life.0 == life && self.places[peer].directory.is_some() {
+                    self.linked.insert((at, peer), life);
                     let peer = self.places[peer].id;
                     self.with(at, |directory, now| _ = directory.peer_up(peer, Incarnation(life), now));
                 }
             }
-            Happening::Down(at, peer) => {
-                let peer = self.places[peer].id;
-                self.with(at, |directory, now| directory.peer_down(peer, now));
+            Happening::Down(at, peer, life) => {
+                // Whoever slept may have a newer link by now.
+                if self.linked.get(&(at, peer)) == Some(&life) {
+                    let peer = self.places[peer].id;
+                    self.with(at, |directory, now| directory.peer_down(peer, now));
+                }
             }
             Happening::Proof(at, peer, life) => {
                 let peer = self.places[peer].id;
@@ -321,7 +328,7 @@ impl World {
             self.now = at;
             let sleeper = match &what {
                 Happening::Message(_, to, ..) => Some(*to),
-                Happening::Up(at, ..) | Happening::Down(at, _) | Happening::Proof(at, ..) => Some(*at),
+                Happening::Up(at, ..) | Happening::Down(at, ..) | Happening::Proof(at, ..) => Some(*at),
                 _ => None,
             };
             if let Some(until) = sleeper.map(|nth| self.places[nth].asleep_until).filter(|until| *until > at)

@@ -88,7 +88,7 @@ fn a_connection_goes_on_at_once_when_its_owner_has_its_lease_back() {
     lan.pass(100);
     isolate(&mut lan, true);
     while lan.nodes["a"].may_serve(lan.now) {
-        lan.pass(10);
+        lan.pass(1);
     }
     lan.client.tcp.with(client, |tcb| tcb.write("held up".into()));
     lan.run();
