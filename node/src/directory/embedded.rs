@@ -459,6 +459,8 @@ impl Directory for Embedded {
         (self.life, self.began, self.lost) = (life, now, false);
         self.against.clear();
         self.sent.clear();
+        // What the former life had to say is nobody's word any more.
+        self.events.clear();
         for member in self.members.values_mut() {
             // They do not know this life: none has a vote against it, nor a promise from it. And what the former one
             // has found on its own, while the others gave it up, is no fact to them.
@@ -488,8 +490,7 @@ impl Directory for Embedded {
         let next = self.next?;
         let present = self.members.values().filter_map(Member::present);
         // A thought that was due and changed nothing has to wait for the next beat.
-        let thoughts =
-            present.filter_map(|known| self.next_thought(known)).filter(|at| *at > self.awake);
+        let thoughts = present.filter_map(|known| self.next_thought(known)).filter(|at| *at > self.awake);
         Some(thoughts.min().map_or(next, |at| at.min(next)))
     }
 
