@@ -39,10 +39,19 @@ pub fn judge(tcb: &Tcb, segment: &Segment, now: Instant) -> Verdict {
     for step in steps {
         match step(tcb, segment, now) {
             Verdict::Continue => {}
+            Verdict::Acknowledge(reason) if is_left_behind(tcb, segment) => return Verdict::Drop(reason),
             decided => return decided,
         }
     }
     Verdict::Continue
+}
+
+/// Whether this was overtaken by the FIN that it was sent before, and carries nothing that the other side could be
+/// waiting to have acknowledged. Section 3.10.7.4, eighth: all that can arrive in TIME-WAIT is the FIN again. An answer
+/// would be one to a connection that is over, if our acknowledgement has reached it: it would draw a RST.
+fn is_left_behind(tcb: &Tcb, segment: &Segment) -> bool {
+    let over = matches!(tcb.state, State::TimeWait { .. });
+    over && segment.seq_len() == 0 && segment.seq.before(tcb.rcv.nxt)
 }
 
 /// PAWS (RFC 7323 section 5.3, R1), before anything else.

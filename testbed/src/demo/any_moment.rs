@@ -53,8 +53,8 @@ pub(super) fn run(options: &Options) -> Demo {
     keep(options, demo, |folder, demo| play(options, link, folder, demo))
 }
 
-/// A path on which something always happens. It does not reorder: an acknowledgement that is overtaken by the end of its
-/// connection is answered, by any server in TIME-WAIT, and that answer by a RST of a client that has forgotten all.
+/// A path on which something always happens. It does not reorder: octets that are overtaken by the end of their connection
+/// are answered, by any server in TIME-WAIT, and that answer by a RST of a client that has forgotten all.
 fn rough(link: Profile) -> Profile {
     Profile {
         delay_us: link.delay_us.max(4000),

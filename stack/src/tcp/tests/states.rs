@@ -410,7 +410,7 @@ TIME-WAIT    | octets partly old    | =               |                  |
 TIME-WAIT    | octets behind a gap  | =               |                  |
 TIME-WAIT    | octets beyond it     | =               | 2 ack 2          | OutOfWindow
 TIME-WAIT    | octets and FIN       | =               |                  |
-TIME-WAIT    | keep-alive           | =               | 2 ack 2          | OutOfWindow
+TIME-WAIT    | keep-alive           | =               |                  | OutOfWindow
 TIME-WAIT    | finish               | =               |                  |
 TIME-WAIT    | close                | =               |                  |
 TIME-WAIT    | abort                | CLOSED Aborted  |                  |
