@@ -1,5 +1,7 @@
 //! What must be true of a control block at any moment between two events.
 
+use core::time::Duration;
+
 use ferry_stack::Instant;
 use ferry_stack::tcp::{State, Tcb};
 
@@ -43,7 +45,9 @@ fn a_connection_that_goes_nowhere_is_what_it_was(tcb: &Tcb, now: Instant) -> Res
     }
     let mut expected = tcb.clone();
     if let Some(timestamps) = &mut expected.timestamps {
-        (timestamps.value, timestamps.at) = (timestamps.value_at(now), now);
+        let value = timestamps.value_at(now);
+        timestamps.at += Duration::from_millis(value.wrapping_sub(timestamps.value).into());
+        timestamps.value = value;
     }
     let back = tcb.clone().freeze(now).thaw(now);
     if back == expected {

@@ -180,8 +180,7 @@ fn a_connection_that_goes_to_and_fro_a_thousand_times_a_second_arrives_and_leave
             println!("{what}: {moved} handoffs, {with:?} instead of {without:?}: goodput {kept:.3}");
             let per_second = ratio(moved, 1) / with.as_secs_f64();
             assert!(per_second > 500.0, "{what}: {per_second} handoffs a second");
-            // Payload that goes ahead of each move passes the same links.
-            assert!(kept > 0.2, "{what}: {kept}");
+            assert!(kept > 0.8, "{what}: {kept}");
         }
     }
 }

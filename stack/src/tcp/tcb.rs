@@ -211,8 +211,8 @@ pub struct RecvSpace {
 pub struct TimestampState<At> {
     /// Our `TSval` …
     pub value: u32,
-    /// … at this moment; it counts milliseconds from there. Set anew at each freeze, so that `TSval` never goes
-    /// back, whatever the hosts' clocks say.
+    /// … at this moment; it counts milliseconds from there. Set anew at each freeze, less than a millisecond back, so that
+    /// `TSval` never goes back, whatever the hosts' clocks say.
     pub at: At,
     /// TS.Recent.
     pub recent: u32,

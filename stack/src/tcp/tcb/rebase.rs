@@ -46,8 +46,7 @@ impl Tcb<Instant> {
     /// Takes the running connection and stops its clocks. What comes out can travel.
     pub fn freeze(mut self, now: Instant) -> Tcb<Duration> {
         if let Some(timestamps) = &mut self.timestamps {
-            timestamps.value = timestamps.value_at(now);
-            timestamps.at = now;
+            timestamps.anchor(now);
         }
         self.map_time(&Leaving(now))
     }
@@ -117,6 +116,15 @@ impl<At> SendSpace<At> {
             kicked: kicked.map(|at| clock.behind(at)),
             path_since: path_since.map(|at| clock.behind(at)),
         }
+    }
+}
+
+impl TimestampState<Instant> {
+    /// Counts on from here. What has passed of a millisecond counts too: a connection may move many times in each.
+    fn anchor(&mut self, now: Instant) {
+        let passed = self.at.since(now);
+        self.value = self.value_at(now);
+        self.at = now.earlier_by(Duration::from_nanos(u64::from(passed.subsec_nanos() % 1_000_000)));
     }
 }
 

@@ -100,6 +100,18 @@ fn the_timestamp_clock_rises_across_moves_to_any_clock() {
 }
 
 #[test]
+fn the_timestamp_clock_keeps_time_however_often_a_connection_moves() {
+    let mut solo = Solo::established(Config { timestamps: true, ..plain() });
+    let value = |solo: &Solo| solo.tcb.timestamps.unwrap().value_at(solo.now);
+    let first = value(&solo);
+    for nth in 1..=3000_u32 {
+        solo.now += Duration::from_micros(333);
+        solo = moved(solo, Instant::from_millis(u64::from(nth % 7)));
+        assert_eq!(value(&solo).wrapping_sub(first), nth * 333 / 1000, "after {nth} moves");
+    }
+}
+
+#[test]
 fn old_duplicates_are_known_after_a_move_to_a_host_that_has_just_started() {
     let mut solo = Solo::established(Config { timestamps: true, ..plain() });
     solo.gets(solo.ack(1, 1).data(b"abc")).unwrap();
