@@ -227,13 +227,15 @@ impl Tcb {
     /// SND.WND, from the most recent segment only (RFC 9293 section 3.10.7.4, fifth).
     pub(super) fn update_window(&mut self, segment: &Segment, ack: Seq) {
         let snd = &mut self.snd;
-        let newer = snd.wl1.before(segment.seq) || (snd.wl1 == segment.seq && snd.wl2.at_or_before(ack));
+        // What was sent beyond a window that is shut comes again, and is then no older than this.
+        let seq = segment.seq.earlier(self.rcv.adv);
+        let newer = snd.wl1.before(seq) || (snd.wl1 == seq && snd.wl2.at_or_before(ack));
         if !newer || ack.before(snd.una) {
             return;
         }
         snd.wnd = u32::from(segment.window) << snd.wscale;
         snd.max_wnd = snd.max_wnd.max(snd.wnd);
-        (snd.wl1, snd.wl2) = (segment.seq, ack);
+        (snd.wl1, snd.wl2) = (seq, ack);
         if snd.wnd > 0 && self.timers.persist.take().is_some() {
             self.rtt.backoff = 0;
         }

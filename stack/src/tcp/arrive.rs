@@ -79,12 +79,15 @@ fn sequence(tcb: &Tcb, segment: &Segment, _: Instant) -> Verdict {
     }
     let (start, end) = (segment.seq, segment.end());
     let open = rcv.nxt.before(rcv.adv);
-    let acceptable = if segment.seq_len() == 0 {
-        // At the right edge too: there a sender is whose last flight we did not get.
-        rcv.nxt.at_or_before(start) && start.at_or_before(rcv.adv)
+    // Special allowance for valid acknowledgements: a sender that has gone beyond a window that is shut is heard all the same,
+    // or nothing might ever open it. Its octets are not taken.
+    let heeds = !open && !segment.is_rst() && tcb.state.may_receive();
+    let beyond = if heeds { tcb.most_room() } else { 0 };
+    let acceptable = if open && segment.seq_len() > 0 {
+        start.before(rcv.adv) && rcv.nxt.before(end)
     } else {
-        // A shut window still takes acknowledgements: the segment goes on without its octets.
-        (open && start.before(rcv.adv) && rcv.nxt.before(end)) || (!open && start == rcv.nxt)
+        // At the right edge too: there a sender is whose last flight we did not get.
+        rcv.nxt.at_or_before(start) && start.at_or_before(rcv.adv + beyond)
     };
     match (acceptable, segment.is_rst()) {
         (true, _) => Verdict::Continue,
