@@ -284,18 +284,18 @@ impl Donor {
         }
     }
 
-    /// The link to a node is up. A new life of the acceptor means that the one that was asked is dead.
-    pub(crate) fn peer_up(&mut self, peer: NodeId, life: Incarnation, now: Instant) -> Next {
-        match self {
-            Self::Committed { to, incarnation, snapshot, .. } if *to == peer && *incarnation != life => {
-                Next::Resume(snapshot.clone(), Failure::Died)
-            }
-            Self::Committed { to, retry, .. } if *to == peer => {
-                *retry = Retry { at: now, sent: 0 };
-                Next::Stay
-            }
-            _ => Next::Stay,
+    /// The link to a node is up, in this life of it.
+    pub(crate) fn peer_up(&mut self, peer: NodeId, life: Incarnation, now: Instant) {
+        if let Self::Committed { to, incarnation, retry, .. } = self
+            && (*to, *incarnation) == (peer, life)
+        {
+            *retry = Retry { at: now, sent: 0 };
         }
+    }
+
+    /// Whether the snapshot may be sent to this life of the acceptor. A later one knows nothing of what the former has done.
+    pub(crate) fn is_for(&self, life: Incarnation) -> bool {
+        matches!(self, Self::Committed { incarnation, .. } if *incarnation == life)
     }
 
     /// The link to a node broke. Before the freeze that is the end of it; after it the acceptor may run the

@@ -243,13 +243,13 @@ impl Handoffs {
         self.actions.push_back(Action::Release { flow });
     }
 
-    /// The link to a node came up.
+    /// The link to a node came up. Call [`Handoffs::died`] before, if it was to another life of it.
     pub fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
         self.peers.insert(peer, (incarnation, now));
         for flow in self.flows_with(peer) {
             let Some((donor, _)) = self.donors.get_mut(&flow) else { continue };
-            let next = donor.peer_up(peer, incarnation, now);
-            self.follow(flow, next);
+            donor.peer_up(peer, incarnation, now);
+            self.rearm(flow);
         }
     }
 
@@ -417,7 +417,8 @@ impl Handoffs {
         match next {
             Next::Stay => {}
             Next::Again => {
-                if let Some(message) = donor.transfer(flow) {
+                let reached = self.peers.get(&to).is_some_and(|(life, _)| donor.is_for(*life));
+                if let Some(message) = donor.transfer(flow).filter(|_| reached) {
                     self.send(to, message);
                 }
             }

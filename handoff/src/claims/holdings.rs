@@ -1,5 +1,6 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 use ferry_stack::tcp::{Flow, MapKey};
@@ -39,7 +40,7 @@ pub enum Verdict {
 }
 
 /// A copy, and to whom it belongs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Held<T> {
     /// The node that is responsible for the connection.
     pub owner: NodeId,
@@ -69,7 +70,7 @@ impl<T> Held<T> {
 }
 
 /// Who objects, the best of all, and with which life it has died since.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Objector {
     node: NodeId,
     standing: Standing,
@@ -77,7 +78,7 @@ struct Objector {
 }
 
 /// Claims under way, and who has not answered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Round {
     dead: NodeId,
     life: Incarnation,
@@ -88,6 +89,8 @@ struct Round {
 
 /// The copies that one node holds of other nodes' connections. Messages, deaths and time in; [`Verdict`]s out by
 /// [`Holdings::poll`].
+///
+/// It can be cloned, and hashed once all that there was to do is done, so that a search can go through its states.
 #[derive(Clone, Debug)]
 pub struct Holdings<T> {
     me: NodeId,
@@ -99,6 +102,14 @@ pub struct Holdings<T> {
     runs: u64,
     timers: Alarms<u64>,
     verdicts: VecDeque<Verdict>,
+}
+
+impl<T: Hash> Hash for Holdings<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { me, held, counts: _, living, rounds, runs, timers, verdicts: _ } = self;
+        let held: BTreeMap<_, _> = held.iter().collect();
+        (me, held, living, rounds, runs, timers.next()).hash(state);
+    }
 }
 
 impl<T> Holdings<T> {

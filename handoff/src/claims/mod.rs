@@ -25,7 +25,7 @@ use crate::{Epoch, NodeId};
 pub const MAX_CLAIMS: usize = 1024;
 
 /// How much a copy of a connection, or the connection itself, is worth: how far it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Standing {
     /// The connection's initial sequence number: a client that uses its port again makes another connection, of which
     /// the number is later (RFC 6528).
@@ -66,7 +66,7 @@ pub fn is_same(one: Seq, other: Seq) -> bool {
 }
 
 /// A copy of a connection whose owner is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claim {
     /// Which connection.
     pub flow: Flow,

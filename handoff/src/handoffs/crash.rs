@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use ferry_stack::tcp::Flow;
 
 use super::{Action, Handoffs};
-use crate::donor::{Donor, Failure, Next};
+use crate::donor::{Donor, Failure};
 use crate::{Epoch, Incarnation, Message, NodeId, Snapshot};
 
 impl Handoffs {
@@ -46,14 +46,9 @@ impl Handoffs {
         self.decide(flow, epoch, None, None);
     }
 
-    /// This life of a node is over. Gives back what had left for it and may not have been taken, as far as `copied` says
-    /// that other nodes may hold copies of it, so that they have to be asked first. The rest goes on here.
-    pub fn died(
-        &mut self,
-        dead: NodeId,
-        life: Incarnation,
-        copied: impl Fn(&Flow) -> bool,
-    ) -> Vec<(Flow, Epoch, Arc<Snapshot>)> {
+    /// This life of a node is over. Gives back what had left for it and may not have been taken. Or it was, and even given to
+    /// a third node, or other nodes hold copies that have come further: all have to be asked before it goes on here.
+    pub fn died(&mut self, dead: NodeId, life: Incarnation) -> Vec<(Flow, Epoch, Arc<Snapshot>)> {
         if self.peers.get(&dead).is_some_and(|(known, _)| *known == life) {
             self.peers.remove(&dead);
         }
@@ -71,16 +66,12 @@ impl Handoffs {
             let Some((donor, _)) = self.donors.get(&flow) else { continue };
             match donor {
                 Donor::Committed { incarnation, .. } if *incarnation != life => {}
-                Donor::Committed { epoch, snapshot, .. } if copied(&flow) => {
+                Donor::Committed { epoch, snapshot, .. } => {
                     orphans.push((flow, *epoch, Arc::clone(snapshot)));
                     self.donors.remove(&flow);
                     self.rearm(flow);
                     let why = Failure::Died;
                     self.actions.push_back(Action::Failed { flow, to: dead, why, resume: None });
-                }
-                Donor::Committed { snapshot, .. } => {
-                    let next = Next::Resume(Arc::clone(snapshot), Failure::Died);
-                    self.follow(flow, next);
                 }
                 _ => {
                     let next = donor.peer_down(dead);

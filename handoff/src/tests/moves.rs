@@ -145,14 +145,26 @@ fn a_returned_connection_goes_on_in_a_later_epoch() {
 }
 
 #[test]
-fn a_new_life_of_the_acceptor_gives_the_connection_back() {
+fn what_an_acceptor_may_have_taken_that_has_died_is_given_back_to_be_asked_about() {
     let mut donor = committed();
+    assert!(donor.died(b(), Incarnation(7)).is_empty(), "another life");
+    let given = donor.died(b(), Incarnation(1));
+    let [(its, Epoch(2), frozen)] = &given[..] else { panic!("{given:?}") };
+    assert_eq!((*its, &frozen.tcb), (flow(), &snapshot(2).tcb));
+    assert!(matches!(drain(&mut donor)[..], [Action::Failed { why: Failure::Died, resume: None, .. }]));
+    assert_eq!(donor.deadline(), donor.deadline().filter(|at| *at > later(60_000)), "nothing is repeated");
+}
+
+#[test]
+fn a_later_life_of_the_acceptor_is_sent_nothing_that_was_for_the_former() {
+    let mut donor = committed();
+    donor.peer_down(b());
     donor.peer_up(b(), Incarnation(2), NOW);
-    let actions = drain(&mut donor);
-    let [Action::Failed { why: Failure::Died, resume: Some(resumed), .. }] = &actions[..] else {
-        panic!("{actions:?}")
-    };
-    assert_eq!(resumed.epoch, Epoch(3));
+    for _ in 0..10 {
+        let at = donor.deadline().unwrap();
+        donor.handle_timeout(at);
+        assert!(drain(&mut donor).is_empty());
+    }
 }
 
 #[test]

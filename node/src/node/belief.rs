@@ -124,7 +124,7 @@ impl Node {
     /// A node that runs a connection gives it away by itself. It lets go of it on another's word only where it is not sure:
     /// in a handshake, which two nodes may have answered; if it has it back from a node that died, and that may have passed
     /// it on; or if it may be that somebody took it for dead and went on with a copy.
-    fn is_sure_of(&self, handle: Handle, owned: &Owned, claimed: Epoch) -> bool {
+    pub(in crate::node) fn is_sure_of(&self, handle: Handle, owned: &Owned, claimed: Epoch) -> bool {
         let Some(tcb) = self.tcp.get(handle) else { return false };
         let has_copies =
             self.services.get(&tcb.flow.local.port()).is_some_and(|service| service.replicas() > 0);

@@ -9,6 +9,7 @@ use siphasher::sip::SipHasher13;
 
 use super::ask::Asks;
 use super::audit::Move;
+use super::backup::Copied;
 use super::belief::Claims;
 use super::{Leaving, Node, Updates, Warming};
 use crate::directory::Event;
@@ -96,7 +97,7 @@ impl Node {
 
     /// Whether a connection of a node that is dead may go on elsewhere, so that nobody can say yet that it is lost.
     fn may_be_recovered(&self, flow: &Flow) -> bool {
-        self.services.get(&flow.local.port()).is_some_and(|service| service.replicas() > 0)
+        self.is_protected(flow) || matches!(self.holds_copy(flow), Copied::Ownerless)
     }
 
     /// Whether every other node can say whether it owns a connection. The dead own nothing.

@@ -250,7 +250,7 @@ impl Node {
     fn failed(&mut self, flow: Flow, to: NodeId, why: &Failure, resume: Option<Box<Snapshot>>, now: Instant) {
         self.counters.handoffs_failed += 1;
         if let Some(snapshot) = resume {
-            self.resume(flow, *snapshot, *why == Failure::Died, now);
+            self.resume(flow, *snapshot, now);
         }
         let epoch = self.tcp.find(&flow).and_then(|handle| self.owned.get(handle)).map(|owned| owned.offered);
         self.step(flow, to, epoch.unwrap_or_default(), Step::Failed { why: why.to_string() }, now);
@@ -259,15 +259,14 @@ impl Node {
         self.not_moved(flow, to, why, now);
     }
 
-    /// The acceptor will never run it: it goes on here, under a new epoch. One that has died may have passed it on before
-    /// (`doubtful`).
-    fn resume(&mut self, flow: Flow, snapshot: Snapshot, doubtful: bool, now: Instant) {
+    /// The acceptor will never run it: it goes on here, under a new epoch.
+    fn resume(&mut self, flow: Flow, snapshot: Snapshot, now: Instant) {
         let epoch = snapshot.epoch;
         let Ok(session) = self.adopt(&flow, &snapshot, Service::take_back) else { return };
         let Ok(handle) = self.tcp.import(snapshot.tcb, now) else { return };
         self.places.remove(&flow);
         self.mobility.came(*flow.remote.ip(), Some(&snapshot.client), now);
-        let owned = Owned { epoch, offered: epoch, doubtful, session, guard: None };
+        let owned = Owned { epoch, offered: epoch, doubtful: false, session, guard: None };
         self.owned.insert(handle, owned);
         self.sleep_on(flow, snapshot.wake, now);
         let former = self.take_left(&flow);

@@ -123,7 +123,7 @@ impl core::fmt::Debug for Secret {
 }
 
 /// Hashes the keys of a map with a secret, the same way in every run.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct MapKey(pub siphasher::sip::SipHasher13);
 
 impl core::hash::BuildHasher for MapKey {

@@ -3,7 +3,8 @@
 //! break, each end noticing when it does; nodes that die in the middle and start anew; transfers that are refused.
 //!
 //! What a node does for its handoffs is `Node::act` without TCP: a connection is an epoch and a counter, which grows when
-//! its client sees something.
+//! its client sees something. Who has given a connection to a node that has died asks all others before it goes on
+//! (`Holdings`, without replicas).
 
 mod node;
 mod search;
@@ -136,7 +137,7 @@ impl World {
     /// The first connection lives on the first node, the second on the second; all links are up.
     pub fn new(left: Bounds) -> Self {
         let mut world = Self {
-            nodes: core::array::from_fn(|_| Some(Model::default())),
+            nodes: core::array::from_fn(|nth| Some(Model::new(nth, 1))),
             lives: [1; NODES],
             links: [[Link::Down; NODES]; NODES],
             letters: BTreeSet::new(),
@@ -184,8 +185,12 @@ impl World {
             let alive = self.nodes[node].as_ref();
             steps.extend((alive.is_some() && left.deaths > 0).then_some(Step::Die(node)));
             steps.extend(alive.is_none().then_some(Step::Restart(node)));
-            let deadline = alive.and_then(|node| node.handoffs.deadline());
-            let soon = |at: Instant| at.until(self.now) <= LIVES || self.letters.is_empty();
+            let deadline = alive.and_then(Model::deadline);
+            // Nor is any node so slow: its links would break.
+            let first = self.nodes.iter().flatten().filter_map(Model::deadline).min().unwrap_or(self.now);
+            let soon = |at: Instant| {
+                at.until(first) <= LIVES && (at.until(self.now) <= LIVES || self.letters.is_empty())
+            };
             let due = left.timeouts > 0 && deadline.is_some_and(soon);
             steps.extend(due.then_some(Step::Timeout(node)));
         }
@@ -288,7 +293,11 @@ impl World {
         let flow = flow_of(nth);
         let under_way =
             |letter: &Letter| matches!(letter.message(), Message::Transfer { flow: its, .. } if its == flow);
-        self.owner(nth).is_some() || !self.committed(nth).is_empty() || self.letters.iter().any(under_way)
+        let claimed = self.nodes.iter().flatten().any(|node| node.claims(nth).is_some());
+        self.owner(nth).is_some()
+            || !self.committed(nth).is_empty()
+            || claimed
+            || self.letters.iter().any(under_way)
     }
 
     /// Who has given a connection away and does not know that it was taken, and how much its client had seen by then.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::node::Model;
 use super::{Bounds, CONNECTIONS, Link, Step, World, pairs};
 
 /// How much was searched.
@@ -94,7 +95,12 @@ impl World {
             self.left.timeouts = u8::MAX;
             self.take(step)?;
         }
-        let remembered: usize = self.nodes.iter().flatten().map(|node| node.handoffs.remembered()).sum();
+        let remembered: usize = self
+            .nodes
+            .iter()
+            .flatten()
+            .map(|node| node.handoffs.remembered() + node.holdings.len() + node.early.len())
+            .sum();
         if remembered > 0 {
             return Err(format!("everything is forgotten in the end: {remembered} things are not: {self:?}"));
         }
@@ -103,7 +109,7 @@ impl World {
 
     /// What is next when nothing goes wrong: links, then messages, then timers, each when it is due.
     fn next_good(&self) -> Option<Step> {
-        let deadline = |node: usize| self.nodes[node].as_ref().and_then(|node| node.handoffs.deadline());
+        let deadline = |node: usize| self.nodes[node].as_ref().and_then(Model::deadline);
         let rank = |step: &Step| match step {
             Step::Restart(_) => (0, None),
             Step::Notice(..) => (1, None),
@@ -117,7 +123,8 @@ impl World {
 
     fn is_settled(&self) -> bool {
         let up = pairs().all(|(a, b)| self.links[a][b] == Link::Up && self.links[b][a] == Link::Up);
-        let busy = self.nodes.iter().flatten().any(|node| node.handoffs.under_way() > 0);
+        let busy =
+            self.nodes.iter().flatten().any(|node| node.handoffs.under_way() + node.holdings.len() > 0);
         up && self.letters.is_empty() && !busy
     }
 

@@ -85,7 +85,7 @@ impl Node {
         let has = held.copy.copy.apply(delta)?;
         let after = octets(&held.copy.copy);
         held.standing = Standing { version: has.number, epoch: has.epoch, ..standing };
-        held.copy.at = now;
+        (held.copy.at, held.copy.given) = (now, false);
         self.backup.octets = self.backup.octets + after - before;
         Ok(has)
     }
@@ -93,14 +93,10 @@ impl Node {
     /// Whether a copy of this connection is to be held for `from`. Only what has come further takes the place of what
     /// another node is responsible for.
     fn wants_copy(&self, from: NodeId, flow: &Flow, standing: &Standing) -> bool {
-        if !self.may_own(from, flow) || !self.may_own(self.id, flow) {
+        if !self.may_own(from, flow) || !self.may_own(self.id, flow) || !standing.epoch.is_plausible() {
             return false;
         }
-        let own =
-            self.tcp.find(flow).and_then(|handle| Some((self.tcp.get(handle)?, self.owned.get(handle)?)));
-        if let Some((tcb, owned)) = own
-            && standing.is_covered_by(&Standing::of_owner(tcb.snd.iss, owned.epoch))
-        {
+        if self.has_come_further(flow, standing) {
             return false;
         }
         match self.backup.holdings.get(flow) {
@@ -115,6 +111,14 @@ impl Node {
             }
             Some(held) => !standing.is_covered_by(&held.standing),
         }
+    }
+
+    /// Whether this node owns what a copy of can only be older, or a lie: it gives its connections away by itself.
+    pub(super) fn has_come_further(&self, flow: &Flow, standing: &Standing) -> bool {
+        let Some(handle) = self.tcp.find(flow) else { return false };
+        let (Some(tcb), Some(owned)) = (self.tcp.get(handle), self.owned.get(handle)) else { return false };
+        let sure = is_same(tcb.snd.iss, standing.iss) && self.is_sure_of(handle, owned, standing.epoch);
+        sure || standing.is_covered_by(&Standing::of_owner(tcb.snd.iss, owned.epoch))
     }
 
     /// Part of a handoff, which may build on a copy that is held here.
@@ -159,6 +163,11 @@ impl Node {
     ) {
         if let Some(held) = self.backup.holdings.discard(&flow, iss, epoch) {
             self.backup.octets -= octets(&held.copy.copy);
+            if held.owner != from && self.peers.is_up(held.owner) {
+                // If that is not true, its owner brings another one.
+                let Standing { iss, epoch, .. } = held.standing;
+                self.tell(held.owner, &Message::Discarded { flow, iss, epoch });
+            }
             for other in held.others.into_iter().filter(|other| *other != from) {
                 self.discard_at(other, flow, iss, epoch, now);
             }
@@ -178,7 +187,7 @@ impl Node {
 
 impl Kept {
     pub(super) fn new(now: Instant) -> Self {
-        Self { copy: Copy::default(), at: now }
+        Self { copy: Copy::default(), at: now, given: false }
     }
 }
 

@@ -90,6 +90,8 @@ pub(super) struct Kept {
     copy: Copy,
     /// When it was last brought up to date.
     at: Instant,
+    /// Whether it is what this node has given away itself.
+    given: bool,
 }
 
 /// Claims that came before it was known here that their owner is dead.

@@ -43,16 +43,19 @@ impl Orphans {
 }
 
 impl Node {
-    /// Connections that a dead node owned wait for the one that goes on with them. Others are nobody's any more.
+    /// Connections that a dead node owned wait for the one that goes on with them, if there may be one. Others are nobody's
+    /// any more.
     pub(super) fn orphan_places(&mut self, dead: NodeId, now: Instant) {
         let until = now + PATIENCE;
         let services = &self.services;
-        let orphans = &mut self.backup.orphans;
+        let super::Backup { orphans, holdings, .. } = &mut self.backup;
         let before = orphans.held.len();
         self.places.retain(|flow, place| {
             let lost = matches!(place, Place::Elsewhere(route) if route.to == dead);
             let protected = services.get(&flow.local.port()).is_some_and(|service| service.replicas() > 0);
-            if lost && protected {
+            // Given to it from here, and not known to be taken.
+            let claimed = holdings.get(flow).is_some_and(ferry_handoff::claims::Held::is_claimed);
+            if lost && (protected || claimed) {
                 orphans.held.insert(*flow, (until, VecDeque::new()));
             }
             !lost

@@ -27,6 +27,11 @@ impl Node {
         Some((service.replicas().into(), commit))
     }
 
+    /// Whether other nodes are to hold copies of a connection.
+    pub(in crate::node) fn is_protected(&self, flow: &Flow) -> bool {
+        self.protection(flow).is_some()
+    }
+
     /// A connection is owned here from now on: it gets backups, if its service asks for them. `former`: nodes with copies
     /// that are older.
     pub(in crate::node) fn guard(
@@ -38,7 +43,7 @@ impl Node {
     ) {
         let Some(tcb) = self.tcp.get(handle) else { return };
         let flow = tcb.flow;
-        let protected = self.protection(&flow).is_some();
+        let protected = self.is_protected(&flow);
         let iss = tcb.snd.iss;
         let Some(owned) = self.owned.get_mut(handle) else { return };
         if !protected {

@@ -59,12 +59,10 @@ impl Node {
         self.choose_backups_anew(now);
     }
 
-    /// What was given to the dead node and never taken, as far as is known here, is the best that there may be.
+    /// What was given to the dead node and never taken, as far as is known here, is the best that there may be, unless it has
+    /// passed that on.
     fn adopt_orphans(&mut self, dead: NodeId, life: Incarnation, now: Instant) {
-        let services = &self.services;
-        let protected =
-            |flow: &Flow| services.get(&flow.local.port()).is_some_and(|service| service.replicas() > 0);
-        for (flow, epoch, snapshot) in self.handoffs.died(dead, life, protected) {
+        for (flow, epoch, snapshot) in self.handoffs.died(dead, life) {
             let others = self.take_left(&flow);
             let Some(mut held) = as_copy(dead, epoch, &snapshot, now) else { continue };
             held.others = others;
@@ -90,7 +88,8 @@ impl Node {
         copies: &[Claim],
         now: Instant,
     ) {
-        if !self.backup.dead.contains(&(dead, life)) {
+        let former = dead == self.id && life != self.incarnation;
+        if !former && !self.backup.dead.contains(&(dead, life)) {
             // As long as that node is heard here, this one might still take something from it.
             if self.backup.early.len() >= MAX_EARLY {
                 self.backup.early.pop_front();
@@ -99,7 +98,7 @@ impl Node {
             return self.backup.early.push_back(Early { from, dead, run, copies });
         }
         let Self { backup, tcp, owned, handoffs, ended, .. } = self;
-        let super::Backup { holdings, discards, .. } = backup;
+        let super::Backup { holdings, discards, leaving, .. } = backup;
         let mut over = Vec::new();
         holdings.answer(from, (dead, life), run, copies, |claim| {
             let Claim { flow, standing } = claim;
@@ -119,6 +118,9 @@ impl Node {
             let given = handoffs.given(flow).filter(|epoch| *epoch > standing.epoch);
             let ended = || ended.remembers(flow, now).filter(|epoch| *epoch >= standing.epoch);
             if let Some(epoch) = given {
+                if let Some(left) = leaving.get_mut(flow) {
+                    left.holders.insert(from);
+                }
                 return Some(Standing::of_owner(standing.iss, epoch));
             }
             if let Some(covered) = discards.covers(from, flow, standing) {
@@ -152,6 +154,7 @@ impl Node {
             match verdict {
                 Verdict::Send { to, message } => self.tell(to, &message),
                 Verdict::Recover { flow } => self.recover(flow, now),
+                Verdict::Yielded { flow, .. } if !self.is_protected(&flow) => drop(self.forget_copy(&flow)),
                 Verdict::Yielded { .. } => {}
             }
         }
@@ -162,7 +165,10 @@ impl Node {
     fn recover(&mut self, flow: Flow, now: Instant) {
         let Some(held) = self.backup.holdings.remove(&flow) else { return };
         self.backup.octets -= octets(&held.copy.copy);
-        if self.is_superseded(&flow, &held.standing, now) {
+        // Without output commit a copy is of no use once another has gone on from it.
+        let outdated = held.lives > 0 && !self.is_protected(&flow);
+        self.backup.counts.lost += u64::from(outdated);
+        if outdated || self.is_superseded(&flow, &held, now) {
             return;
         }
         let (owner, standing, former) = (held.owner, held.standing, held.others.clone());
@@ -203,13 +209,17 @@ impl Node {
         self.trace(event, now);
     }
 
-    /// Whether the client has a later connection between the same ends; an older one makes way.
-    fn is_superseded(&mut self, flow: &Flow, standing: &Standing, now: Instant) -> bool {
+    /// Whether the client has a later connection between the same ends, or speaks to the one here; an older one makes way.
+    fn is_superseded(&mut self, flow: &Flow, held: &Held<Kept>, now: Instant) -> bool {
+        let standing = &held.standing;
         let Some(handle) = self.tcp.find(flow) else {
             return self.ended.remembers(flow, now).is_some_and(|epoch| epoch >= standing.epoch);
         };
-        let ours = self.tcp.get(handle).map(|tcb| tcb.snd.iss);
-        if ours.is_some_and(|ours| !is_same(ours, standing.iss) && ours.after(standing.iss)) {
+        let spoken_to = self.tcp.get(handle).is_some_and(|tcb| {
+            let other = !is_same(tcb.snd.iss, standing.iss);
+            other && tcb.state.is_synchronised() && tcb.last_heard > held.copy.at
+        });
+        if spoken_to || self.has_come_further(flow, standing) {
             return true;
         }
         self.let_go(flow, handle, now);
@@ -219,10 +229,12 @@ impl Node {
     fn revive(&mut self, held: Held<Kept>, epoch: Epoch, now: Instant) -> Result<tcp::Handle, Refusal> {
         let age = held.copy.at.since(now);
         let spent = age + RECOVERY_MARGIN * held.lives;
-        let snapshot = held.copy.copy.into_snapshot();
+        let Kept { copy, given, .. } = held.copy;
+        let snapshot = copy.into_snapshot();
         let snapshot = snapshot.map_err(|why| Refusal::Snapshot(why.to_string()))?;
         let flow = snapshot.tcb.flow;
-        let session = self.adopt(&flow, &snapshot, Service::adopt)?;
+        let how: fn(&Service, &[u8]) -> _ = if given { Service::take_back } else { Service::adopt };
+        let session = self.adopt(&flow, &snapshot, how)?;
         let commit = self.services.get(&flow.local.port()).map(Service::commit).unwrap_or_default();
         let held_back = match commit {
             Commit::Regenerate => tcp::Commit::Regenerate,
@@ -231,14 +243,17 @@ impl Node {
         let Snapshot { tcb, wake, client, .. } = snapshot;
         let handle = self.tcp.import(tcb.recovered(held_back, spent), now);
         let handle = handle.map_err(|why| Refusal::Snapshot(why.to_string()))?;
+        // Somebody may own it who was out of reach, and was taken for dead.
+        let doubtful = !self.is_protected(&flow);
         self.tcp.with(handle, |tcb| {
             tcb.change_path(tcb.config.path_policy, now);
-            if commit == Commit::None {
+            // Without backups nobody would release anything.
+            if commit == Commit::None || doubtful {
                 tcb.unhold();
             }
         });
         self.mobility.came(*flow.remote.ip(), Some(&client), now);
-        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful: false, session, guard: None });
+        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful, session, guard: None });
         // It slept on while nobody knew of its node's death.
         self.sleep_on(flow, wake.map(|left| left.saturating_sub(age)), now);
         Ok(handle)
@@ -269,7 +284,7 @@ impl Node {
 fn as_copy(owner: NodeId, epoch: Epoch, snapshot: &Snapshot, now: Instant) -> Option<Held<Kept>> {
     let delta = Delta::whole(snapshot);
     let standing = Standing { iss: delta.iss(), epoch, version: 0, rank: 0 };
-    let mut kept = Kept::new(now);
+    let mut kept = Kept { given: true, ..Kept::new(now) };
     kept.copy.apply(delta).ok()?;
     Some(Held::new(owner, standing, kept))
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use bytes::Bytes;
+use ferry_handoff::claims::{Claim, Standing};
 use ferry_handoff::{Epoch, Incarnation, Message, NodeId, Order, Refusal, Snapshot};
 use ferry_stack::tcp::{Flow, Handle};
 
@@ -17,6 +18,12 @@ const HUGE: Epoch = Epoch((1 << 31) - 1);
 fn hear(lan: &mut Lan, at: &'static str, from: &str, message: &Message) -> Vec<(NodeId, Message)> {
     let (now, node) = (lan.now, lan.nodes.get_mut(at).unwrap());
     node.handle(Input::Peer { from: NodeId::of(from), bytes: message.encode() }, now);
+    said(lan, at)
+}
+
+/// What a node has to say to others.
+fn said(lan: &mut Lan, at: &'static str) -> Vec<(NodeId, Message)> {
+    let (now, node) = (lan.now, lan.nodes.get_mut(at).unwrap());
     let mut said = Vec::new();
     loop {
         match node.poll(now) {
@@ -62,22 +69,63 @@ fn a_node_lets_go_of_a_connection_on_nobody_s_word_if_it_is_sure_of_it() {
     assert_eq!((lan.resets(), lan.owner()), (0, vec!["b"]));
 }
 
+/// The only connection, of node a, is on its way to node b, which never gets it.
+fn offer_to_b(lan: &mut Lan, flow: Flow) {
+    let (now, to) = (lan.now, "b".to_owned());
+    let node = lan.nodes.get_mut("a").unwrap();
+    node.handle(Input::Command { id: 900, command: Command::Handoff { to, which: crate::Which::All } }, now);
+    hear(lan, "a", "b", &Message::Ready { flow, epoch: Epoch(2) });
+    assert!(lan.nodes["a"].connections().is_empty(), "the snapshot is on its way");
+}
+
+#[test]
+fn a_donor_whose_acceptor_has_died_asks_who_has_the_connection_before_it_goes_on() {
+    for has_it in [true, false] {
+        let mut lan = Lan::new(|_| {});
+        let client = lan.connect();
+        let flow = flow_of(&lan, client);
+        let iss = lan.nodes["a"].control_blocks().next().unwrap().snd.iss;
+        offer_to_b(&mut lan, flow);
+        let (now, peer) = (lan.now, NodeId::of("b"));
+        let node = lan.nodes.get_mut("a").unwrap();
+        node.handle(Input::PeerUp { peer, incarnation: Incarnation(77) }, now);
+        let said = said(&mut lan, "a");
+        assert!(lan.nodes["a"].connections().is_empty(), "b may have passed it on");
+        let claims = said.iter().find_map(|(to, message)| match message {
+            Message::Claims { dead, life, run, copies } if *to == NodeId::of("c") => {
+                Some((*dead, *life, *run, copies.clone()))
+            }
+            _ => None,
+        });
+        let (dead, life, run, copies) = claims.expect("c is asked");
+        assert_eq!(copies[0].standing.epoch, Epoch(2));
+        let theirs = Claim { flow, standing: Standing::of_owner(iss, Epoch(3)) };
+        let objections = if has_it { vec![theirs] } else { Vec::new() };
+        hear(&mut lan, "a", "c", &Message::Claimed { dead, life, run, objections });
+        assert_eq!(lan.nodes["a"].connections().is_empty(), has_it);
+        assert_eq!(lan.nodes["a"].remembered()["copies"], 0);
+        if !has_it {
+            assert_eq!(lan.nodes["a"].connections()[0].epoch, Epoch(2).recovered().0);
+            // What it has sent was not carried.
+            lan.pass(1_000);
+            assert_eq!(lan.echo(client, b"and on"), b"and on");
+        }
+        assert_eq!(lan.resets(), 0);
+    }
+}
+
 #[test]
 fn a_node_that_got_a_connection_back_from_one_that_died_lets_go_of_it_when_another_has_it() {
     let mut lan = Lan::new(|_| {});
     let client = lan.connect();
     let flow = flow_of(&lan, client);
-    let now = lan.now;
-    let (b, to) = (NodeId::of("b"), "b".to_owned());
-    let node = lan.nodes.get_mut("a").unwrap();
-    node.handle(Input::Command { id: 900, command: Command::Handoff { to, which: crate::Which::All } }, now);
-    hear(&mut lan, "a", "b", &Message::Ready { flow, epoch: Epoch(2) });
-    assert!(lan.nodes["a"].connections().is_empty(), "the snapshot is on its way");
-    let node = lan.nodes.get_mut("a").unwrap();
-    node.handle(Input::PeerUp { peer: b, incarnation: Incarnation(77) }, now);
-    assert_eq!(lan.nodes["a"].connections().len(), 1, "b has died, and a goes on");
-    // It had passed the connection on.
-    hear(&mut lan, "a", "c", &Message::Owner { flow, epoch: Epoch(9), node: NodeId::of("c") });
+    offer_to_b(&mut lan, flow);
+    lan.kill("b");
+    lan.prove_to_all("b");
+    assert_eq!(lan.nodes["a"].connections().len(), 1, "b has died, c knows nothing, and a goes on");
+    // Somebody whom c has given it to has been cut off, and went on.
+    let epoch = Epoch(2).recovered().next();
+    hear(&mut lan, "a", "c", &Message::Owner { flow, epoch, node: NodeId::of("c") });
     assert!(lan.nodes["a"].connections().is_empty());
     assert_eq!(lan.resets(), 0);
 }
