@@ -2,10 +2,11 @@ use core::time::Duration;
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
-use ferry_handoff::{Epoch, Message, NodeId, Refusal, Snapshot};
+use ferry_handoff::claims::{Claim, Standing};
+use ferry_handoff::{Epoch, Incarnation, Message, NodeId, Opinion, Pulse, Refusal, Snapshot, Verdict};
 use ferry_stack::frame::Offload;
 use ferry_stack::ip::{self, Header, Packet};
-use ferry_stack::tcp::{Control, Options, Path, Segment, Tcb, Timestamps};
+use ferry_stack::tcp::{Control, Flow, Options, Path, Segment, Tcb, Timestamps};
 use ferry_stack::{Instant, Seq};
 
 use super::states::{config, flow, opening};
@@ -38,6 +39,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ));
     }
     seeds.extend(links().into_iter().map(|octets| ("greeting", octets)));
+    for message in of_deaths(flow()) {
+        seeds.push(("message", message.encode().to_vec()));
+    }
     seeds
 }
 
@@ -123,6 +127,23 @@ fn messages(snapshot: &Snapshot) -> [Message; 6] {
     ]
 }
 
+/// What is said when a node dies.
+fn of_deaths(flow: Flow) -> [Message; 7] {
+    let (node, life, epoch, iss) = (NodeId::of("a"), Incarnation(7), Epoch(3).recovered(), Seq(9000));
+    let standing = Standing { iss, epoch, version: 5, rank: 1 };
+    let copies = vec![Claim { flow, standing }, Claim { flow, standing: Standing::of_owner(iss, epoch) }];
+    let opinion = Opinion { node, life, verdict: Verdict::Suspected };
+    [
+        Message::Copied { flow, epoch, version: 5 },
+        Message::Lacks { flow, epoch, version: 5, have: 4 },
+        Message::Discard { flow, iss, epoch },
+        Message::Claims { dead: node, life, run: 1 << 20, copies: copies.clone() },
+        Message::Claimed { dead: node, life, run: 1 << 20, objections: copies },
+        Message::Pulse(Pulse { life, number: 9, heard: Some((life, 8)), opinions: vec![opinion] }),
+        Message::Dead { node, life },
+    ]
+}
+
 /// A question and the answers to it, each with a ping, a message and half of another behind it.
 fn links() -> Vec<Vec<u8>> {
     let hello = b"\x04demo\x01a\x07\0";
@@ -133,7 +154,7 @@ fn links() -> Vec<Vec<u8>> {
     let link = |(side, greeting): (u8, Vec<u8>)| {
         let length = u8::try_from(10 + greeting.len()).unwrap_or(u8::MAX);
         let frames = b"\0\0\0\x01\x01\0\0\0\x05\0text\0\0\0\x05\0te";
-        [&[side + 14, 0, 0, 0, length][..], b"ferry-pl\0\x01", &greeting, frames].concat()
+        [&[side + 14, 0, 0, 0, length][..], b"ferry-pl\0\x02", &greeting, frames].concat()
     };
     said.into_iter().map(link).collect()
 }
