@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use ferry_stack::tcp::Commit;
+
 use super::settings::Settings;
 
 /// A script.
@@ -223,6 +225,16 @@ pub enum Call {
     Abort,
     /// Changes how the connection behaves.
     SetOpt(SetOpt),
+    /// Holds back what no backup has.
+    Hold(Commit),
+    /// A backup gets a copy of the connection as it is now.
+    Copy,
+    /// The backup has confirmed its last copy: what that knows may be told.
+    Release,
+    /// Holds nothing back any more.
+    Unhold,
+    /// The host dies, and the connection goes on from the last copy; what it had held back.
+    Crash(Commit),
 }
 
 /// What can be changed while a connection runs.

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use ferry_stack::tcp::Commit;
+
 use super::ast::{Action, Call, Claim, Establish, Flags, Script, SetOpt, Step, When};
 use super::lex::{Cursor, ParseError, Wrong, column};
 use super::notation;
@@ -125,7 +127,7 @@ fn action(cursor: &mut Cursor<'_>) -> Result<Action, Wrong> {
 }
 
 const CALLS: &str = "listen, unlisten, accept, connect, establish, write, read, shutdown, close, abort, setopt, \
-                     handoff, silence";
+                     handoff, hold, copy, release, unhold, crash, silence";
 
 fn call(word: &str, place: usize, cursor: &mut Cursor<'_>) -> Result<Call, Wrong> {
     Ok(match word {
@@ -144,11 +146,25 @@ fn call(word: &str, place: usize, cursor: &mut Cursor<'_>) -> Result<Call, Wrong
         "close" => Call::Close,
         "abort" => Call::Abort,
         "setopt" => Call::SetOpt(set_option(cursor)?),
+        "hold" => Call::Hold(commit(cursor)?),
+        "copy" => Call::Copy,
+        "release" => Call::Release,
+        "unhold" => Call::Unhold,
+        "crash" => Call::Crash(commit(cursor)?),
         other => {
             let message = format!("`{other}` is none of `<`, `>`, `=`, {CALLS}");
             return Err((place, message));
         }
     })
+}
+
+fn commit(cursor: &mut Cursor<'_>) -> Result<Commit, Wrong> {
+    let place = cursor.place();
+    match cursor.word() {
+        "strict" => Ok(Commit::Strict),
+        "regenerate" => Ok(Commit::Regenerate),
+        other => Err((place, format!("what is held back is `strict` or `regenerate`, not `{other}`"))),
+    }
 }
 
 fn listen(cursor: &mut Cursor<'_>) -> Result<Call, Wrong> {

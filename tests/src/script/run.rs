@@ -60,6 +60,7 @@ pub fn run(script: &Script, mode: Mode) -> Result<Report, Failure> {
         events: Vec::new(),
         compared: 0,
         moves: 0,
+        copies: BTreeMap::new(),
     };
     for step in &script.steps {
         run.step(step).map_err(|message| run.failure(step.line, message))?;
@@ -93,6 +94,8 @@ struct Run<'a> {
     events: Vec<String>,
     compared: usize,
     moves: usize,
+    /// What backups have of the connections.
+    copies: BTreeMap<usize, calls::Copy>,
 }
 
 impl Run<'_> {

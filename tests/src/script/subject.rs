@@ -196,16 +196,27 @@ impl Subject {
         let handles: Vec<Handle> = self.host.tcp.iter().map(|(handle, _)| handle).collect();
         let frozen: Vec<_> = handles.iter().filter_map(|handle| self.host.tcp.export(*handle, now)).collect();
         self.take_events();
+        self.begin_anew(at);
+        frozen.into_iter().try_for_each(|tcb| self.install(tcb, at, kick))?;
+        self.take_events();
+        Ok(())
+    }
+
+    /// The host dies with everything on it. A connection goes on from a copy on another one.
+    pub(super) fn crash(&mut self, copy: Tcb<Duration>, at: Duration) -> Result<(), String> {
+        self.accepted.clear();
+        self.begin_anew(at);
+        self.install(copy, at, true)
+    }
+
+    /// A new host, whose clock began at another time: now further on, now further back.
+    fn begin_anew(&mut self, at: Duration) {
         self.moves += 1;
-        // Another clock each time, now further on, now further back.
         self.origin = Duration::from_millis(u64::from(self.moves) * 7_919_317 % 1_000_003);
         self.host = host(&self.settings, self.origin + at, self.group + at);
         if let Some(listener) = &self.listener {
             self.host.tcp.listen(PORT, listener.clone());
         }
-        frozen.into_iter().try_for_each(|tcb| self.install(tcb, at, kick))?;
-        self.take_events();
-        Ok(())
     }
 
     fn install(&mut self, tcb: Tcb<Duration>, at: Duration, kick: bool) -> Result<(), String> {

@@ -1,11 +1,24 @@
 //! What the application does.
 
-use ferry_stack::tcp::{Flow, KeepAlive, Tcb};
+use core::time::Duration;
+
+use ferry_stack::tcp::{Commit, Flow, KeepAlive, Tcb};
 
 use super::super::ast::{Call, SetOpt};
 use super::super::peer::Peer;
 use super::super::subject::flow;
 use super::Run;
+
+const NO_COPY: &str = "no backup has a copy of it";
+
+/// What a backup has of a connection: how it was, when, and how far the application had come.
+#[derive(Clone, Debug)]
+pub(super) struct Copy {
+    tcb: Tcb<Duration>,
+    at: Duration,
+    written: u64,
+    read: u64,
+}
 
 /// Segments that a new connection acknowledges at once: more than any script has.
 const QUICK: u8 = 200;
@@ -32,8 +45,37 @@ impl Run<'_> {
             Call::Close => self.with(&flow, Tcb::close)?,
             Call::Abort => self.with(&flow, |tcb, _| tcb.abort())?,
             Call::SetOpt(option) => self.with(&flow, |tcb, _| set_option(tcb, *option))?,
+            Call::Hold(commit) => self.with(&flow, |tcb, _| tcb.hold(*commit))?,
+            Call::Unhold => self.with(&flow, |tcb, _| tcb.unhold())?,
+            Call::Copy => return self.copy(number),
+            Call::Release => {
+                let Some(copy) = self.copies.get(&number) else { return Err(NO_COPY.to_owned()) };
+                let point = copy.tcb.point();
+                self.with(&flow, |tcb, _| tcb.release(point))?;
+            }
+            Call::Crash(commit) => return self.crash(number, *commit),
         }
         Ok(())
+    }
+
+    fn copy(&mut self, number: usize) -> Result<(), String> {
+        let flow = self.flow(number);
+        let tcb = self.with(&flow, |tcb, now| tcb.clone().freeze(now))?;
+        let (at, peer) = (self.now, self.peer(number));
+        let copy = Copy { tcb, at, written: peer.written, read: peer.read };
+        self.copies.insert(number, copy);
+        Ok(())
+    }
+
+    /// What the application had written and read since the copy, it does again.
+    fn crash(&mut self, number: usize, commit: Commit) -> Result<(), String> {
+        let Some(Copy { tcb, at, written, read }) = self.copies.get(&number).cloned() else {
+            return Err(NO_COPY.to_owned());
+        };
+        let peer = self.peer(number);
+        (peer.written, peer.read) = (written, read);
+        let spent = self.now.saturating_sub(at);
+        self.subject.crash(tcb.recovered(commit, spent), self.now)
     }
 
     fn with<R>(
