@@ -28,6 +28,8 @@ pub struct Manners {
     pub offload: bool,
     /// Events from one crossing to the next. `1..=1`: after every event.
     pub every: RangeInclusive<u64>,
+    /// Whether everything stays where it is after the first.
+    pub once: bool,
 }
 
 /// Two hosts that share an address.
@@ -120,7 +122,8 @@ impl Shuttle {
     fn note_event(&mut self, now: Instant) {
         self.listen_to();
         self.left = self.left.saturating_sub(1);
-        if self.left == 0 && self.acquainted {
+        let over = self.manners.once && self.crossings > 0;
+        if self.left == 0 && self.acquainted && !over {
             self.left = self.rng.within(self.manners.every.clone());
             self.cross(now);
         }

@@ -9,7 +9,9 @@ use ferry_stack::tcp::{Config, cc};
 use ferry_tests::channel::Manner;
 use ferry_tests::link::Quality;
 use ferry_tests::machine::Machine;
+use ferry_tests::rng::Rng;
 use ferry_tests::serve::EXCHANGE;
+use ferry_tests::shuttle::{Manners, Shuttle};
 use ferry_tests::silence::percentile;
 use ferry_tests::stack::Plain;
 use ferry_tests::talk::{Script, Talk};
@@ -164,4 +166,91 @@ fn handoffs_cost_little() {
         });
         assert!(rates[1] > 0.7 * rates[0], "{path:?}: {} instead of {}", rates[1], rates[0]);
     }
+}
+
+/// A download from our engine, on two hosts that look like one.
+#[derive(Clone, Copy, Debug)]
+struct Engine {
+    seed: u64,
+    path: Path,
+    config: Config,
+    /// Events at the server before the connection goes from one host to the other.
+    after: u64,
+}
+
+impl Engine {
+    fn world(&self, moves: bool) -> World {
+        let mut world = World::new(self.seed, false);
+        let every = if moves { self.after } else { u64::MAX };
+        let manners = Manners { config: self.config, offload: false, every: every..=every, once: true };
+        let stack = Shuttle::new(&world.next_interface(1500), manners, Rng::new(self.seed));
+        let mut server = Machine::new(Box::new(stack));
+        server.stack.listen(EXCHANGE);
+        let server = world.attach(server, Sender::Ours, near("server"));
+        client(&mut world, self.path, World::address_of(server), 64 * MIB);
+        world
+    }
+
+    /// Octets that come in ten round trips: after the move, and without it from the same moment on.
+    fn ten_round_trips(&self) -> [u64; 2] {
+        let mut world = self.world(true);
+        while world.host(0).stack.crossings() == 0 {
+            assert!(world.step() && !world.is_done(), "it moves");
+        }
+        let at = Instant::ZERO.since(world.now);
+        let smoothed = world.of_host(0).into_iter().find_map(|tcb| tcb.rtt.smoothed);
+        let span = 10 * smoothed.expect("it was measured").max(2 * self.path.delay);
+        let moved = received_in(&mut world, span);
+        assert_eq!(world.host(0).stack.crossings(), 1);
+        let mut world = self.world(false);
+        world.run_for(at);
+        [moved, received_in(&mut world, span)]
+    }
+}
+
+fn received_in(world: &mut World, span: Duration) -> u64 {
+    world.run_for(Duration::ZERO);
+    let before = world.host(1).talks[0].received;
+    world.run_for(span);
+    world.host(1).talks[0].received - before
+}
+
+fn engines(loss: u16, seeds: u64) -> impl Iterator<Item = Engine> {
+    let ms = Duration::from_millis;
+    let paths = [(1_000_000, ms(5)), (5_000_000, ms(2)), (2_000_000, ms(20))];
+    let paths = paths.into_iter().map(move |(rate, delay)| Path { rate, delay, loss });
+    let plain = Config { send_buffer: 512 << 10, ..Config::default() };
+    let configs =
+        [plain, Config { congestion: cc::Kind::NewReno, ..plain }, Config { timestamps: false, ..plain }];
+    paths.flat_map(move |path| {
+        configs.into_iter().flat_map(move |config| {
+            // In slow start, at its end, and when the path has long been full.
+            let afters = [12, 60, 400].into_iter();
+            afters.flat_map(move |after| (1..=seeds).map(move |seed| Engine { seed, path, config, after }))
+        })
+    })
+}
+
+#[test]
+fn the_ten_round_trips_after_a_move_carry_as_much_on_a_clean_path() {
+    for engine in engines(0, 1) {
+        let [moved, stayed] = engine.ten_round_trips();
+        let kept = float(moved) / float(stayed);
+        let Engine { path, config: Config { congestion, timestamps, .. }, after, .. } = engine;
+        let what = format!("{path:?}, {congestion:?}, timestamps: {timestamps}, after {after} events");
+        println!("{what}: {moved} of {stayed}: {kept:.4}");
+        assert!(kept >= 0.98, "{what}: {moved} of {stayed}: {kept}");
+    }
+}
+
+/// What a move sends once more makes other packets the lost ones: only many seeds say the same.
+#[test]
+fn the_ten_round_trips_after_a_move_carry_as_much_on_a_path_that_loses() {
+    let [moved, stayed] = engines(10, 3).fold([0, 0], |[moved, stayed], engine| {
+        let [more, other] = engine.ten_round_trips();
+        [moved + more, stayed + other]
+    });
+    let kept = float(moved) / float(stayed);
+    println!("{moved} of {stayed}: {kept:.4}");
+    assert!(kept >= 0.98, "{moved} of {stayed}: {kept}");
 }

@@ -51,7 +51,7 @@ fn ours(world: &World, rng: &mut Rng, every: RangeInclusive<u64>, mtu: u16) -> B
     let drawn = draw::config(rng, mtu);
     // What waits to be sent crosses each time.
     let config = Config { send_buffer: drawn.send_buffer.min(64 << 10), ..drawn };
-    let manners = Manners { config, offload: rng.chance(500), every };
+    let manners = Manners { config, offload: rng.chance(500), every, once: false };
     Box::new(Shuttle::new(&world.next_interface(mtu), manners, rng.fork()))
 }
 

@@ -57,7 +57,8 @@ fn end(whose: Whose, nth: u8, plan: &Plan, rng: &mut Rng) -> End {
         gateway: None,
         mtu: 1500,
     };
-    let manners = Manners { config: plan.config, offload: plan.offload, every: plan.every.clone() };
+    let manners =
+        Manners { config: plan.config, offload: plan.offload, every: plan.every.clone(), once: false };
     let (chance, own) = (rng.fork(), rng.fork());
     let (stack, sender): (Box<dyn Stack>, _) = match whose {
         Kernel => (Box::new(KernelHost::new(&config, plan.offload, MIN_RTO)), Sender::Foreign),
