@@ -8,7 +8,8 @@ use core::net::{Ipv6Addr, SocketAddrV6};
 use core::time::Duration;
 
 use bytes::Bytes;
-use ferry_handoff::{Epoch, Message, NodeId, Order as Task, Refusal};
+use ferry_handoff::claims::{Claim, Standing};
+use ferry_handoff::{Epoch, Incarnation, Message, Mirror, NodeId, Order as Task, Refusal, Snapshot};
 use ferry_stack::Instant;
 use ferry_stack::tcp::Flow;
 use ferry_tests::channel::Manner;
@@ -17,12 +18,14 @@ use ferry_tests::world::SERVICE_ADDRESS;
 
 use self::scene::{Scene, Setting, client_of, exchange};
 
-/// What a liar knows: the connection, its epoch, how often it has lied, and a snapshot of the connection.
+/// What a liar knows: the connection, its epoch, how often it has lied, a snapshot of the connection, and the lives of those
+/// whom it lies to.
 struct Knows {
     flow: Flow,
     epoch: u64,
     nth: u32,
     snapshot: Bytes,
+    lives: [(NodeId, Incarnation); 2],
 }
 
 impl Knows {
@@ -38,6 +41,28 @@ fn name(name: &str) -> NodeId {
     NodeId::of(name)
 }
 
+/// The connection as if it had come further, and one that nobody has.
+fn further(knows: &Knows) -> Vec<Claim> {
+    let Ok(Snapshot { tcb, .. }) = Snapshot::decode(&knows.snapshot) else { panic!("it is one") };
+    let claim = |flow, epoch| Claim { flow, standing: Standing::of_owner(tcb.snd.iss, epoch) };
+    vec![
+        claim(knows.flow, later(knows, 0)),
+        claim(knows.flow, later(knows, 9)),
+        claim(knows.invented(), Epoch(2)),
+    ]
+}
+
+/// A copy of a connection for both to hold, under another name and a later epoch.
+fn copy_of(knows: &Knows, flow: Flow, by: u64) -> Message {
+    let Ok(mut snapshot) = Snapshot::decode(&knows.snapshot) else { panic!("it is one") };
+    let epoch = later(knows, by);
+    (snapshot.tcb.flow, snapshot.epoch) = (flow, epoch);
+    let mut mirror = Mirror::after(u64::from(knows.nth));
+    let delta = mirror.delta(&snapshot).encode().expect("it fits");
+    let holders = knows.lives.map(|(node, _)| node).to_vec();
+    Message::Copy { flow, epoch, version: mirror.version(), holders, delta }
+}
+
 fn later(knows: &Knows, by: u64) -> Epoch {
     Epoch(knows.epoch.saturating_add(by))
 }
@@ -45,7 +70,7 @@ fn later(knows: &Knows, by: u64) -> Epoch {
 /// What c says of a connection that lives at a or b.
 type Lie = fn(&Knows) -> Vec<Message>;
 
-const LIES: [(&str, Lie); 15] = [
+const LIES: [(&str, Lie); 20] = [
     ("it owns the connection, in the next epoch", |knows| {
         vec![Message::Owner { flow: knows.flow, epoch: later(knows, 1), node: name("c") }]
     }),
@@ -121,6 +146,43 @@ const LIES: [(&str, Lie); 15] = [
         let nowhere = Task::Shed { to: name("z"), count: 1 };
         [Task::Stop, nowhere, shed].map(|order| Message::Order { run, order }).to_vec()
     }),
+    ("the others are dead", |knows| {
+        let dead = |(node, life)| Message::Dead { node, life };
+        let next = |(node, life): (NodeId, Incarnation)| (node, Incarnation(life.0.wrapping_add(1)));
+        knows.lives.into_iter().flat_map(|one| [dead(one), dead(next(one))]).collect()
+    }),
+    ("it claims the connections of those who live", |knows| {
+        let claims = |(dead, life)| {
+            let run = u64::from(knows.nth);
+            Message::Claims { dead, life, run, copies: further(knows) }
+        };
+        knows.lives.map(claims).to_vec()
+    }),
+    ("it answers claims that nobody has made", |knows| {
+        let claimed = |(dead, life), run| Message::Claimed { dead, life, run, objections: further(knows) };
+        let runs = |one| [claimed(one, u64::from(knows.nth)), claimed(one, 1 << 20)];
+        knows.lives.into_iter().flat_map(runs).collect()
+    }),
+    ("the others are to hold copies of the connection, and of none", |knows| {
+        let mut cut = copy_of(knows, knows.flow, 2);
+        if let Message::Copy { delta, .. } = &mut cut {
+            delta.truncate(delta.len() / 2);
+        }
+        let ours = [0, 1, 1 << 32, u64::MAX].map(|by| copy_of(knows, knows.flow, by));
+        ours.into_iter().chain([copy_of(knows, knows.invented(), 2), cut]).collect()
+    }),
+    ("copies of the connection are of no use", |knows| {
+        let Ok(Snapshot { tcb, .. }) = Snapshot::decode(&knows.snapshot) else { panic!("it is one") };
+        let (flow, iss) = (knows.flow, tcb.snd.iss);
+        let of = |epoch| [Message::Discard { flow, iss, epoch }, Message::Discarded { flow, iss, epoch }];
+        let copied = |epoch| [1, u64::MAX].map(|version| Message::Copied { flow, epoch, version });
+        let lacks = |epoch| Message::Lacks { flow, epoch, version: 1, have: u64::MAX };
+        let epochs = [later(knows, 0), later(knows, 1), Epoch(u64::MAX)];
+        epochs
+            .into_iter()
+            .flat_map(|epoch| [&of(epoch)[..], &copied(epoch), &[lacks(epoch)]].concat())
+            .collect()
+    }),
     ("it says nothing that makes sense", |knows| {
         let (flow, epoch) = (knows.flow, Epoch(u64::MAX));
         vec![Message::Prepare { flow, epoch, service: "x".repeat(1 << 16) }, Message::Ask { flow }]
@@ -128,13 +190,15 @@ const LIES: [(&str, Lie); 15] = [
 ];
 
 /// What any node may remember because of it.
-const MOST: [(&str, usize); 6] = [
+const MOST: [(&str, usize); 8] = [
     ("places", 20_000),
     ("held octets", 1 << 20),
     ("handoffs", 20_000),
     ("warming", 1 << 13),
     ("claims", 100),
     ("jobs", 10),
+    ("copies", 1_000),
+    ("copies to be forgotten", 10),
 ];
 
 /// One transfer both ways that moves from a to b and back while c says `lie` every other millisecond to both of them.
@@ -172,7 +236,8 @@ fn tell_all(scene: &mut Scene, owner: usize, flow: Flow, nth: u32, lie: Lie) {
     let node = scene.world.node(owner);
     let Some(snapshot) = node.snapshots(scene.world.clock_of(owner)).into_iter().next() else { return };
     let (epoch, snapshot) = (snapshot.epoch.0, snapshot.encode().expect("it fits"));
-    for message in lie(&Knows { flow, epoch, nth, snapshot }) {
+    let lives = [("a", a), ("b", b)].map(|(one, at)| (name(one), scene.world.node(at).incarnation()));
+    for message in lie(&Knows { flow, epoch, nth, snapshot, lives }) {
         for victim in [a, b] {
             scene.world.say_as(c, victim, &message);
         }

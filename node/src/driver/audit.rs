@@ -96,7 +96,7 @@ fn role_line(role: &Role) -> String {
 }
 
 /// One move as one line: what nodes and clients chose stands in it only where it cannot break it.
-fn line(audit: &Audit) -> String {
+pub(crate) fn line(audit: &Audit) -> String {
     let Audit { client, port, service, from, to, before, epoch, why, result } = audit;
     let before = before.map_or_else(|| "?".to_owned(), |epoch| epoch.to_string());
     let why = format!("{why:?}").to_lowercase();

@@ -29,6 +29,8 @@ pub use peers::{PeerError, Refusal, Understood, understood};
 pub use start::{Failed, Options, Running, StartError, connections, start};
 pub use tap::{Sent, Tap, TapError};
 
+#[cfg(test)]
+pub(crate) use audit::line as audit_line;
 pub(crate) use clock::{now, unix_seconds, wall};
 pub(crate) use peers::{certified_name, verify_own};
 pub(crate) use start::mac_of;

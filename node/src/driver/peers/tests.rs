@@ -422,3 +422,59 @@ async fn a_frame_that_is_too_long_ends_the_link() {
     other.write_all(&frame_header(Kind::Message, MAX_MESSAGE + 1)).await.unwrap();
     assert_eq!(run_link(wire).await, "it sent a frame of 8388610 octets, and 8388608 is the limit");
 }
+
+/// A log that a test can read.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_line_of_the_log_shows_what_goes_over_a_link_or_comes_instead() {
+    const SECRET: &[u8] = b"4111-1111-1111-1111-attack-at-dawn";
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let lab = Lab::new();
+    let a = Node::start(&lab.config("a", &["b"]), 1).await;
+    let b = Node::start(&lab.config("b", &["a"]), 2).await;
+    assert_eq!((a.up("b").await, b.up("a").await), (2, 1));
+    a.tell("b", SECRET);
+    assert_eq!(b.message().await.1, SECRET);
+    // Instead of a greeting.
+    let mut stranger = tokio::net::TcpStream::connect((Ipv6Addr::LOCALHOST, lab.ports["b"])).await.unwrap();
+    stranger.write_all(&SECRET.repeat(100)).await.unwrap();
+    let _ = stranger.read_to_end(&mut Vec::new()).await;
+    // Instead of a frame, and in one that is cut off.
+    for kind in [&[0, 0, 0, 9, 9][..], &[0xff; 5], &frame_header(Kind::Message, 1000)] {
+        let (wire, mut other) = tokio::io::duplex(1 << 16);
+        other.write_all(&[kind, SECRET].concat()).await.unwrap();
+        drop(other);
+        tracing::warn!("link is down: {}", run_link(wire).await);
+    }
+    drop(b);
+    assert!(matches!(a.letter().await, Letter::PeerDown { .. }));
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for line in ["link is up", "no link of this group", "link is down"] {
+        assert!(log.contains(line), "{log}");
+    }
+    let numbers = SECRET[..6].iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let hex = SECRET[..6].iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().concat();
+    for shown in [std::str::from_utf8(&SECRET[..12]).unwrap(), &numbers, &hex] {
+        assert!(!log.contains(shown), "{log}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Load that is evened, nodes that are emptied, and moves that are allowed or not, and told of.
 
+use bytes::Bytes;
 use ferry_handoff::{Epoch, Message, NodeId, Refusal};
 
 use super::lan::{self, Lan};
@@ -192,4 +193,40 @@ fn the_contact_role_moves_on_the_home_link_when_the_contact_node_is_drained_and_
     assert_eq!(lan.resets(), 0);
     let Some(Reply::Done) = lan.ask("c", Command::Contact) else { panic!("refused") };
     assert!(lan.nodes["c"].is_contact());
+}
+
+#[test]
+fn the_contact_role_moves_on_the_home_link_at_each_message_of_a_handoff_and_no_client_notices() {
+    // From the contact node to another, from another to the contact node, and between two others.
+    for (from, to) in [("a", "b"), ("b", "a"), ("b", "c")] {
+        for taker in ["b", "c"] {
+            let mut after = 0;
+            loop {
+                let mut lan = Lan::new(|_| {});
+                let client = lan.connect();
+                if from != "a" {
+                    lan.hand_off("a", from);
+                }
+                lan.upon = Some((after, taker, Command::Contact));
+                let command = Command::Handoff { to: to.to_owned(), which: crate::Which::All };
+                lan.nodes.get_mut(from).unwrap().handle(Input::Command { id: 900, command }, lan.now);
+                lan.client.tcp.with(client, |tcb| tcb.write(Bytes::from_static(b"meanwhile ")));
+                lan.run();
+                let what = format!("{from} to {to}, {taker} takes the role after {after} messages");
+                assert_eq!(lan.echo(client, b"and then"), b"meanwhile and then", "{what}");
+                lan.pass(3_000);
+                assert_eq!((lan.owner(), lan.resets()), (vec![to], 0), "{what}");
+                let over = lan.upon.is_some();
+                let contacts = lan::NAMES.into_iter().filter(|name| lan.nodes[name].is_contact());
+                assert_eq!(contacts.collect::<Vec<_>>(), [if over { "a" } else { taker }], "{what}");
+                lan.connect();
+                assert_eq!(lan.resets(), 0, "{what}");
+                if over {
+                    assert!(after >= 6, "{what}");
+                    break;
+                }
+                after += 1;
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 
 use bytes::Bytes;
 use ferry_handoff::claims::{Claim, Standing};
-use ferry_handoff::{Epoch, Incarnation, Message, NodeId, Order, Refusal, Snapshot};
+use ferry_handoff::{Epoch, Incarnation, Message, Mirror, NodeId, Order, Refusal, Snapshot};
 use ferry_stack::tcp::{Flow, Handle};
 
 use super::lan::{Lan, service_address};
@@ -334,4 +334,92 @@ fn octets_that_are_no_messages_are_dropped() {
     lan.run();
     assert_eq!(lan.echo(client, b"served"), b"served");
     assert!(lan.nodes["a"].status(lan.now).counters.dropped > 200);
+}
+
+/// Services whose connections one other node holds copies of.
+fn protected(setup: &mut crate::Setup) {
+    let services = core::mem::take(&mut setup.services);
+    setup.services =
+        services.into_iter().map(|service| service.protected(1, crate::node::Commit::Strict)).collect();
+}
+
+/// What `from` would say if it owned the connection of which node a has a copy or owns it, under a later epoch.
+fn copy_as_if_owned(lan: &Lan, at: &str, by: u64) -> Message {
+    let mut snapshot = lan.nodes[at].snapshots(lan.now).remove(0);
+    let (flow, epoch) = (snapshot.tcb.flow, Epoch(snapshot.epoch.0 + by));
+    snapshot.epoch = epoch;
+    let mut mirror = Mirror::after(1 << 40);
+    let delta = mirror.delta(&snapshot).encode().unwrap();
+    Message::Copy { flow, epoch, version: mirror.version(), holders: vec![NodeId::of("a")], delta }
+}
+
+#[test]
+fn a_copy_of_a_node_s_own_connection_takes_its_place_neither_at_once_nor_when_the_liar_dies() {
+    for change in [|_: &mut crate::Setup| {}, protected] {
+        let mut lan = Lan::new(change);
+        let client = lan.connect();
+        assert_eq!(lan.echo(client, b"mine"), b"mine");
+        for by in [0, 1, 1 << 20, 1 << 63] {
+            let lie = copy_as_if_owned(&lan, "a", by);
+            let said = hear(&mut lan, "a", "c", &lie);
+            assert!(matches!(said[..], [(_, Message::Discarded { .. })]), "{said:?}");
+        }
+        lan.kill("c");
+        lan.prove_to_all("c");
+        lan.pass(100);
+        assert_eq!(lan.owner(), ["a"]);
+        assert_eq!(lan.nodes["a"].connections()[0].epoch, 1);
+        assert_eq!(lan.echo(client, b"still mine"), b"still mine");
+        assert_eq!(lan.resets(), 0);
+    }
+}
+
+#[test]
+fn a_copy_that_somebody_has_had_discarded_is_brought_again_by_its_owner() {
+    let mut lan = Lan::new(protected);
+    let client = lan.connect();
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    assert_eq!(lan.echo(client, b"safe"), b"safe");
+    let held = |lan: &Lan, at: &str| lan.nodes[at].status(lan.now).copies.held;
+    let holder = ["a", "c"].into_iter().find(|at| held(&lan, at) > 0).unwrap();
+    let liar = if holder == "a" { "c" } else { "a" };
+    let tcb = lan.nodes["b"].control_blocks().next().unwrap();
+    let (flow, iss, epoch) = (tcb.flow, tcb.snd.iss, Epoch(u64::MAX));
+    lan.nodes.get_mut(holder).unwrap().handle(
+        Input::Peer { from: NodeId::of(liar), bytes: Message::Discard { flow, iss, epoch }.encode() },
+        lan.now,
+    );
+    assert_eq!(held(&lan, holder), 0, "it is believed");
+    lan.run();
+    lan.pass(500);
+    assert_eq!(held(&lan, holder), 1, "and it comes again although nothing is said");
+    lan.kill("b");
+    lan.prove_to_all("b");
+    assert_eq!(lan.owner(), [holder]);
+    assert_eq!(lan.echo(client, b"goes on"), b"goes on");
+}
+
+#[test]
+fn a_node_whose_death_is_told_while_it_is_heard_loses_nothing() {
+    for change in [|_: &mut crate::Setup| {}, protected] {
+        let mut lan = Lan::new(change);
+        let client = lan.connect();
+        assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+        let (node, life) = (NodeId::of("b"), lan.nodes["b"].incarnation());
+        let flow = flow_of(&lan, client);
+        let iss = lan.nodes["b"].control_blocks().next().unwrap().snd.iss;
+        let copies = vec![Claim { flow, standing: Standing::of_owner(iss, Epoch(9)) }];
+        for at in ["a", "b"] {
+            hear(&mut lan, at, "c", &Message::Dead { node, life });
+            for run in 0..1_000 {
+                let lie = Message::Claims { dead: node, life, run, copies: copies.clone() };
+                hear(&mut lan, at, "c", &lie);
+            }
+        }
+        lan.pass(1_000);
+        assert_eq!(lan.owner(), ["b"]);
+        assert_eq!(lan.nodes["b"].connections()[0].epoch, 2);
+        assert_eq!(lan.echo(client, b"alive"), b"alive");
+        assert_eq!(lan.resets(), 0);
+    }
 }

@@ -93,6 +93,8 @@ pub(super) struct Lan {
     agent: Option<Agent>,
     /// The message that is lost, counted from now on.
     pub(super) lose: Option<usize>,
+    /// What a node is told to do as soon as so many more messages have arrived.
+    pub(super) upon: Option<(usize, &'static str, Command)>,
     /// Whether frozen connections are lost on their way.
     pub(super) lose_transfers: bool,
     /// Whether the word that one was taken is.
@@ -134,6 +136,7 @@ impl Lan {
             doomed: None,
             agent: None,
             lose: None,
+            upon: None,
             lose_transfers: false,
             lose_taken: false,
             lives: 1000,
@@ -412,6 +415,14 @@ impl Lan {
             return;
         }
         self.nodes.get_mut(name).unwrap().handle(Input::Peer { from, bytes }, self.now);
+        self.upon = match self.upon.take() {
+            Some((0, node, command)) => {
+                self.nodes.get_mut(node).unwrap().handle(Input::Command { id: 800, command }, self.now);
+                None
+            }
+            Some((left, node, command)) => Some((left - 1, node, command)),
+            None => None,
+        };
     }
 
     /// Lets time pass, in steps that no timer is too fine for.

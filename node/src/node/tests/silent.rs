@@ -5,7 +5,8 @@ use ferry_handoff::{Copy, Message, Mirror, NodeId, Snapshot};
 use ferry_stack::tcp;
 
 use super::lan::{self, Lan};
-use crate::{Command, Input, Output, Which};
+use crate::driver::audit_line;
+use crate::{Command, Input, Output, TraceEvent, Which};
 
 const SECRET: &[u8] = b"4111-1111-1111-1111-attack-at-dawn";
 
@@ -19,6 +20,23 @@ fn shows(shown: &str) -> bool {
 fn tell(what: &impl std::fmt::Debug) {
     let (line, lines) = (format!("{what:?}"), format!("{what:#?}").replace(' ', ""));
     assert!(!shows(&line) && !shows(&lines), "{line}");
+}
+
+/// What the driver makes of an output: a line of the trace, and one of the log.
+fn write(output: &Output) -> usize {
+    let Output::Trace(trace) = output else { return 0 };
+    let mut lines = vec![serde_json::to_string(trace).unwrap()];
+    if let TraceEvent::Move(audit) = &trace.event {
+        lines.push(audit_line(audit));
+    }
+    for line in &lines {
+        assert!(!shows(line) && !line.contains(&hex()), "{line}");
+    }
+    lines.len()
+}
+
+fn hex() -> String {
+    SECRET[..6].iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// A connection that holds the payload wherever one can: not acknowledged, not read, out of order, in the session.
@@ -71,7 +89,7 @@ fn nothing_that_can_be_logged_shows_what_a_connection_carries() {
     let all = Command::Handoff { to: "b".to_owned(), which: Which::All };
     let now = lan.now;
     lan.nodes.get_mut("a").unwrap().handle(Input::Command { id: 900, command: all }, now);
-    let mut transfers = 0;
+    let (mut transfers, mut lines) = (0, 0);
     for _ in 0..20 {
         for name in lan::NAMES {
             tell(&lan.nodes[name]);
@@ -79,6 +97,7 @@ fn nothing_that_can_be_logged_shows_what_a_connection_carries() {
             loop {
                 let output = lan.nodes.get_mut(name).unwrap().poll(now);
                 tell(&output);
+                lines += write(&output);
                 match output {
                     Output::Peer { to, bytes } => said.push((to, bytes)),
                     Output::WaitUntil(_) => break,
@@ -99,4 +118,5 @@ fn nothing_that_can_be_logged_shows_what_a_connection_carries() {
         }
     }
     assert!(transfers > 0 && lan.owner() == ["b"]);
+    assert!(lines > 5, "{lines} lines");
 }
