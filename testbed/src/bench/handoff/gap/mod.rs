@@ -176,8 +176,12 @@ pub(super) fn rows(means: Means<'_>) -> Result<Measured> {
     let gaps = Gaps::of(points);
     if let Some(folder) = &means.options.out {
         fs::create_dir_all(folder).doing(format!("make {}", folder.display()))?;
-        for (name, text) in [("handoff-gap.csv", csv(&gaps.points)), ("handoff-gap.svg", chart::draw(&gaps))]
-        {
+        let files = [
+            ("handoff-gap.csv", csv(&gaps.points)),
+            ("handoff-gap.md", table(&gaps)),
+            ("handoff-gap.svg", chart::draw(&gaps)),
+        ];
+        for (name, text) in files {
             let path = folder.join(name);
             fs::write(&path, text).doing(format!("write {}", path.display()))?;
         }
@@ -215,6 +219,30 @@ fn simulated(quick: bool, seed: u64) -> Result<Vec<Point>> {
         points.extend(simulated::measure(mode, quick, seed)?);
     }
     Ok(points)
+}
+
+/// The regressions as a table in Markdown.
+fn table(gaps: &Gaps) -> String {
+    let mut text = String::from(
+        "| | handoffs | term: formula, fitted ± 95 % | σ, ms | residual, greatest, ms |\n|---|---|---|---|---|\n",
+    );
+    for Fit { name, terms, points, residual, greatest, .. } in gaps.gaps.iter().chain(&gaps.others) {
+        let Some((constant, terms)) = terms.split_last() else { continue };
+        let terms: Vec<_> = terms.iter().map(cell).collect();
+        let (terms, constant) =
+            (terms.join("; "), format!("{:.3} ± {:.3}", constant.fitted, constant.uncertain));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {name} | {points} | {terms} | {constant} | {residual:.3}, {greatest:.3} |");
+    }
+    text
+}
+
+fn cell(term: &Term) -> String {
+    let Term { name, formula, fitted, uncertain } = term;
+    // No minus in front of what rounds to nothing.
+    let fitted = if fitted.abs() < 5e-5 { 0.0 } else { *fitted };
+    let formula = formula.map_or(String::new(), |weight| format!(" {weight},"));
+    format!("{name}:{formula} {fitted:.4} ± {uncertain:.4}")
 }
 
 fn csv(points: &[Point]) -> String {
