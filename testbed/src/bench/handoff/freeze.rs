@@ -28,6 +28,8 @@ const MOVES: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(1);
 const SNAP: u32 = 160;
 const RING: usize = 8 << 20;
+/// The kernel hands a block over some milliseconds after its first frame at the latest.
+const RETIRED: Duration = Duration::from_millis(100);
 /// Connections of `handoffs-per-second-links`.
 const STORM: usize = 1000;
 
@@ -42,49 +44,71 @@ pub(super) struct Times {
 pub(super) fn measure(means: Means<'_>) -> Result<Vec<Times>> {
     let world = World::build(Profile::default())?;
     let mut group = Group::start(world, means.ferry, 2, nodes::Options::default())?;
-    let mut rings = Vec::new();
-    for host in &group.world.hosts[..2] {
-        let index = host.namespace.interface(TAP)?;
-        rings.push(host.namespace.run(|| Ring::open(index, SNAP, RING).doing("capture at a node"))?);
-    }
+    let mut watch = Watch::start(&group)?;
     let mut stream = group.connect()?;
-    let (moves, mut ends, mut first) = (means.scale.count(MOVES), Vec::new(), Vec::new());
+    let (moves, mut ends) = (means.scale.count(MOVES), Vec::new());
     for _ in 0..means.scale.runs {
         for nth in 0..moves {
             group.move_all(nth % 2, 1 - nth % 2, 1)?;
             pause(PAUSE);
+            watch.look();
         }
         if moves % 2 == 1 {
             group.move_all(1, 0, 1)?;
         }
         ends.push(now_ns());
-        first.push(left(&mut rings));
     }
     probe(&mut stream)?;
-    times(&group, &ends, &first)
+    times(&group, &ends, &watch.end()?)
 }
 
-/// When segments of the service left each node's TAP, in order.
-fn left(rings: &mut [Ring]) -> Vec<Vec<u64>> {
-    // The kernel hands a block over some milliseconds after its first frame at the latest.
-    pause(Duration::from_millis(30));
-    let to_monotonic = wall_to_monotonic_ns();
-    let mut all = Vec::new();
-    for ring in rings {
-        let mut times = Vec::new();
-        ring.drain(|frame| {
-            let of_service = read(frame.octets)
-                .is_some_and(|seen| seen.source == SERVICE && matches!(seen.upper, Upper::Tcp(..)));
-            if of_service && !frame.outgoing {
-                times.push(u64::try_from(i128::from(frame.wall_ns) + to_monotonic).unwrap_or(0));
-            }
-        });
-        all.push(times);
+/// When segments of the service leave each node's TAP.
+struct Watch {
+    rings: Vec<Ring>,
+    /// By node, in order.
+    left: Vec<Vec<u64>>,
+}
+
+impl Watch {
+    fn start(group: &Group) -> Result<Self> {
+        let mut rings = Vec::new();
+        for host in &group.world.hosts[..2] {
+            let index = host.namespace.interface(TAP)?;
+            rings.push(host.namespace.run(|| Ring::open(index, SNAP, RING).doing("capture at a node"))?);
+        }
+        Ok(Self { left: vec![Vec::new(); rings.len()], rings })
     }
-    all
+
+    /// Has to be called again and again: the kernel hands a block of the ring over every few milliseconds, however few
+    /// frames are in it.
+    fn look(&mut self) {
+        let to_monotonic = wall_to_monotonic_ns();
+        for (ring, left) in self.rings.iter_mut().zip(&mut self.left) {
+            ring.drain(|frame| {
+                let of_service = read(frame.octets)
+                    .is_some_and(|seen| seen.source == SERVICE && matches!(seen.upper, Upper::Tcp(..)));
+                if of_service && !frame.outgoing {
+                    left.push(u64::try_from(i128::from(frame.wall_ns) + to_monotonic).unwrap_or(0));
+                }
+            });
+        }
+    }
+
+    /// Everything, or fails if a frame was not seen.
+    fn end(mut self) -> Result<Vec<Vec<u64>>> {
+        pause(RETIRED);
+        self.look();
+        for ring in &self.rings {
+            let lost = ring.dropped().doing("ask what was not captured")?;
+            if lost > 0 {
+                return Err(broken(format!("{lost} frames found no room in the capture's ring")));
+            }
+        }
+        Ok(self.left)
+    }
 }
 
-fn times(group: &Group, ends: &[u64], left: &[Vec<Vec<u64>>]) -> Result<Vec<Times>> {
+fn times(group: &Group, ends: &[u64], left: &[Vec<u64>]) -> Result<Vec<Times>> {
     let mut events = Vec::new();
     for node in &group.nodes {
         events.extend(node.trace()?);
@@ -92,7 +116,7 @@ fn times(group: &Group, ends: &[u64], left: &[Vec<Vec<u64>>]) -> Result<Vec<Time
     let (moves, asked) = (handoffs(&events), asked(&events));
     let mut runs = Vec::new();
     let mut begun = 0;
-    for (end, left) in ends.iter().zip(left) {
+    for end in ends {
         let of_run = |one: &&Handoff| (begun..*end).contains(&one.frozen_ns);
         let (mut freeze, mut trip) = (Vec::new(), Vec::new());
         for one in moves.iter().filter(of_run) {
