@@ -15,6 +15,7 @@ use std::fs;
 use super::{Means, Measured, broken};
 use crate::Result;
 use crate::error::Doing;
+use crate::progress::Progress;
 use crate::regression::{Fit, Term, fit};
 use crate::report::{Bar, Row};
 
@@ -80,6 +81,8 @@ pub(super) struct Point {
     /// Between two requests.
     pub(super) pace_ms: f64,
     pub(super) gap_ms: f64,
+    /// How far off the host's own times were where there was no handoff; nothing in virtual time.
+    pub(super) noise_ms: f64,
     /// From the freeze until the client first sent straight to the acceptor.
     pub(super) straight_ms: Option<f64>,
 }
@@ -215,9 +218,11 @@ fn row(name: &'static str, term: usize, fits: &[Fit], quick: bool) -> Result<Row
 /// The grid in the simulated world.
 fn simulated(quick: bool, seed: u64) -> Result<Vec<Point>> {
     let mut points = Vec::new();
+    let mut progress = Progress::new("bench handoff");
     for mode in Mode::ALL {
-        points.extend(simulated::measure(mode, quick, seed)?);
+        points.extend(simulated::measure(mode, quick, seed, &mut progress)?);
     }
+    progress.clear();
     Ok(points)
 }
 
@@ -246,14 +251,15 @@ fn cell(term: &Term) -> String {
 }
 
 fn csv(points: &[Point]) -> String {
-    let mut text = String::from("world,mode,l_da,l_ac,l_dc,l_ha,l_hc,l_hd,pace_ms,gap_ms,straight_ms\n");
-    for Point { world, mode, latencies, pace_ms, gap_ms, straight_ms } in points {
+    let mut text =
+        String::from("world,mode,l_da,l_ac,l_dc,l_ha,l_hc,l_hd,pace_ms,gap_ms,noise_ms,straight_ms\n");
+    for Point { world, mode, latencies, pace_ms, gap_ms, noise_ms, straight_ms } in points {
         let Latencies { da, ac, dc, ha, hc, hd } = latencies;
         let (name, straight) = (mode.name(), straight_ms.map_or(String::new(), |ms| format!("{ms:.4}")));
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{world},\"{name}\",{da:.3},{ac:.3},{dc:.3},{ha:.3},{hc:.3},{hd:.3},{pace_ms:.3},{gap_ms:.4},{straight}"
+            "{world},\"{name}\",{da:.3},{ac:.3},{dc:.3},{ha:.3},{hc:.3},{hd:.3},{pace_ms:.3},{gap_ms:.4},{noise_ms:.4},{straight}"
         );
     }
     text
@@ -369,6 +375,7 @@ mod tests {
                 latencies,
                 pace_ms: 1.0,
                 gap_ms,
+                noise_ms: 0.0,
                 straight_ms: None,
             }
         };

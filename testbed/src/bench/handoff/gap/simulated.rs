@@ -20,6 +20,7 @@ use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, Worl
 use super::super::broken;
 use super::{Legs, Mode, Point, grid};
 use crate::Result;
+use crate::progress::Progress;
 
 const LEVELS: [f64; 7] = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
 const QUICK: [f64; 3] = [1.0, 4.0, 16.0];
@@ -35,10 +36,14 @@ const LEAST_PACE: f64 = 0.25;
 const WORLD: &str = "simulated";
 
 /// Every handoff of the grid in one mode.
-pub(super) fn measure(mode: Mode, quick: bool, seed: u64) -> Result<Vec<Point>> {
+pub(super) fn measure(mode: Mode, quick: bool, seed: u64, progress: &mut Progress) -> Result<Vec<Point>> {
     let levels = if quick { &QUICK[..] } else { &LEVELS[..] };
-    let mut points = Vec::new();
-    for (nth, legs) in (seed..).zip(grid(levels, &HOMES)) {
+    let (grid, mut points) = (grid(levels, &HOMES), Vec::new());
+    let of = grid.len();
+    for (nth, legs) in (seed..).zip(grid) {
+        progress.show(|| {
+            format!("gaps in the simulated world, {}, triangle {} of {of}", mode.name(), nth - seed + 1)
+        });
         let run =
             || if mode == Mode::NoToken { first_move(&legs, nth) } else { to_and_fro(mode, &legs, nth) };
         match catch_unwind(AssertUnwindSafe(run)) {
@@ -180,6 +185,7 @@ impl Play {
             latencies: legs.latencies(),
             pace_ms: in_millis(self.pace),
             gap_ms: in_millis(longest) - in_millis(self.pace),
+            noise_ms: 0.0,
             straight_ms: straight.map(|straight| in_millis(frozen.since(straight))),
         })
     }
