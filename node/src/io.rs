@@ -3,6 +3,7 @@
 mod audit;
 mod copies;
 mod steps;
+mod store;
 
 use core::net::{Ipv6Addr, SocketAddrV6};
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::audit::{Audit, AuditResult, Reason};
 pub use self::copies::{Copies, Protection};
 pub use self::steps::{Moment, Step};
+pub use self::store::{Cell, EtcdStatus, Guard, Put, StoreAnswer, StoreRequest};
 
 /// Something that happened to a node.
 #[derive(derive_more::Debug)]
@@ -54,6 +56,13 @@ pub enum Input {
         /// What is asked.
         command: Command,
     },
+    /// etcd has answered, or could not be asked. A watch has many answers, anything else has one.
+    Store {
+        /// The request's.
+        id: u64,
+        /// The answer.
+        answer: StoreAnswer,
+    },
     /// Nothing but that time has passed.
     Tick,
 }
@@ -76,6 +85,13 @@ pub enum Output {
     Reborn {
         /// The new life.
         incarnation: Incarnation,
+    },
+    /// Ask etcd for something; the answer carries the same `id`. It may be lost.
+    Store {
+        /// Unique among the unanswered.
+        id: u64,
+        /// What is asked.
+        request: StoreRequest,
     },
     /// The answer to a command.
     Reply {
@@ -203,6 +219,9 @@ pub struct Status {
     /// Milliseconds for which that is certain, if it ever ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_ms: Option<u64>,
+    /// How it stands with etcd, if that is the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<EtcdStatus>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
     /// How the copies of connections are: of those that it owns, and of those that others own.

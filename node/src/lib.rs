@@ -47,11 +47,11 @@ mod node;
 pub mod services;
 pub mod session;
 
-pub use directory::DirectorySetup;
+pub use directory::{DirectoryKind, DirectorySetup};
 pub use io::{Audit, AuditResult, Reason, Standing, Trace, TraceEvent, Which};
 pub use io::{
-    Command, Connection, Copies, Counters, HomeAgentStatus, Input, Moment, Moved, NotMoved, Output,
-    PeerStatus, Protection, Reply, Status, Step,
+    Command, Connection, Copies, Counters, EtcdStatus, HomeAgentStatus, Input, Moment, Moved, NotMoved,
+    Output, PeerStatus, Protection, Reply, Status, Step, StoreAnswer, StoreRequest,
 };
 pub use node::{Candidate, Newcomer, Policy, Rules, TokensAhead};
 pub use node::{Commit, HomeAgent, Node, Optimise, Peer, Placement, PlainSource, Service, Setup, SetupError};

@@ -208,6 +208,8 @@ impl Member {
                 Output::Reply { id, reply } => Wish::Reply(id, reply),
                 Output::Reborn { incarnation } => Wish::Reborn(incarnation),
                 Output::Trace(trace) => Wish::Trace(trace),
+                // The simulated world has no etcd.
+                Output::Store { .. } => continue,
                 Output::WaitUntil(deadline) => {
                     self.due = deadline;
                     return wishes;

@@ -64,7 +64,7 @@ impl Checker<'_> {
         self.rules(&group, &name, &peers, &kinds);
         let control = self.control(control, name.get_ref(), runtime_dir);
         let group = self.group(group);
-        let directory = self.directory(directory);
+        let directory = self.directory(directory, group.as_ref().map_or("", |group| &group.name));
         let address = At::new(tap.address.span(), ());
         let tap = self.tap(tap);
         let metrics = metrics.map(|metrics| self.metrics(&metrics, peer_link.as_ref()));
@@ -94,8 +94,20 @@ impl Checker<'_> {
             None => None,
             Some(checked) => Some(checked?),
         };
-        let (name, directory) = (name.into_inner(), directory?);
-        Some(Config { name, control, group, home_agent, directory, tap, peer_link, metrics, peers, services })
+        let (name, (directory, etcd)) = (name.into_inner(), directory?);
+        Some(Config {
+            name,
+            control,
+            group,
+            home_agent,
+            directory,
+            etcd,
+            tap,
+            peer_link,
+            metrics,
+            peers,
+            services,
+        })
     }
 
     pub(super) fn problem<T>(&mut self, at: &At<T>, what: impl Into<String>, right: impl Into<String>) {

@@ -42,6 +42,8 @@ pub struct Config {
     pub home_agent: Option<HomeAgentLink>,
     /// How the nodes find out which of them are alive.
     pub directory: DirectorySetup,
+    /// Where etcd is, if that is the directory.
+    pub etcd: Option<Etcd>,
     /// The network device.
     pub tap: Tap,
     /// How to talk to the other nodes; may be absent only if there are none.
@@ -81,6 +83,42 @@ pub struct Group {
     pub path_after_move: PathPolicy,
     /// When an acceptor fetches the tokens of clients that understand Mobile IPv6.
     pub tokens_ahead: TokensAhead,
+}
+
+/// How etcd is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etcd {
+    /// Its members; one that answers is enough.
+    pub endpoints: Vec<Endpoint>,
+    /// What all keys of the group begin with: `ferry/GROUP/`, if it is not laid down otherwise.
+    pub prefix: String,
+    /// The authority of its certificates, where an endpoint wants TLS.
+    pub ca: Option<PathBuf>,
+    /// The certificate by which it knows this node, and its key, if it wants one.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// A member of etcd, as its clients reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A name, or an address without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+impl core::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { host, port, tls } = self;
+        let scheme = if *tls { "https" } else { "http" };
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port}")
+        } else {
+            write!(f, "{scheme}://{host}:{port}")
+        }
+    }
 }
 
 /// The network device of a node.

@@ -49,6 +49,11 @@ pub(super) struct Group {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Directory {
     pub(super) kind: Option<At<String>>,
+    pub(super) endpoints: Option<At<Vec<At<String>>>>,
+    pub(super) prefix: Option<At<String>>,
+    pub(super) ca: Option<At<String>>,
+    pub(super) certificate: Option<At<String>>,
+    pub(super) key: Option<At<String>>,
     pub(super) heartbeat_ms: Option<At<i64>>,
     pub(super) lease_ms: Option<At<i64>>,
 }

@@ -6,9 +6,9 @@ use ferry_stack::tcp::PathPolicy;
 use toml::Spanned;
 
 use super::{Config, KeyFiles, ServiceKind};
-use crate::{Commit, DirectorySetup, Placement, TokensAhead};
+use crate::{Commit, DirectoryKind, DirectorySetup, Placement, TokensAhead};
 
-const GOOD: &str = r#"name = "a"
+pub(super) const GOOD: &str = r#"name = "a"
 control = "run/a.sock"
 
 [group]
@@ -51,7 +51,7 @@ kind = "echo"
 port = 7
 "#;
 
-fn parse(text: &str) -> Result<Config, String> {
+pub(super) fn parse(text: &str) -> Result<Config, String> {
     Config::parse(text, Path::new("/etc/ferry/node.toml"), None).map_err(|error| error.to_string())
 }
 
@@ -142,7 +142,8 @@ fn a_lease_outlasts_some_heartbeats() {
     assert_eq!(parse(GOOD).unwrap().directory, DirectorySetup::default());
     assert_eq!(with("kind = \"embedded\""), Ok(DirectorySetup::default()));
     let (heartbeat, lease) = (Duration::from_millis(50), Duration::from_secs(1));
-    assert_eq!(with("heartbeat-ms = 50\nlease-ms = 1000"), Ok(DirectorySetup { heartbeat, lease }));
+    let kind = DirectoryKind::Embedded;
+    assert_eq!(with("heartbeat-ms = 50\nlease-ms = 1000"), Ok(DirectorySetup { kind, heartbeat, lease }));
     for (lines, what) in [
         ("heartbeat-ms = 0", ":12: `heartbeat-ms` is 0; it must lie between 1 and 10000"),
         (
@@ -154,7 +155,7 @@ fn a_lease_outlasts_some_heartbeats() {
             ":12: a lease of 200 ms is too short for heartbeats of 51 ms; make it at least 204 ms",
         ),
         ("kind = \"embeded\"", ":12: there is no kind of directory \"embeded\"; did you mean \"embedded\"?"),
-        ("beat = 1", ":12: unknown key `beat`; known here: kind, heartbeat-ms, lease-ms"),
+        ("beat = 1", ":12: unknown key `beat`; known here: kind, endpoints, prefix, ca,"),
     ] {
         let said = with(lines).unwrap_err();
         assert!(said.contains(what), "{said}");

@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod embedded;
+mod etcd;
 mod member;
 #[cfg(test)]
 mod tests;
@@ -14,20 +15,43 @@ use ferry_handoff::{Incarnation, Message, NodeId, Pulse};
 use ferry_stack::Instant;
 
 pub(crate) use self::embedded::Embedded;
-use crate::io::Standing;
+pub(crate) use self::etcd::Etcd;
+use crate::io::{EtcdStatus, Standing, StoreAnswer, StoreRequest};
 
 /// How a group finds out who is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectorySetup {
-    /// How often nodes give each other signs of life, if some service has replicas.
+    /// Where that is kept.
+    pub kind: DirectoryKind,
+    /// How often nodes give each other signs of life; without etcd only if some service has replicas.
     pub heartbeat: Duration,
-    /// For how long a node may serve after a pulse that a majority has acknowledged. Nobody takes its place before.
+    /// For how long a node may serve after a pulse that enough others have acknowledged. Nobody takes its place before. With
+    /// etcd also how long its lease there is; whole seconds then.
     pub lease: Duration,
+}
+
+/// Where it is kept who is alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirectoryKind {
+    /// With the nodes themselves: a majority decides.
+    #[default]
+    Embedded,
+    /// In etcd.
+    Etcd,
 }
 
 impl Default for DirectorySetup {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_millis(10), lease: Duration::from_millis(200) }
+        let (heartbeat, lease) = (Duration::from_millis(10), Duration::from_millis(200));
+        Self { kind: DirectoryKind::Embedded, heartbeat, lease }
+    }
+}
+
+impl DirectorySetup {
+    /// What is usual with etcd, whose leases are at least two seconds long if it is not told otherwise.
+    pub fn etcd() -> Self {
+        let (heartbeat, lease) = (Duration::from_millis(100), Duration::from_secs(2));
+        Self { kind: DirectoryKind::Etcd, heartbeat, lease }
     }
 }
 
@@ -59,8 +83,9 @@ pub(crate) enum Event {
     /// The others have given up this life of ours. Told once.
     Lost,
     /// This node is the contact node in this term.
-    #[expect(dead_code, reason = "the embedded directory grants the role at once")]
     Contact(NodeId, u64),
+    /// Ask etcd for something. The answer carries the same number, or is lost.
+    Ask(u64, StoreRequest),
 }
 
 /// Tells who is alive. Feed it, then call [`Directory::poll`] until there is nothing more; call
@@ -90,6 +115,19 @@ pub(crate) trait Directory: fmt::Debug + Send {
     /// This node wants `node` to be the contact node in `term`. Whether that is granted at once; else [`Event::Contact`] tells
     /// who is, as soon as that is known.
     fn appoint(&mut self, node: NodeId, term: u64, now: Instant) -> bool;
+
+    /// Why no role can move now, if so.
+    fn hindrance(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// etcd has answered.
+    fn answer(&mut self, _id: u64, _answer: StoreAnswer, _now: Instant) {}
+
+    /// How it stands with etcd.
+    fn etcd(&self, _now: Instant) -> Option<EtcdStatus> {
+        None
+    }
 
     /// Does what has come due.
     fn handle_timeout(&mut self, now: Instant);

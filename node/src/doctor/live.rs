@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{Missing, quoted};
 use crate::config::Config;
-use crate::driver::{Client, now, unix_seconds};
+use crate::driver::{Client, now, probe_etcd, unix_seconds};
 use crate::{Command, Reply, Status};
 
 /// For the connection to another node.
@@ -82,6 +82,23 @@ pub(super) fn links(
             .and_then(|status| status.peers.iter().find(|other| other.name == peer.name))
             .map(|other| other.up);
         check("peer", self::peer(&peer.name, peer.link, up, file));
+    }
+}
+
+/// Each endpoint of etcd.
+pub(super) fn etcd(config: &Config, check: &mut impl FnMut(&'static str, Result<String, Missing>)) {
+    let Some(etcd) = &config.etcd else { return };
+    for endpoint in &etcd.endpoints {
+        let mend = format!("etcdctl --endpoints={endpoint} endpoint health");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let found = match runtime {
+            Ok(runtime) => runtime.block_on(probe_etcd(etcd, endpoint)),
+            Err(why) => Err(why.to_string()),
+        };
+        let found = found
+            .map(|keys| format!("etcd answers at {endpoint}, with {keys} keys below {}", etcd.prefix))
+            .map_err(|why| (format!("etcd does not answer at {endpoint}: {why}"), mend));
+        check("etcd", found);
     }
 }
 

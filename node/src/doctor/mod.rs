@@ -97,6 +97,7 @@ fn examine_config(
         }
     }
     check("control", live::control(config, running.as_ref()));
+    live::etcd(config, check);
     live::links(config, file, running.as_ref(), check);
 }
 

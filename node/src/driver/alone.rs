@@ -43,6 +43,7 @@ impl Alone {
             auditor: None,
             busy_poll,
             life: None,
+            store: None,
         };
         let (data, end) = plane.start()?;
         Ok(Self { mailbox, end, data: Some(data) })

@@ -22,6 +22,7 @@ use tracing::warn;
 use super::ask::Replies;
 use super::audit::{Auditor, Role};
 use super::clock::now;
+use super::etcd::Requests;
 use super::mailbox::{Inbox, Letter};
 use super::patience::Patience;
 use super::peers::PeerQueue;
@@ -57,6 +58,8 @@ pub(crate) struct DataPlane {
     pub(crate) busy_poll: Duration,
     /// Tells the peer links under which life to greet.
     pub(crate) life: Option<watch::Sender<Incarnation>>,
+    /// To who asks etcd, if that is the directory.
+    pub(crate) store: Option<Requests>,
 }
 
 /// How the data plane ended; nothing at all if it panicked.
@@ -198,6 +201,7 @@ impl Loop {
             Letter::PeerDead { peer, incarnation } => (Input::PeerDead { peer, incarnation }, None),
             Letter::Message { from, bytes, share } => (Input::Peer { from, bytes }, Some(share)),
             Letter::Command { id, command } => (Input::Command { id, command }, None),
+            Letter::Store { id, answer } => (Input::Store { id, answer }, None),
             Letter::Stop => return false,
         };
         self.plane.node.handle(input, now());
@@ -217,6 +221,12 @@ impl Loop {
                     let _ = self.plane.replies.try_send((id, reply));
                 }
                 Output::Reborn { incarnation } => self.begin_anew(incarnation),
+                Output::Store { id, request } => {
+                    if let Some(store) = &self.plane.store {
+                        // At the end nobody listens, and the core can do without an answer.
+                        let _ = store.send((id, request));
+                    }
+                }
                 Output::Trace(trace) => {
                     if let TraceEvent::Lost { connections } = &trace.event {
                         warn!(

@@ -10,7 +10,7 @@ use ferry_handoff::{Incarnation, NodeId};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::Command;
+use crate::{Command, StoreAnswer};
 
 /// What the control plane tells the data plane.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) enum Letter {
     Message { from: NodeId, bytes: Bytes, share: OwnedSemaphorePermit },
     /// An operator asks for something. Who sends these bounds how many are unanswered.
     Command { id: u64, command: Command },
+    /// etcd has answered, or not. Who sends these sends one for each request, and those of one watch, which etcd bounds.
+    Store { id: u64, answer: StoreAnswer },
     /// Leave the loop.
     Stop,
 }

@@ -13,6 +13,7 @@ mod audit;
 mod clock;
 mod control;
 mod dataplane;
+mod etcd;
 mod mailbox;
 mod metrics;
 mod patience;
@@ -32,6 +33,7 @@ pub use tap::{Sent, Tap, TapError};
 #[cfg(test)]
 pub(crate) use audit::line as audit_line;
 pub(crate) use clock::{now, unix_seconds, wall};
+pub(crate) use etcd::probe as probe_etcd;
 pub(crate) use peers::{certified_name, verify_own};
 pub(crate) use start::mac_of;
 pub(crate) use tap::{ROOM as TAP_ROOM, owner as tap_owner};

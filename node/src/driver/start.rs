@@ -18,6 +18,7 @@ use super::audit::{AuditWriter, auditor};
 use super::clock;
 use super::control::{Control, ControlError};
 use super::dataplane::{DataPlane, End};
+use super::etcd;
 use super::mailbox::{Letter, Mailbox, mailbox};
 use super::metrics::{Metrics, MetricsError};
 use super::peers::{self, PeerError};
@@ -126,6 +127,10 @@ pub async fn start(config: &Config, options: &Options) -> Result<Running, StartE
         None => None,
     };
     let links = peers::start(config, incarnation, &mailbox).await?;
+    let store = match &config.etcd {
+        None => None,
+        Some(etcd) => Some(etcd::start(etcd, config.directory.lease, &mailbox)?),
+    };
     let (tracer, trace) = match &options.trace {
         None => (None, None),
         Some(file) => {
@@ -147,6 +152,7 @@ pub async fn start(config: &Config, options: &Options) -> Result<Running, StartE
         auditor: Some(auditor),
         busy_poll,
         life: Some(links.life),
+        store,
     };
     let (data, end) = plane.start()?;
     tokio::spawn(control.serve(asker.clone()));

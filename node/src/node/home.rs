@@ -357,6 +357,9 @@ impl Node {
             return Err(STAYS.to_owned());
         }
         if !self.is_contact() || away.registrant.as_ref().is_some_and(Registrant::is_superseded) {
+            if let Some(why) = self.directory.hindrance() {
+                return Err(why.to_owned());
+            }
             let (id, term) = (self.id, away.term.saturating_add(1));
             self.appoint(id, term, now);
         }

@@ -57,6 +57,12 @@ impl Node {
         }
     }
 
+    /// etcd has answered.
+    pub(super) fn store_answered(&mut self, id: u64, answer: crate::io::StoreAnswer, now: Instant) {
+        self.directory.answer(id, answer, now);
+        self.attend(now);
+    }
+
     /// Carries out what the directory wants; whether there was anything.
     pub(super) fn attend(&mut self, now: Instant) -> bool {
         let mut any = false;
@@ -67,6 +73,7 @@ impl Node {
                 Event::Died(peer, life) => self.node_died(peer, life, now),
                 Event::Lost => self.give_all_up(now),
                 Event::Contact(node, term) => self.note_contact(node, term, now),
+                Event::Ask(id, request) => self.outputs.push_back(Output::Store { id, request }),
             }
         }
         any

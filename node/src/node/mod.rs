@@ -63,7 +63,7 @@ pub use self::service::{Commit, Service};
 pub use self::setup::{Peer, Setup, SetupError};
 use self::updates::Updates;
 use self::warm::Warming;
-use crate::directory::{Directory, Embedded};
+use crate::directory::{Directory, DirectoryKind, Embedded, Etcd};
 use crate::io::{Counters, Input, Output, Trace, TraceEvent};
 
 /// Octets of an IPv6 header and a TCP header without options.
@@ -240,6 +240,7 @@ impl Node {
             Input::PeerDown { peer } => self.peer_down(peer, now),
             Input::PeerDead { peer, incarnation } => self.peer_dead(peer, incarnation, now),
             Input::Command { id, command } => self.command(id, command, now),
+            Input::Store { id, answer } => self.store_answered(id, answer, now),
             Input::Tick => self.due = Some(now),
         }
         if self.due.is_some_and(|due| due <= now) {
@@ -390,6 +391,11 @@ impl Node {
 }
 
 fn directory(id: NodeId, setup: &Setup, now: Instant) -> Box<dyn Directory> {
+    if setup.directory.kind == DirectoryKind::Etcd {
+        let others = setup.peers.iter().map(|peer| peer.name.as_str());
+        let (name, contact) = (&setup.name, NodeId::of(&setup.contact));
+        return Box::new(Etcd::new(name, setup.incarnation, others, contact, &setup.directory, now));
+    }
     let replicated = setup.services.iter().any(|service| service.replicas() > 0);
     let others = setup.peers.iter().map(|peer| NodeId::of(&peer.name));
     Box::new(Embedded::new(id, setup.incarnation, others, &setup.directory, replicated, now))

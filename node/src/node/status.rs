@@ -34,6 +34,7 @@ impl Node {
                 Lease::Unlimited => None,
                 Lease::Until(end) => Some(millis(end.until(now))),
             },
+            etcd: self.directory.etcd(now),
             peers: self.peers.status(|peer| self.directory.standing(peer)),
             copies: self.copies(now),
             counters: self.counters(),

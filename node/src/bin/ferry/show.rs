@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::process::ExitCode;
 
 use ferry_node::{
-    Command, Connection, Copies, Counters, HomeAgentStatus, PeerStatus, Protection, Reply, Status,
+    Command, Connection, Copies, Counters, EtcdStatus, HomeAgentStatus, PeerStatus, Protection, Reply, Status,
 };
 
 use crate::Outcome;
@@ -62,12 +62,21 @@ fn status_text(status: &Status) -> String {
 }
 
 fn directory_text(status: &Status) -> String {
-    let Status { directory, serving, lease_ms, .. } = status;
-    match (serving, lease_ms) {
+    let Status { directory, serving, lease_ms, etcd, .. } = status;
+    let etcd = etcd.as_ref().map(etcd_text).unwrap_or_default();
+    let serves = match (serving, lease_ms) {
         (true, None) => format!("{directory}, this node may serve"),
         (true, Some(ms)) => format!("{directory}, this node may serve for {ms} ms more"),
         (false, _) => format!("{directory}, this node hears too few others to serve"),
-    }
+    };
+    serves + &etcd
+}
+
+fn etcd_text(etcd: &EtcdStatus) -> String {
+    let EtcdStatus { connected, registered, lease_ms, revision } = etcd;
+    let answers = if *connected { "answers" } else { "does not answer" };
+    let lease = if *registered { format!("lease for {lease_ms} ms more") } else { "no lease".to_owned() };
+    format!("; etcd {answers}, {lease}, revision {revision}")
 }
 
 fn home_agent_text(agent: &HomeAgentStatus) -> String {

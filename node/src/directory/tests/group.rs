@@ -281,7 +281,7 @@ impl World {
         while let Some(event) = self.places[nth].directory.as_mut().and_then(Embedded::poll) {
             match event {
                 Event::Tell(to, message) => self.carry(nth, to, &message),
-                Event::Contact(_, _) => unreachable!("nobody is appointed"),
+                Event::Contact(_, _) | Event::Ask(_, _) => unreachable!("there is no etcd"),
                 Event::Died(node, life) => {
                     self.deaths += u64::from(!self.crashed.contains(&life.0));
                     self.dead[nth].insert((node, life.0));
@@ -451,6 +451,6 @@ fn a_minority_declares_nobody_dead_and_may_not_serve() {
 
 #[test]
 fn spans_in_tests_are_those_of_the_default() {
-    let DirectorySetup { heartbeat, lease } = DirectorySetup::default();
+    let DirectorySetup { heartbeat, lease, .. } = DirectorySetup::default();
     assert_eq!((heartbeat, lease), (Duration::from_millis(10), Duration::from_millis(200)));
 }

@@ -61,6 +61,7 @@ impl Lab {
             auditor: None,
             busy_poll,
             life: None,
+            store: None,
         };
         Self { plane, wire, mailbox, replies }
     }

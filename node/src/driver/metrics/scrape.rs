@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::{Copies, Counters, HomeAgentStatus, PeerStatus, Standing, Status};
+use crate::{Copies, Counters, EtcdStatus, HomeAgentStatus, PeerStatus, Standing, Status};
 
 /// The page. `None` if it cannot be written, which a string always can.
 pub(super) fn text(status: Status) -> Option<String> {
@@ -54,6 +54,7 @@ impl Page<'_> {
             directory: _,
             serving,
             lease_ms,
+            etcd,
             peers,
             copies,
             counters,
@@ -73,6 +74,13 @@ impl Page<'_> {
         self.gauge("serving", "Whether it may act for its connections", u64::from(*serving))?;
         if let Some(lease) = lease_ms {
             self.gauge("lease_milliseconds", "For how long that is certain", *lease)?;
+        }
+        if let Some(EtcdStatus { connected, registered, revision, .. }) = etcd {
+            self.gauge("etcd_connected", "Whether etcd has answered", u64::from(*connected))?;
+            let help = "Whether this node is registered in etcd under a lease";
+            self.gauge("etcd_registered", help, u64::from(*registered))?;
+            let help = "The newest revision of the group's keys in etcd that is known";
+            self.gauge("etcd_revision", help, u64::try_from(*revision).unwrap_or_default())?;
         }
         if let Some(HomeAgentStatus { registered, .. }) = home_agent {
             let help = "Whether the home agent sends what comes for the service address here";

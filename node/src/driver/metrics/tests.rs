@@ -24,6 +24,7 @@ fn status() -> NodeStatus {
         directory: "embedded".into(),
         serving: true,
         lease_ms: Some(180),
+        etcd: Some(crate::EtcdStatus { connected: true, registered: true, lease_ms: 180, revision: 44 }),
         peers: [("b", true, 3), ("c", false, 0)]
             .map(|(name, up, connections)| {
                 let care_of = Ipv6Addr::LOCALHOST;

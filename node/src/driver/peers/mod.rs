@@ -34,6 +34,7 @@ use super::mailbox::{Letter, Mailbox};
 use crate::config::{Config, FileError, Peer};
 
 pub(crate) use queue::PeerQueue;
+pub(in crate::driver) use tls::{certificates, private_key, roots};
 pub(crate) use tls::{certified_name, verify_own};
 pub use understood::{Understood, understood};
 pub use wire::Refusal;

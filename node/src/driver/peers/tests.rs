@@ -74,6 +74,7 @@ impl Lab {
             },
             home_agent: None,
             directory: crate::DirectorySetup::default(),
+            etcd: None,
             tap: Tap {
                 device: String::new(),
                 address: ferry_stack::interface::Address { address: care_of, prefix_len: 64 },

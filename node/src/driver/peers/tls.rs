@@ -82,7 +82,7 @@ pub(crate) fn verify_own(files: &KeyFiles, node: &str, group: &str) -> Result<St
     Ok(name)
 }
 
-fn roots(file: &Path) -> Result<Arc<RootCertStore>, FileError> {
+pub(in crate::driver) fn roots(file: &Path) -> Result<Arc<RootCertStore>, FileError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
         roots.add(certificate).map_err(|why| malformed(file, why.to_string()))?;
@@ -90,7 +90,7 @@ fn roots(file: &Path) -> Result<Arc<RootCertStore>, FileError> {
     Ok(Arc::new(roots))
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+pub(in crate::driver) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = read(file)?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
@@ -101,7 +101,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> 
     Ok(certificates)
 }
 
-fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+pub(in crate::driver) fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     PrivateKeyDer::from_pem_slice(&read(file)?)
         .map_err(|why| malformed(file, format!("holds no private key: {why}")))
 }

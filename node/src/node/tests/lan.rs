@@ -321,6 +321,7 @@ impl Lan {
                     TraceEvent::Move(audit) => self.audits.push((name, audit)),
                     _ => {}
                 },
+                Output::Store { .. } => {}
                 Output::WaitUntil(_) => return,
             }
         }

@@ -83,7 +83,7 @@ fn ten_thousand_connections_that_leave_at_once_wait_in_bounded_memory() {
                     Output::Peer { to, bytes } => wire.take(NodeId::of(name), to, bytes),
                     Output::Reply { reply: told, .. } => reply = Some(told),
                     Output::Trace(trace) => assert!(!matches!(trace.event, TraceEvent::Closed { .. })),
-                    Output::Frame(_) | Output::Reborn { .. } => {}
+                    Output::Frame(_) | Output::Reborn { .. } | Output::Store { .. } => {}
                     Output::WaitUntil(_) => break,
                 }
             }

@@ -160,7 +160,7 @@ impl Two {
                 Output::Frame(frame) => self.take(nth, frame)?,
                 Output::Peer { bytes, .. } => self.messages.push_back((1 - nth, bytes)),
                 Output::Reply { reply, .. } => self.replies.push_back(reply),
-                Output::Trace(_) | Output::Reborn { .. } => {}
+                Output::Trace(_) | Output::Reborn { .. } | Output::Store { .. } => {}
             }
             any = true;
         }

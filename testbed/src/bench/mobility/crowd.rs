@@ -186,7 +186,10 @@ impl Crowd {
                         Output::Frame(frame) => answers.push(frame),
                         Output::Peer { bytes, .. } => told.push(bytes),
                         Output::WaitUntil(_) => break,
-                        Output::Reply { .. } | Output::Reborn { .. } | Output::Trace(_) => {}
+                        Output::Reply { .. }
+                        | Output::Reborn { .. }
+                        | Output::Store { .. }
+                        | Output::Trace(_) => {}
                     }
                 }
             }

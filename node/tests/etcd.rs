@@ -1,0 +1,221 @@
+//! Nodes whose directory is in a real etcd: processes on one link, the kernel as router and client.
+#![allow(missing_docs, unreachable_pub, dead_code, reason = "a test has no readers from outside")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
+
+mod lab;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use lab::{Lab, NODES, Node, connect, in_namespace, read, sh};
+
+const ENDPOINT: &str = "http://127.0.0.1:2379";
+/// Looks at a node before a wait is given up; each takes some milliseconds.
+const LOOKS: usize = 4000;
+
+/// Like [`in_namespace`]; without etcd the test is skipped loudly, or fails where no test may be skipped.
+fn with_etcd(name: &str, body: impl FnOnce()) {
+    let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).status();
+    match found {
+        Ok(_) => in_namespace(name, body),
+        Err(why) if std::env::var("FERRY_REQUIRE_NETNS").is_ok_and(|value| value == "1") => {
+            panic!("etcd: {why}; install the package etcd-server")
+        }
+        Err(why) => {
+            let _ =
+                writeln!(std::io::stderr(), "SKIPPED {name}: etcd: {why}; install the package etcd-server");
+        }
+    }
+}
+
+/// A running etcd of one member; killed when dropped. What it has stored stays.
+struct Etcd {
+    child: Child,
+}
+
+impl Etcd {
+    fn start(data: &PathBuf) -> Self {
+        let log = File::options().create(true).append(true).open(data.with_extension("log")).unwrap();
+        let peer = "http://127.0.0.1:2380";
+        let child = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(data)
+            .args(["--listen-client-urls", ENDPOINT, "--advertise-client-urls", ENDPOINT])
+            .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { child }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A lab with all nodes on one link, which is the home link too, a directory in etcd, and a copy of each connection.
+fn lab(nodes: &[&str]) -> Lab {
+    let lab = Lab::new();
+    sh(&format!(
+        "ip -6 route del {}/128 dev tap-a && ip link add home type bridge && ip link set home up && \
+         ip -6 address add 2001:db8:ab::1/64 dev home nodad && ip -6 route add {0}/128 dev home",
+        lab::SERVICE
+    ));
+    for name in nodes {
+        sh(&format!("ip -6 address flush dev tap-{name} && ip link set tap-{name} master home"));
+        let file = lab.path(&format!("{name}.toml"));
+        let mut config = std::fs::read_to_string(&file).unwrap();
+        for absent in NODES.iter().filter(|node| !nodes.contains(node)) {
+            let from = config.find(&format!("[[peer]]\nname = \"{absent}\"")).unwrap();
+            let len = config[from + 1..].find("[[").unwrap() + 1;
+            config.replace_range(from..from + len, "");
+        }
+        for (last, node) in (2..).zip(NODES) {
+            let address = format!("2001:db8:ab::{last}");
+            config = config.replace(&format!("2001:db8:{node}0::2"), &address);
+            config = config.replace(&format!("2001:db8:{node}0::1"), "2001:db8:ab::1");
+        }
+        let directory = format!("[directory]\nkind = \"etcd\"\nendpoints = [\"{ENDPOINT}\"]\n[tap]");
+        config = config.replace("[tap]", &directory).replace("port = 7\n", "port = 7\nreplicas = 1\n");
+        std::fs::write(file, config).unwrap();
+    }
+    lab
+}
+
+fn start(lab: &Lab, nodes: &[&str]) -> Vec<Node> {
+    let mut running: Vec<Node> = nodes.iter().map(|name| lab.start(name)).collect();
+    for (node, name) in running.iter_mut().zip(nodes) {
+        assert!(node.ready().starts_with("ready "));
+        await_status(lab, name, "its links and its registration", |status| {
+            let up = status["peers"].as_array().unwrap().iter().all(|peer| peer["up"] == true);
+            up && status["etcd"]["registered"] == true
+        });
+    }
+    running
+}
+
+fn status(lab: &Lab, node: &str) -> Value {
+    serde_json::from_str(&lab.ask(node, &["status"])).unwrap()
+}
+
+fn await_status(lab: &Lab, node: &str, what: &str, is_so: impl Fn(&Value) -> bool) {
+    let mut last = Value::Null;
+    for _ in 0..LOOKS {
+        last = status(lab, node);
+        if is_so(&last) {
+            return;
+        }
+    }
+    panic!("{node}: {what}: {last}");
+}
+
+fn standing<'a>(status: &'a Value, node: &str) -> &'a str {
+    let peers = status["peers"].as_array().unwrap();
+    peers.iter().find(|peer| peer["name"] == node).unwrap()["standing"].as_str().unwrap()
+}
+
+fn echo(client: &mut TcpStream) {
+    client.write_all(b"are you there?").unwrap();
+    assert_eq!(read(client, 14), b"are you there?");
+}
+
+/// Which of these owns the one connection.
+fn owner<'a>(lab: &Lab, nodes: &[&'a str]) -> &'a str {
+    nodes.iter().find(|node| status(lab, node)["connections"] == 1).unwrap()
+}
+
+#[test]
+fn connections_outlive_their_nodes_and_etcd_and_the_role_moves_with_etcd_only() {
+    with_etcd("connections_outlive_their_nodes_and_etcd_and_the_role_moves_with_etcd_only", || {
+        let lab = lab(&NODES);
+        let data = lab.path("etcd");
+        let etcd = Etcd::start(&data);
+        let mut nodes = start(&lab, &NODES);
+        let doctor = lab.ferry(&["doctor", "--config", "a.toml"]);
+        assert!(String::from_utf8_lossy(&doctor.stdout).contains("etcd answers at http://127.0.0.1:2379"));
+        let mut client = connect(7);
+        echo(&mut client);
+
+        // The process of the owner is killed: a proof.
+        lab.hand_off("a", "c");
+        echo(&mut client);
+        nodes[2].signal(Signal::KILL);
+        nodes[2].wait();
+        echo(&mut client);
+        nodes[2] = start(&lab, &["c"]).remove(0);
+
+        // The owner stands still for longer than its lease.
+        let from = owner(&lab, &["a", "b"]);
+        lab.hand_off(from, "c");
+        echo(&mut client);
+        nodes[2].signal(Signal::STOP);
+        echo(&mut client);
+        assert_eq!(standing(&status(&lab, "a"), "c"), "dead");
+        nodes[2].signal(Signal::CONT);
+        nodes[2].wait_for("the others took this node for dead");
+        echo(&mut client);
+        await_status(&lab, "c", "its new life is registered", |status| status["etcd"]["registered"] == true);
+
+        // etcd is gone, until every lease has run out.
+        drop(etcd);
+        for name in NODES {
+            await_status(&lab, name, "it knows that etcd is gone", |status| {
+                let etcd = &status["etcd"];
+                etcd["connected"] == false && etcd["registered"] == false && status["serving"] == true
+            });
+            echo(&mut client);
+        }
+        let refused = lab.ferry(&["contact", "--config", "b.toml", "--json"]);
+        assert!(!refused.status.success() && status(&lab, "a")["contact"] == true);
+        assert!(String::from_utf8_lossy(&refused.stdout).contains("etcd does not answer"), "{refused:?}");
+        nodes[0].wait_for("etcd does not answer");
+        let doctor = lab.ferry(&["doctor", "--config", "a.toml"]);
+        assert!(String::from_utf8_lossy(&doctor.stdout).contains("etcd does not answer at"));
+        let mut another = connect(7);
+        echo(&mut another);
+        drop(another);
+
+        // And is back.
+        let _etcd = Etcd::start(&data);
+        for name in NODES {
+            await_status(&lab, name, "it is registered again", |status| status["etcd"]["registered"] == true);
+        }
+        nodes[0].wait_for("etcd answers at");
+        assert!(lab.ferry(&["contact", "--config", "b.toml"]).status.success());
+        await_status(&lab, "b", "it has the role", |status| status["contact"] == true);
+        await_status(&lab, "a", "it has it no more", |status| status["contact"] == false);
+        echo(&mut client);
+        echo(&mut connect(7));
+    });
+}
+
+#[test]
+fn of_two_nodes_the_other_goes_on_when_one_is_silent() {
+    with_etcd("of_two_nodes_the_other_goes_on_when_one_is_silent", || {
+        let lab = lab(&["a", "b"]);
+        let _etcd = Etcd::start(&lab.path("etcd"));
+        let mut nodes = start(&lab, &["a", "b"]);
+        let mut client = connect(7);
+        echo(&mut client);
+        lab.hand_off("a", "b");
+        echo(&mut client);
+        nodes[1].signal(Signal::STOP);
+        echo(&mut client);
+        assert_eq!(owner(&lab, &["a"]), "a");
+        nodes[1].signal(Signal::CONT);
+        nodes[1].wait_for("the others took this node for dead");
+        echo(&mut client);
+        assert_eq!(status(&lab, "a")["counters"]["resets_sent"], 0);
+    });
+}
