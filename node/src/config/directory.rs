@@ -18,8 +18,6 @@ const ETCD_PORT: u16 = 2379;
 const KINDS: [(&str, DirectoryKind); 2] =
     [("embedded", DirectoryKind::Embedded), ("etcd", DirectoryKind::Etcd)];
 
-type At0 = At<()>;
-
 impl Checker<'_> {
     pub(super) fn directory(
         &mut self,
@@ -81,7 +79,7 @@ impl Checker<'_> {
     /// What means nothing without etcd was meant to mean something.
     fn only_with_etcd(&mut self, raw: &raw::Directory) {
         let at = |key: Option<&At<String>>| key.map(|at| At::new(at.span(), ()));
-        let keys: [(&str, Option<At0>); 5] = [
+        let keys: [(&str, Option<At<()>>); 5] = [
             ("endpoints", raw.endpoints.as_ref().map(|at| At::new(at.span(), ()))),
             ("prefix", at(raw.prefix.as_ref())),
             ("ca", at(raw.ca.as_ref())),

@@ -11,6 +11,7 @@ const MAX_ENDED: usize = 16;
 
 /// Another node.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "any of them can be so at the same time")]
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) up: bool,

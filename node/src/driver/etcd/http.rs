@@ -95,6 +95,7 @@ pub(super) async fn whole(body: Incoming, limit: usize) -> Result<Bytes, String>
     Limited::new(body, limit).collect().await.map(http_body_util::Collected::to_bytes).map_err(told)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
 fn told(why: impl ToString) -> String {
     why.to_string()
 }

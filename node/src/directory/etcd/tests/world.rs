@@ -82,7 +82,7 @@ enum Happening {
     Answer(usize, u64, u64, StoreAnswer),
     Expiry,
     Up(usize, usize, u64),
-    Down(usize, usize),
+    Down(usize, usize, u64),
     Proof(usize, usize, u64),
     Restart(usize),
 }
@@ -209,7 +209,7 @@ impl World {
         for other in self.others(nth) {
             if seen && !self.cut.contains(&(nth, other)) {
                 let soon = self.now + self.draw.below(3 * MS);
-                self.schedule(soon, Happening::Down(other, nth));
+                self.schedule(soon, Happening::Down(other, nth, life));
                 self.schedule(soon + MS, Happening::Proof(other, nth, life));
             }
         }
@@ -257,10 +257,15 @@ impl World {
         let to = match &what {
             Happening::Tick(nth) | Happening::Answer(nth, ..) => Some(*nth),
             Happening::Message(_, to, ..) | Happening::Up(to, ..) => Some(*to),
-            Happening::Down(to, _) | Happening::Proof(to, ..) => Some(*to),
+            Happening::Down(to, ..) | Happening::Proof(to, ..) => Some(*to),
             Happening::Request(..) | Happening::Expiry | Happening::Restart(_) => None,
         };
         if let Some(until) = to.and_then(|to| self.asleep(to)) {
+            if let Happening::Tick(nth) = what
+                && self.places[nth].tick == self.now
+            {
+                self.places[nth].tick = until;
+            }
             self.schedule(until, what);
             return;
         }
@@ -298,9 +303,12 @@ impl World {
                     self.schedule(later, Happening::Up(nth, other, life));
                 }
             }
-            Happening::Down(nth, other) => {
+            Happening::Down(nth, other, life) => {
                 let id = self.places[other].id;
-                self.with(nth, |directory, now| directory.peer_down(id, now));
+                // A link to the next life may be up by now.
+                if self.places[other].life.0 == life {
+                    self.with(nth, |directory, now| directory.peer_down(id, now));
+                }
             }
             Happening::Proof(nth, other, life) => {
                 let id = self.places[other].id;
