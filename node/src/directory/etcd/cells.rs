@@ -139,6 +139,7 @@ mod hex {
     use ferry_handoff::Incarnation;
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
     pub(super) fn serialize<S: Serializer>(life: &Incarnation, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&format!("{:016x}", life.0))
     }

@@ -123,11 +123,11 @@ impl Requests {
     pub(super) fn begin_anew(&mut self) {
         (self.under, self.was_registered) = (None, false);
         if let Some((_, purpose)) = self.commit.take() {
-            self.doubt(purpose);
+            self.doubt(&purpose);
         }
     }
 
-    fn doubt(&mut self, purpose: Purpose) {
+    fn doubt(&mut self, purpose: &Purpose) {
         self.doubtful.get_or_insert_default().extend(purpose.against());
     }
 
@@ -221,13 +221,13 @@ impl Etcd {
         } else if let Some(open) = requests.look.take_if(is) {
             self.looked(open, answer, now);
         } else if let Some((open, purpose)) = requests.commit.take_if(|(open, _)| open.id == id) {
-            self.committed(open, purpose, answer, now);
+            self.committed(open, &purpose, answer, now);
         }
     }
 
     fn leased(&mut self, open: Open, answer: &StoreAnswer, now: Instant) {
         // Whoever's clock is faster by less than 1 %.
-        let holds = |ttl: Duration| (open.sent + (ttl - ttl / 100), open.sent + ttl / 4);
+        let holds = |ttl: Duration| (open.sent + ttl * 99 / 100, open.sent + ttl / 4);
         let requests = &mut self.requests;
         requests.connected = !matches!(answer, StoreAnswer::Failed);
         match (answer, requests.held) {
@@ -285,7 +285,7 @@ impl Etcd {
         }
     }
 
-    fn committed(&mut self, open: Open, purpose: Purpose, answer: StoreAnswer, now: Instant) {
+    fn committed(&mut self, open: Open, purpose: &Purpose, answer: StoreAnswer, now: Instant) {
         let StoreAnswer::Cells { done, revision, cells } = answer else {
             self.requests.connected = false;
             self.requests.doubt(purpose);
@@ -300,7 +300,7 @@ impl Etcd {
         if requests.refused >= REFUSED_IN_A_ROW {
             (requests.refused, requests.commit_at) = (0, now + self.lease / 4);
         }
-        if let (Purpose::Register { lease, settles }, true) = (&purpose, done) {
+        if let (Purpose::Register { lease, settles }, true) = (purpose, done) {
             (requests.under, requests.was_registered) = (Some(*lease), true);
             // What was sent before builds on what is no more.
             requests.doubtful = None;

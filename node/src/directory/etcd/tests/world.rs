@@ -256,8 +256,10 @@ impl World {
     fn happen(&mut self, what: Happening) {
         let to = match &what {
             Happening::Tick(nth) | Happening::Answer(nth, ..) => Some(*nth),
-            Happening::Message(_, to, ..) | Happening::Up(to, ..) => Some(*to),
-            Happening::Down(to, ..) | Happening::Proof(to, ..) => Some(*to),
+            Happening::Message(_, to, ..)
+            | Happening::Up(to, ..)
+            | Happening::Down(to, ..)
+            | Happening::Proof(to, ..) => Some(*to),
             Happening::Request(..) | Happening::Expiry | Happening::Restart(_) => None,
         };
         if let Some(until) = to.and_then(|to| self.asleep(to)) {
@@ -272,11 +274,11 @@ impl World {
         match what {
             Happening::Tick(nth) => {
                 if self.places[nth].tick == self.now {
-                    self.with(nth, |directory, now| directory.handle_timeout(now));
+                    self.with(nth, Etcd::handle_timeout);
                 }
             }
             Happening::Message(from, to, theirs, ours, bytes) => {
-                self.deliver(from, to, (theirs, ours), &bytes)
+                self.deliver(from, to, (theirs, ours), &bytes);
             }
             Happening::Request(from, process, id, request) => self.request(from, process, id, request),
             Happening::Answer(nth, process, id, answer) => {
@@ -384,7 +386,7 @@ impl World {
     }
 
     fn settle(&mut self, nth: usize) {
-        while let Some(event) = self.places[nth].directory.as_mut().and_then(|directory| directory.poll()) {
+        while let Some(event) = self.places[nth].directory.as_mut().and_then(Etcd::poll) {
             match event {
                 Event::Tell(to, message) => self.carry(nth, to, &message),
                 Event::Died(node, life) => {
