@@ -160,6 +160,9 @@ fn connections_outlive_their_nodes_and_etcd_and_the_role_moves_with_etcd_only() 
         nodes[2].wait();
         echo(&mut client);
         nodes[2] = start(&lab, &["c"]).remove(0);
+        for name in ["a", "b"] {
+            await_status(&lab, name, "it knows the new c", |status| standing(status, "c") == "alive");
+        }
 
         // The owner stands still for longer than its lease.
         let from = owner(&lab, &["a", "b"]);

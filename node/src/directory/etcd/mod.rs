@@ -190,6 +190,10 @@ impl Etcd {
         if member.link != Some(pulse.life) || member.is_dead() || pulse.number <= member.number {
             return false;
         }
+        // Who does not know us, we cannot act against: the first one is acknowledged at once.
+        if member.number == 0 {
+            self.next = now;
+        }
         (member.number, member.heard) = (pulse.number, now);
         member.knows_us |= acknowledged.is_some();
         member.acknowledged = member.acknowledged.max(sent);
