@@ -7,7 +7,7 @@ use ferry_stack::tcp::{Flow, MapKey};
 use ferry_stack::{Alarms, Instant, Seq};
 use hashbrown::HashMap;
 
-use super::{Claim, MAX_CLAIMS, Objection, Standing, is_same};
+use super::{Claim, MAX_CLAIMS, Objection, Standing};
 use crate::{Epoch, Incarnation, Message, NodeId};
 
 /// Before the first repetition of an unanswered claim; then it doubles.
@@ -201,10 +201,11 @@ impl<T> Holdings<T> {
         self.verdicts.clear();
     }
 
-    /// A copy of this connection is of no use any more, if it is of no later epoch: drops it. `None` if there is nothing
-    /// of the kind.
+    /// A copy of this connection is of no use any more, if it is of no later epoch, nor is one of an earlier connection
+    /// between the same ends: drops it. `None` if there is nothing of the kind.
     pub fn discard(&mut self, flow: &Flow, iss: Seq, epoch: Epoch) -> Option<Held<T>> {
-        let ends = |held: &Held<T>| is_same(held.standing.iss, iss) && held.standing.epoch <= epoch;
+        let over = Standing::of_owner(iss, epoch);
+        let ends = |held: &Held<T>| held.standing.is_covered_by(&over);
         if self.held.get(flow).is_some_and(ends) { self.remove(flow) } else { None }
     }
 
@@ -266,18 +267,28 @@ impl<T> Holdings<T> {
     /// It is a fact that this life of a node is over. The caller ignores whatever it still says.
     pub fn died(&mut self, node: NodeId, life: Incarnation, now: Instant) {
         self.living.remove(&node);
+        self.end(node, life, now);
+    }
+
+    /// The same, and the node has begun a new life, in which it may own what its clients have begun anew: it is asked, too.
+    pub fn died_and_lives(&mut self, node: NodeId, life: Incarnation, now: Instant) {
+        self.born(node);
+        self.end(node, life, now);
+    }
+
+    fn end(&mut self, node: NodeId, life: Incarnation, now: Instant) {
         for round in self.rounds.values_mut() {
             let objectors = round.claims.values_mut().filter_map(|(_, objector)| objector.as_mut());
             for objector in objectors.filter(|objector| objector.node == node) {
                 objector.died.get_or_insert(life);
             }
         }
+        self.wait_no_more_for(node, now);
         if self.of(node) > 0 {
             let its = self.held.iter().filter(|(_, held)| held.owner == node && held.run.is_none());
             let its = its.map(|(flow, _)| *flow).collect();
             self.claim(node, life, its, now);
         }
-        self.wait_no_more_for(node, now);
     }
 
     /// Asks all who live whether one of them has come further.

@@ -370,3 +370,41 @@ fn claims_that_are_lost_or_doubled_come_to_the_same_end() {
         world.check_the_end();
     }
 }
+
+fn holding(owner: usize, standing: Standing) -> Holdings<()> {
+    let mut holdings = Holdings::new(id(0), [id(1), id(2)], 0, MapKey(SipHasher13::new()));
+    holdings.insert(flow(), Held::new(id(owner), standing, ()));
+    holdings
+}
+
+#[test]
+fn what_is_discarded_takes_earlier_connections_of_the_same_ends_along_and_spares_later_ones() {
+    let copy = standing(3, 4, 0);
+    let cases = [
+        ("the connection itself", copy.iss, 3, true),
+        ("an earlier epoch of it", copy.iss, 2, false),
+        ("a later connection of the client's port", copy.iss + 64_000_u32, 1, true),
+        ("an earlier one", copy.iss - 64_000_u32, 9, false),
+    ];
+    for (what, iss, epoch, gone) in cases {
+        let mut holdings = holding(1, copy);
+        assert_eq!(holdings.discard(&flow(), iss, Epoch(epoch)).is_some(), gone, "{what}");
+        assert_eq!(holdings.is_empty(), gone, "{what}");
+    }
+}
+
+#[test]
+fn a_node_in_a_new_life_is_asked_whether_it_owns_what_its_former_one_did() {
+    let mut holdings = holding(1, standing(1, 4, 0));
+    holdings.died_and_lives(id(1), LIFE, Instant::ZERO);
+    let asked: Vec<_> = core::iter::from_fn(|| holdings.poll()).collect();
+    let to = |verdict: &Verdict| match verdict {
+        Verdict::Send { to, .. } => Some(nth(*to)),
+        _ => None,
+    };
+    assert_eq!(asked.iter().map(to).collect::<Vec<_>>(), [Some(1), Some(2)], "{asked:?}");
+    let later = Standing::of_owner(Seq(64_009), Epoch(1));
+    holdings.answered(id(2), 1, &[], Instant::ZERO);
+    holdings.answered(id(1), 1, &[crate::claims::Claim { flow: flow(), standing: later }], Instant::ZERO);
+    assert_eq!(holdings.poll(), Some(Verdict::Yielded { flow: flow(), to: id(1) }));
+}

@@ -7,7 +7,7 @@ use ferry_stack::Instant;
 use ferry_stack::host::quoted_segment;
 use ferry_stack::icmp;
 use ferry_stack::ip::{self, Datagram};
-use ferry_stack::tcp::{Arrival, Flow, Reason, Refusal, Segment};
+use ferry_stack::tcp::{Arrival, Endpoint, Flow, Reason, Refusal, Segment};
 
 use super::Node;
 use super::hearing::Kind;
@@ -227,7 +227,13 @@ impl Node {
 
     fn accept(&mut self, flow: Flow, syn: &Segment, now: Instant) {
         match self.tcp.open(flow, syn, now) {
-            Ok(handle) => self.own(handle, flow, Epoch::FIRST, now),
+            Ok(handle) => {
+                self.own(handle, flow, Epoch::FIRST, now);
+                // A former life of the contact node may have placed it elsewhere.
+                if self.is_contact() && self.contact_since.since(now) <= Endpoint::COOKIE_LIFETIME {
+                    self.doubt(&flow);
+                }
+            }
             Err(Refusal::NoListener(_)) => self.reset(&flow, syn, now),
             Err(Refusal::QueueFull) => self.answer_without_memory(&flow, syn, now),
             Err(_) => self.counters.dropped += 1,

@@ -38,6 +38,8 @@ impl Node {
         let Some(&tcp::Tcb { flow, .. }) = self.tcp.get(handle) else { return };
         let Some(service) = self.services.get(&flow.local.port()) else { return };
         owned.session = Some(service.open(flow.remote));
+        // The client has acknowledged our answer.
+        owned.doubtful = false;
         let epoch = owned.epoch;
         self.counters.accepted += 1;
         self.trace(TraceEvent::Accepted { client: flow.remote, port: flow.local.port() }, now);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ferry_handoff::claims::{Standing, is_same};
+use ferry_handoff::claims::Standing;
 use ferry_handoff::{Epoch, NodeId};
 use ferry_stack::tcp::Flow;
 use ferry_stack::{Instant, Seq};
@@ -27,7 +27,11 @@ struct Told {
 impl Discards {
     pub(super) fn add(&mut self, node: NodeId, flow: Flow, iss: Seq, epoch: Epoch, now: Instant) {
         let told = self.at.entry(node).or_default();
-        told.unconfirmed.insert(flow, (iss, epoch));
+        let known = told.unconfirmed.entry(flow).or_insert((iss, epoch));
+        // A client that uses its port again has begun a later connection.
+        if Standing::of_owner(known.0, known.1).is_covered_by(&Standing::of_owner(iss, epoch)) {
+            *known = (iss, epoch);
+        }
         told.repeat.get_or_insert((now + FIRST_REPEAT, FIRST_REPEAT));
     }
 
@@ -44,15 +48,13 @@ impl Discards {
     /// Whether a node is being told to forget this copy, so that it must not go on from it.
     pub(super) fn covers(&self, node: NodeId, flow: &Flow, standing: &Standing) -> Option<Standing> {
         let (iss, epoch) = *self.at.get(&node)?.unconfirmed.get(flow)?;
-        let covers = is_same(iss, standing.iss) && standing.epoch <= epoch;
-        covers.then_some(Standing::of_owner(iss, epoch))
+        let over = Standing::of_owner(iss, epoch);
+        standing.is_covered_by(&over).then_some(over)
     }
 
-    /// A node is to hold a copy again.
-    pub(super) fn cancel(&mut self, node: NodeId, flow: &Flow) {
-        if let Some(told) = self.at.get_mut(&node) {
-            told.unconfirmed.remove(flow);
-        }
+    /// A node is to hold a copy again. Whether its answer is still to come.
+    pub(super) fn cancel(&mut self, node: NodeId, flow: &Flow) -> bool {
+        self.at.get_mut(&node).is_some_and(|told| told.unconfirmed.remove(flow).is_some())
     }
 
     /// A node has died, and all that it held.

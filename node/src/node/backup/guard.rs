@@ -61,6 +61,8 @@ pub(super) struct Holder {
     pub(super) has: u64,
     /// Whether another is to take its place.
     pub(super) leaves: bool,
+    /// It was told to forget an earlier copy, and has not answered yet.
+    pub(super) forgets: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -180,6 +180,11 @@ impl Node {
     ) {
         let Some(handle) = self.guarded(&flow, epoch) else { return };
         let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else { return };
+        if guard.holders.iter().all(|holder| holder.node != from) {
+            // What it was told has overtaken that it need not hold a copy any more.
+            let iss = guard.iss;
+            return self.discard_at(from, flow, iss, epoch, now);
+        }
         let (was, complete) = (guard.is_protected(), guard.is_complete());
         let news = guard.copied(from, version);
         if !was && guard.is_protected() {
@@ -269,14 +274,16 @@ impl Node {
         let Some(handle) = self.guarded(&flow, epoch) else { return };
         let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else { return };
         let Some(holder) = guard.holders.iter_mut().find(|holder| holder.node == from) else { return };
-        if core::mem::take(&mut holder.has) > 0 {
-            // What it was told to forget earlier has overtaken what it got since.
+        if core::mem::take(&mut holder.has) > 0 || core::mem::take(&mut holder.forgets) {
+            // What it was told to forget earlier may have overtaken what it got since.
             guard.begin_anew();
             return self.changed(handle);
         }
         guard.holders.retain(|holder| holder.node != from);
         guard.refused.insert(from, now + REFUSED);
         self.backup.overdue.insert((now + REFUSED, handle));
+        // If it does hold one after all, it is of no use.
+        self.discard_at(from, flow, iss, epoch, now);
         self.choose_backups(handle, now);
     }
 
@@ -345,8 +352,8 @@ impl Node {
             new.filter(|node| guard.holders.iter().all(|holder| holder.node != *node)).collect();
         for node in &new {
             guard.former.remove(node);
-            self.backup.discards.cancel(*node, &flow);
-            guard.holders.push(Holder { node: *node, has: 0, leaves: false });
+            let forgets = self.backup.discards.cancel(*node, &flow);
+            guard.holders.push(Holder { node: *node, has: 0, leaves: false, forgets });
         }
         if !new.is_empty() {
             guard.begin_anew();

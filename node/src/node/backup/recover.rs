@@ -50,7 +50,11 @@ impl Node {
             left.holders.remove(&dead);
         }
         let copies = self.backup.holdings.of(dead);
-        self.backup.holdings.died(dead, life, now);
+        if self.is_dead(dead) {
+            self.backup.holdings.died(dead, life, now);
+        } else {
+            self.backup.holdings.died_and_lives(dead, life, now);
+        }
         if copies > 0 {
             let node = self.node_name(dead).to_owned();
             self.trace(TraceEvent::Claims { node, connections: copies }, now);
@@ -66,16 +70,16 @@ impl Node {
             let others = self.take_left(&flow);
             let Some(mut held) = as_copy(dead, epoch, &snapshot, now) else { continue };
             held.others = others;
-            let better = self
-                .backup
-                .holdings
-                .get(&flow)
-                .is_none_or(|known| known.standing.is_covered_by(&held.standing));
-            if better {
-                self.forget_copy(&flow);
-                self.backup.octets += octets(&held.copy.copy);
-                self.backup.holdings.insert(flow, held);
+            // It may have taken what it was given, and have copied it here since.
+            if let Some(known) = self.backup.holdings.get_mut(&flow)
+                && known.standing.beats(self.id, &held.standing, self.id)
+            {
+                known.others.extend(held.others);
+                continue;
             }
+            self.forget_copy(&flow);
+            self.backup.octets += octets(&held.copy.copy);
+            self.backup.holdings.insert(flow, held);
         }
     }
 
@@ -241,19 +245,24 @@ impl Node {
             Commit::Strict | Commit::None => tcp::Commit::Strict,
         };
         let Snapshot { tcb, wake, client, .. } = snapshot;
+        // In a handshake the client may have come to know another answer meanwhile.
+        let opening = !tcb.state.is_synchronised();
         let handle = self.tcp.import(tcb.recovered(held_back, spent), now);
         let handle = handle.map_err(|why| Refusal::Snapshot(why.to_string()))?;
         // Somebody may own it who was out of reach, and was taken for dead.
-        let doubtful = !self.is_protected(&flow);
+        let alone = !self.is_protected(&flow);
         self.tcp.with(handle, |tcb| {
             tcb.change_path(tcb.config.path_policy, now);
             // Without backups nobody would release anything.
-            if commit == Commit::None || doubtful {
+            if commit == Commit::None || alone {
                 tcb.unhold();
             }
         });
         self.mobility.came(*flow.remote.ip(), Some(&client), now);
-        self.owned.insert(handle, Owned { epoch, offered: epoch, doubtful, session, guard: None });
+        self.owned.insert(
+            handle,
+            Owned { epoch, offered: epoch, doubtful: opening || alone, session, guard: None },
+        );
         // It slept on while nobody knew of its node's death.
         self.sleep_on(flow, wake.map(|left| left.saturating_sub(age)), now);
         Ok(handle)
