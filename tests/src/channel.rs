@@ -68,6 +68,11 @@ impl Channel {
         self.stuck.clear();
     }
 
+    /// Nothing goes on before then.
+    pub fn delay_until(&mut self, then: Instant) {
+        self.busy_until = self.busy_until.max(then);
+    }
+
     /// When a message arrives that is sent now: never, once, or twice.
     pub fn carry(&mut self, octets: usize, now: Instant) -> Vec<Instant> {
         if !self.up {

@@ -170,6 +170,16 @@ impl Member {
         self.handle(input, now);
     }
 
+    /// Learns that a life of another node is over.
+    pub fn prove(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
+        self.handle(Input::PeerDead { peer, incarnation }, now);
+    }
+
+    /// Whether nobody can have taken its place.
+    pub fn serves(&self, now: Instant) -> bool {
+        self.node.may_serve(self.clock(now))
+    }
+
     /// Gets a command.
     pub fn command(&mut self, id: u64, command: Command, now: Instant) {
         self.handle(Input::Command { id, command }, now);

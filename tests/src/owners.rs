@@ -23,15 +23,17 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// A node says what it owns. The error is the sentence that does not hold.
-    pub fn own(&mut self, node: usize, connections: &[Connection]) -> Result<(), String> {
+    /// A node says what it owns, and whether it may serve: without a lease it owns nothing that another could not.
+    /// The error is the sentence that does not hold.
+    pub fn own(&mut self, node: usize, connections: &[Connection], serves: bool) -> Result<(), String> {
         let owned: BTreeSet<Client> = connections.iter().map(key).collect();
         for gone in self.of.entry(node).or_default().difference(&owned) {
             if self.present.get(gone) == Some(&node) {
                 self.present.remove(gone);
             }
         }
-        for connection in connections.iter().filter(|connection| connection.state != "SYN-RECEIVED") {
+        let established = |connection: &&Connection| serves && connection.state != "SYN-RECEIVED";
+        for connection in connections.iter().filter(established) {
             self.own_one(node, connection)?;
         }
         self.of.insert(node, owned);
@@ -51,6 +53,11 @@ impl Owners {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A node may not act for what it owns now.
+    pub fn rests(&mut self, node: usize) {
+        self.present.retain(|_, owner| *owner != node);
     }
 
     /// A node is dead. What it owned, it does not any more; given back, handshakes included.
@@ -97,18 +104,34 @@ mod tests {
     #[test]
     fn a_second_owner_is_noticed() {
         let mut owners = Owners::default();
-        owners.own(0, &[connection(1)]).unwrap();
-        assert!(owners.clone().own(1, &[connection(2)]).unwrap_err().starts_with("a connection has at most"));
-        owners.own(0, &[]).unwrap();
-        owners.own(1, &[connection(2)]).unwrap();
+        owners.own(0, &[connection(1)], true).unwrap();
+        assert!(
+            owners
+                .clone()
+                .own(1, &[connection(2)], true)
+                .unwrap_err()
+                .starts_with("a connection has at most")
+        );
+        owners.own(0, &[], true).unwrap();
+        owners.own(1, &[connection(2)], true).unwrap();
         assert_eq!(owners.of(1).len(), 1);
+    }
+
+    #[test]
+    fn who_may_not_serve_makes_room_for_another() {
+        let mut owners = Owners::default();
+        owners.own(0, &[connection(1)], true).unwrap();
+        owners.rests(0);
+        owners.own(1, &[connection(2)], true).unwrap();
+        owners.own(0, &[connection(1)], false).unwrap();
+        assert!(owners.own(0, &[connection(1)], true).unwrap_err().starts_with("a connection has at most"));
     }
 
     #[test]
     fn an_epoch_that_does_not_grow_is_noticed() {
         let mut owners = Owners::default();
-        owners.own(0, &[connection(2)]).unwrap();
-        owners.own(0, &[]).unwrap();
-        assert!(owners.own(1, &[connection(2)]).unwrap_err().starts_with("an epoch only grows"));
+        owners.own(0, &[connection(2)], true).unwrap();
+        owners.own(0, &[], true).unwrap();
+        assert!(owners.own(1, &[connection(2)], true).unwrap_err().starts_with("an epoch only grows"));
     }
 }

@@ -19,8 +19,12 @@ struct Side {
     end: u32,
     /// The last sequence number that it acknowledged.
     acked: Option<u32>,
+    /// Whether the other end has taken this answer to its SYN.
+    taken: bool,
     /// The furthest right edge that it offered.
     edge: Option<u32>,
+    /// The same, of what the present life of the connection has offered.
+    told: Option<u32>,
     /// The last `TSval`.
     tsval: Option<u32>,
     /// The octets that it sent, from the first.
@@ -49,6 +53,8 @@ pub struct Reset {
 #[derive(Debug, Default)]
 pub struct Watch {
     sides: BTreeMap<(SocketAddrV6, SocketAddrV6), Side>,
+    /// Other answers to the same SYN: a network may deliver it to two servers, of which the client takes one.
+    rivals: BTreeMap<(SocketAddrV6, SocketAddrV6), Vec<Side>>,
     /// The address that nodes send from through tunnels, if they do: such a segment is judged where it enters one.
     pub home: Option<Ipv6Addr>,
     /// Connections of which the group has lost what the client has seen: only followed. The server's end, the client's.
@@ -104,9 +110,10 @@ impl Watch {
             self.resets.push(Reset { from: seen.from, to: seen.to });
             return Ok(());
         }
-        if seen.syn {
-            self.opens(seen);
+        if seen.syn && !self.opens(seen) {
+            return Ok(());
         }
+        self.takes(seen);
         let lost = self.lost.contains(&(seen.from, seen.to)) || self.lost.contains(&(seen.to, seen.from));
         if sender == Sender::Ours && !lost {
             self.tsval_never_goes_back(seen)?;
@@ -119,12 +126,49 @@ impl Watch {
         Ok(())
     }
 
-    fn opens(&mut self, seen: &Seen<'_>) {
-        let side = self.sides.entry((seen.from, seen.to)).or_default();
-        if side.isn != Some(seen.seq) {
-            let (isn, scale) = (Some(seen.seq), seen.scale);
-            *side = Side { isn, scale, end: seen.seq.wrapping_add(1), ..Side::default() };
+    /// A SYN. `false` if it answers one to which the client has taken another answer.
+    fn opens(&mut self, seen: &Seen<'_>) -> bool {
+        let ends = (seen.from, seen.to);
+        let side = self.sides.entry(ends).or_default();
+        if side.isn == Some(seen.seq) {
+            return true;
         }
+        let (isn, scale) = (Some(seen.seq), seen.scale);
+        let fresh = Side { isn, scale, end: seen.seq.wrapping_add(1), ..Side::default() };
+        if seen.ack.is_none() {
+            *side = fresh;
+            self.rivals.remove(&ends);
+            self.sides.remove(&(seen.to, seen.from));
+            self.rivals.remove(&(seen.to, seen.from));
+            return true;
+        }
+        if side.isn.is_none() {
+            *side = fresh;
+            return true;
+        }
+        let rivals = self.rivals.entry(ends).or_default();
+        rivals.retain(|rival| rival.isn != isn);
+        if side.taken {
+            rivals.push(fresh);
+            return false;
+        }
+        rivals.push(core::mem::replace(side, fresh));
+        true
+    }
+
+    /// Whoever acknowledges a SYN takes that answer.
+    fn takes(&mut self, seen: &Seen<'_>) {
+        let ends = (seen.to, seen.from);
+        let (Some(ack), Some(side)) = (seen.ack, self.sides.get_mut(&ends)) else { return };
+        let begins = |side: &Side| side.isn.is_some_and(|isn| isn.wrapping_add(1) == ack);
+        if !side.taken
+            && !begins(side)
+            && let Some(rivals) = self.rivals.get_mut(&ends)
+            && let Some(rival) = rivals.iter_mut().find(|rival| begins(rival))
+        {
+            core::mem::swap(side, rival);
+        }
+        side.taken = true;
     }
 
     /// How far one end has come, as the other one may know: what it has sent, and what it has acknowledged.
@@ -162,10 +206,18 @@ impl Watch {
         }
     }
 
+    /// A connection goes on from a copy, which may not know all of the window that was offered: it takes what comes in it,
+    /// and offers it again when it has copies of its own.
+    pub fn goes_on_from_a_copy(&mut self, server: SocketAddrV6, client: SocketAddrV6) {
+        if let Some(side) = self.sides.get_mut(&(server, client)) {
+            side.told = None;
+        }
+    }
+
     /// Except by less than a unit of the window scale, where a full buffer leaves no other way to say it
     /// (RFC 7323 section 2.4), and in a SYN, whose window cannot be scaled.
     fn the_right_edge_never_goes_back(&self, seen: &Seen<'_>) -> Result<(), String> {
-        let last = self.side(seen.from, seen.to).and_then(|side| side.edge);
+        let last = self.side(seen.from, seen.to).and_then(|side| side.told);
         let unit = 1_u32 << self.shift(seen);
         match (last, self.edge(seen)) {
             (Some(last), Some(now)) if !seen.syn && before(now.wrapping_add(unit - 1), last) => {
@@ -223,6 +275,7 @@ impl Watch {
         side.end = later(side.end, end);
         side.acked = seen.ack.map(|ack| side.acked.map_or(ack, |last| later(last, ack))).or(side.acked);
         side.edge = edge.map(|edge| side.edge.map_or(edge, |last| later(last, edge))).or(side.edge);
+        side.told = edge.map(|edge| side.told.map_or(edge, |last| later(last, edge))).or(side.told);
         side.tsval = seen.tsval.or(side.tsval);
     }
 }

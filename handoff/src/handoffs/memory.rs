@@ -9,7 +9,7 @@ use ferry_stack::tcp::Flow;
 use super::{Handoffs, Timer};
 use crate::acceptor::{Decided, HEARD, Reservation};
 use crate::donor::Donor;
-use crate::{Epoch, NodeId};
+use crate::{Epoch, NodeId, Snapshot};
 
 impl Handoffs {
     /// The connections that have left and of which nobody has said that he runs them: to whom they went, and under
@@ -17,6 +17,14 @@ impl Handoffs {
     pub fn committed(&self) -> impl Iterator<Item = (Flow, NodeId, Epoch)> {
         self.donors.iter().filter_map(|(flow, (donor, _))| match donor {
             Donor::Committed { to, epoch, .. } => Some((*flow, *to, *epoch)),
+            _ => None,
+        })
+    }
+
+    /// What those were when they left.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = &Snapshot> {
+        self.donors.values().filter_map(|(donor, _)| match donor {
+            Donor::Committed { snapshot, .. } => Some(&**snapshot),
             _ => None,
         })
     }

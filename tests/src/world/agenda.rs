@@ -4,6 +4,7 @@ use core::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use bytes::Bytes;
+use ferry_handoff::Incarnation;
 use ferry_stack::{Frame, Instant};
 
 use super::faults::Blow;
@@ -51,6 +52,15 @@ pub(super) enum Event {
         of: usize,
         /// How often the link had broken before.
         life: u32,
+    },
+    /// A node has called another whose end of their link was closed, and hears that nobody of that life is there.
+    Refused {
+        /// Who calls.
+        by: usize,
+        /// Whom.
+        of: usize,
+        /// Which life of it.
+        life: Incarnation,
     },
     /// A node has heard nothing of another for so long that it gives up the link.
     Silence {

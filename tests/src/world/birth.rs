@@ -42,7 +42,8 @@ impl World {
         let place = self.places.len();
         let attachment = Attachment { name: name_of(nth), ..origin.plan.attachments[nth].clone() };
         let interface = self.next_interface(attachment.mtu);
-        let (incarnation, services) = (Incarnation(self.rng.any()), services(&origin.plan, &mut self.rng));
+        let (incarnation, services) =
+            (Incarnation(self.rng.any()), self.protection.of(services(&origin.plan, &mut self.rng)));
         // Some have just started, some have run for a month.
         let ahead = Duration::from_millis(self.rng.scaled(0..=1 << 32));
         let drift = i32::try_from(self.rng.within(0..=400)).unwrap_or_default() - 200;
@@ -85,7 +86,7 @@ impl World {
             optimise: plan.optimise,
             plain_source: plan.plain_source,
             ask_again: Duration::from_mins(10),
-            directory: ferry_node::DirectorySetup::default(),
+            directory: self.protection.directory.clone(),
             tcp: plan.tcp,
             peers,
             services,
@@ -113,7 +114,8 @@ impl World {
             return;
         };
         let nth = place - origin.first;
-        let (incarnation, services) = (Incarnation(self.rng.any()), services(&origin.plan, &mut self.rng));
+        let (incarnation, services) =
+            (Incarnation(self.rng.any()), self.protection.of(services(&origin.plan, &mut self.rng)));
         let ahead = Duration::from_millis(self.rng.scaled(0..=1 << 32));
         let drift = i32::try_from(self.rng.within(0..=400)).unwrap_or_default() - 200;
         let mut clock = Clock::new(ahead, drift);

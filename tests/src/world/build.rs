@@ -11,6 +11,7 @@ use super::agenda::{Agenda, Event};
 use super::faults::Moments;
 use super::group::Group;
 use super::losses::Losses;
+use super::protection::Protection;
 use super::{Body, Place, World};
 use crate::link::{Pipe, Quality};
 use crate::machine::Machine;
@@ -45,6 +46,8 @@ impl World {
             rng: Rng::new(seed),
             watch: Watch::default(),
             tokens_ahead: TokensAhead::default(),
+            protection: Protection::default(),
+            light: false,
             silences: Silences::default(),
             events: 0,
             agenda: Agenda::default(),
@@ -56,6 +59,7 @@ impl World {
             group: Group::default(),
             agent: None,
             lost_nodes: 0,
+            rebirths: 0,
             tamper: Tamper::default(),
             moments: Moments::default(),
             losses: Losses::default(),

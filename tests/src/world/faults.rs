@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::agenda::Event;
 use super::{Body, World};
+use crate::member::Wish;
 
 /// One end of a way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,9 +101,16 @@ impl World {
             return;
         }
         self.say(|| format!("{} dies", self.places[place].name));
-        self.excuse_what_dies_with(place);
+        if self.protection.is_on() {
+            self.group.owners.died(place);
+        } else {
+            self.excuse_what_dies_with(place);
+        }
         self.places[place].body = Body::Gone;
         self.places[place].armed = None;
+        if self.protection.is_on() {
+            self.excuse_what_nobody_keeps();
+        }
         self.lost_nodes += 1;
         self.group.hang_up(place);
         self.part_from_the_dead(place, silently);
@@ -127,7 +135,10 @@ impl World {
         }
         let (now, letters_first) = (self.now, self.rng.chance(500));
         let Some(member) = self.member(place) else { return };
-        let undone = member.go_on(letters_first, now);
+        let serves = member.serves(now);
+        let mut undone = member.go_on(letters_first, now);
+        // A node looks at its lease before each frame.
+        undone.retain(|wish| serves || !matches!(wish, Wish::Frame(_)));
         self.say(|| format!("{} goes on", self.places[place].name));
         self.fulfil_all(place, undone.into());
         self.stir(place);

@@ -248,6 +248,9 @@ impl World {
 
     pub(super) fn traced(&mut self, nth: usize, trace: &Trace) {
         self.say(|| format!("{} traces {:?}", self.places[nth].name, trace.event));
+        if let TraceEvent::Recovered { client, port, .. } = &trace.event {
+            self.watch.goes_on_from_a_copy(service_at(*port), *client);
+        }
         if let TraceEvent::Handoff { client, port, epoch, step, .. } = &trace.event {
             match step {
                 Step::Frozen { moment, .. } => {

@@ -54,7 +54,8 @@ impl World {
         self.say(|| format!("{} and {} meet", self.places[a].name, self.places[b].name));
         for pair in [(a, b), (b, a)] {
             if let Some(channel) = self.group.channels.get_mut(&pair) {
-                channel.up = true;
+                // What is still said of the one before does not matter any more.
+                (channel.up, channel.life) = (true, channel.life + 1);
             }
         }
         self.learn(a, b, true);
@@ -84,7 +85,10 @@ impl World {
     /// A node goes on under a new life: its links break and come up again.
     pub(super) fn reborn(&mut self, nth: usize, incarnation: Incarnation) {
         self.say(|| format!("{} is reborn", self.places[nth].name));
+        self.rebirths += 1;
         self.group.incarnations.insert(nth, incarnation);
+        self.group.owners.died(nth);
+        self.excuse_what_nobody_keeps();
         for other in self.others(nth) {
             if self.group.is_joined(nth, other) {
                 self.peers_part(nth, other);
@@ -127,8 +131,11 @@ impl World {
             let silently = silently || self.router.is_cut(dead, other);
             let most = self.group.channels.get(&(dead, other)).map(|channel| channel.manner.delay * 2);
             let most = u64::try_from(most.unwrap_or_default().as_micros()).unwrap_or(u64::MAX) + 1_000;
-            let after = self.rng.within(if silently { SILENCE } else { 0..=most });
-            self.notice_after(Duration::from_micros(after), other, dead);
+            let after = Duration::from_micros(self.rng.within(if silently { SILENCE } else { 0..=most }));
+            self.notice_after(after, other, dead);
+            if !silently {
+                self.call_the_dead(after, other, dead);
+            }
         }
     }
 
@@ -150,6 +157,32 @@ impl World {
             self.say(|| format!("{} loses its link to {}", self.places[by].name, self.places[of].name));
             self.learn(by, of, false);
         }
+    }
+
+    /// A link was closed at its other end because the process there has ended, as its kernel says to whoever calls then.
+    fn call_the_dead(&mut self, after: Duration, by: usize, of: usize) {
+        let Some(life) = self.group.incarnations.get(&of).copied() else { return };
+        let trip = self.group.channels.get(&(by, of)).map(|channel| channel.manner.delay * 2);
+        let at = self.now + after + trip.unwrap_or_default();
+        self.schedule(at, Event::Refused { by, of, life });
+    }
+
+    /// The answer to such a call has come, if there is a way.
+    pub(super) fn refused(&mut self, by: usize, of: usize, life: Incarnation) {
+        let linked = self.group.believes.contains(&(by, of));
+        if linked || !self.is_alive(by) {
+            return;
+        }
+        if self.router.is_cut(by, of) || self.router.is_cut(of, by) {
+            let at = self.now + Duration::from_micros(self.rng.within(DIAL_AGAIN));
+            return self.schedule(at, Event::Refused { by, of, life });
+        }
+        let (peer, now) = (self.id_of(of), self.now);
+        self.say(|| format!("{} has proof that {} is dead", self.places[by].name, self.places[of].name));
+        if let Some(member) = self.member(by) {
+            member.prove(peer, life, now);
+        }
+        self.settle(by);
     }
 
     /// From now on a node may hear nothing of another.
@@ -190,20 +223,20 @@ impl World {
             channel.stuck.push(bytes.clone());
         } else if self.tamper.is_on() {
             for one in one_by_one(bytes) {
-                self.carry(from, to, &one, Duration::ZERO);
+                self.carry(from, to, &one);
             }
         } else {
-            self.carry(from, to, bytes, Duration::ZERO);
+            self.carry(from, to, bytes);
         }
     }
 
-    fn carry(&mut self, from: usize, to: usize, bytes: &Bytes, late: Duration) {
+    fn carry(&mut self, from: usize, to: usize, bytes: &Bytes) {
         let fate = self.tamper.next(from, to, bytes, self.now);
         let Some(channel) = self.group.channels.get_mut(&(from, to)) else { return };
         let life = channel.life;
         let arrivals = channel.carry(bytes.len(), self.now);
         for at in self.as_fated(fate, arrivals, (from, to)) {
-            self.schedule(at + late, Event::Message { from, to, life, bytes: bytes.clone() });
+            self.schedule(at, Event::Message { from, to, life, bytes: bytes.clone() });
         }
     }
 
@@ -215,8 +248,12 @@ impl World {
             return;
         }
         let late = Duration::from_micros(self.rng.within(0..=REPEATED_WITHIN));
+        if let Some(channel) = self.group.channels.get_mut(&(from, to)) {
+            // Nothing overtakes it.
+            channel.delay_until(self.now + late);
+        }
         for bytes in stuck {
-            self.carry(from, to, &bytes, late);
+            self.carry(from, to, &bytes);
         }
     }
 

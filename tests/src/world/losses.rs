@@ -15,7 +15,7 @@ use crate::owners::Client;
 use crate::tamper::one_by_one;
 
 /// What the client may have seen: how far its server has sent, and what it has acknowledged.
-type Seen = Option<(u32, Option<u32>)>;
+pub(super) type Seen = Option<(u32, Option<u32>)>;
 
 /// Why a connection need not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) struct Losses {
 }
 
 impl World {
-    fn seen_of(&self, (client, port): Client) -> Seen {
+    pub(super) fn seen_of(&self, (client, port): Client) -> Seen {
         self.watch.progress(service_at(port), client)
     }
 
@@ -83,6 +83,25 @@ impl World {
                 Some(_) => {}
             }
         }
+    }
+
+    /// The connections that clients have begun and that have not come to their end.
+    pub(super) fn begun(&self) -> Vec<Client> {
+        let over = |nth: usize, talk: usize| match &self.places[nth].body {
+            Body::Host(machine) => machine.talks[talk].is_over() || machine.talks[talk].excused,
+            _ => true,
+        };
+        let begun = self.talks.iter().filter(|(_, (nth, talk))| !over(*nth, *talk));
+        begun.map(|((client, server), _)| (*client, server.port())).collect()
+    }
+
+    pub(super) fn excuse_as_stale(&mut self, client: Client) {
+        self.excuse(client, Excuse::Stale);
+    }
+
+    /// How many connections need not come to their end.
+    pub fn excused(&self) -> usize {
+        self.losses.excused.len()
     }
 
     fn excuse(&mut self, client: Client, excuse: Excuse) {

@@ -10,6 +10,7 @@ mod judge;
 mod links;
 mod losses;
 mod paths;
+mod protection;
 mod report;
 mod scene;
 
@@ -28,6 +29,7 @@ pub use self::faults::{Blow, End};
 use self::group::Group;
 pub use self::group::{GroupPlan, Operation, SERVICE_ADDRESS, service_at};
 use self::losses::Losses;
+pub use self::protection::Protection;
 use crate::link::{self, Passed, Pipe};
 use crate::machine::Machine;
 use crate::member::{Member, Wish};
@@ -105,6 +107,11 @@ pub struct World {
     pub watch: Watch,
     /// When acceptors fetch the tokens of clients that understand Mobile IPv6. To be set before nodes are attached.
     pub tokens_ahead: TokensAhead,
+    /// How the connections of the services are protected. To be set before nodes are attached.
+    pub protection: Protection,
+    /// Whether what holds of any connection anywhere, such as that it is read back as it was written, is left to other
+    /// worlds, so that more of this one can be had.
+    pub light: bool,
     /// When the clients heard of the service.
     pub silences: Silences,
     /// Events so far.
@@ -121,6 +128,8 @@ pub struct World {
     agent: Option<usize>,
     /// Nodes that were lost.
     pub lost_nodes: u64,
+    /// Nodes that were given up while they lived, and have begun a new life.
+    pub rebirths: u64,
     /// What is done to messages between nodes one by one.
     pub tamper: Tamper,
     moments: Moments,
@@ -192,6 +201,7 @@ impl World {
             Event::LoseContact => self.lose_contact(),
             Event::Relink(nth, qualities) => self.relink(nth, *qualities),
             Event::Notice { by, of, life } => self.notice(by, of, life),
+            Event::Refused { by, of, life } => self.refused(by, of, life),
             Event::Silence { by, of, life, since } => self.silence(by, of, life, since),
             Event::Befall(blow) => self.befall(blow),
             Event::Mend => self.mend(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ferry_handoff::Snapshot;
 use ferry_stack::Instant;
 use ferry_stack::tcp::Tcb;
 
@@ -9,6 +10,13 @@ use crate::io::{Copies, Protection};
 use crate::node::{Node, Owned};
 
 impl Node {
+    /// What this node could go on with if others died: the copies that it holds, and what has left and was not confirmed to
+    /// be taken. For tests and experiments.
+    pub fn holdings(&self) -> impl Iterator<Item = Snapshot> {
+        let copies = self.backup.holdings.iter().filter_map(|(_, held)| held.copy.copy.snapshot().ok());
+        copies.chain(self.handoffs.unconfirmed().cloned())
+    }
+
     /// How the copies are.
     pub(in crate::node) fn copies(&self, now: Instant) -> Copies {
         let mut copies = Copies {
