@@ -210,18 +210,21 @@ impl fmt::Display for Demo {
             })
         };
         let ratio = self.goodput_mbit.zip(self.baseline_mbit).map(|(ours, base)| ours / base);
+        let gap = if self.crashes.is_some() { "gap at a crash, ms" } else { "gap at a handoff, ms" };
+        let none = |none: bool, value: String| if none { "-".to_owned() } else { value };
+        let nodes = format!("users {:?}, capabilities {}", self.node_uids, self.node_capabilities);
         let mut rows = vec![
             ("client", self.client.clone()),
             ("world", self.world.to_owned()),
             ("link", self.link.map_or("-".to_owned(), |link| link.to_string())),
-            ("nodes", format!("users {:?}, capabilities {}", self.node_uids, self.node_capabilities)),
+            ("nodes", none(self.node_uids.is_empty(), nodes)),
             ("octets", self.bytes.to_string()),
             ("digests", if self.digest_match { "match" } else { "not shown to match" }.to_owned()),
-            ("handoffs", self.apart()),
+            ("handoffs", none(self.crashes.is_some(), self.apart())),
             ("way", self.way()),
             ("resets", self.resets.to_string()),
-            ("peers the client saw", self.peers.join(", ")),
-            ("gap at a handoff, ms", spread(self.gap_ms)),
+            ("peers the client saw", none(self.peers.is_empty(), self.peers.join(", "))),
+            (gap, spread(self.gap_ms)),
             ("  without handoffs, ms", spread(self.baseline_gap_ms)),
             ("frozen until running, ms", spread(self.move_ms)),
             ("snapshots, KiB", spread(self.snapshot_kib)),
