@@ -47,6 +47,38 @@ pub struct ClientView {
     flows: BTreeMap<Flow, Vec<Seen>>,
     peers: BTreeSet<Ipv6Addr>,
     resets: Vec<Reset>,
+    ends: BTreeMap<Flow, End>,
+    afterwords: usize,
+}
+
+/// How far the client's connection is in ending.
+#[derive(Debug, Default)]
+struct End {
+    /// The number after the client's FIN.
+    after_fin: Option<u32>,
+    /// How often that was acknowledged.
+    acknowledged: u32,
+    /// Whether what came last was one more of these acknowledgements, and nothing else.
+    repeated: bool,
+}
+
+impl End {
+    fn sent(&mut self, tcp: &TcpSlice<'_>) {
+        if tcp.syn() {
+            *self = Self::default();
+        }
+        if tcp.fin() {
+            let octets = u32::try_from(tcp.payload().len()).unwrap_or(0);
+            self.after_fin = Some(tcp.sequence_number().wrapping_add(octets).wrapping_add(1));
+        }
+    }
+
+    fn came(&mut self, tcp: &TcpSlice<'_>, payload: u32) {
+        let of_fin = tcp.ack() && self.after_fin == Some(tcp.acknowledgment_number());
+        let bare = payload == 0 && !tcp.fin() && !tcp.syn() && !tcp.rst();
+        self.repeated = of_fin && bare && self.acknowledged > 0;
+        self.acknowledged += u32::from(of_fin);
+    }
 }
 
 impl Default for ClientView {
@@ -58,7 +90,14 @@ impl Default for ClientView {
 impl ClientView {
     /// Of the client with this address, and others of the same prefix.
     pub fn of(own: Ipv6Addr) -> Self {
-        Self { own, flows: BTreeMap::new(), peers: BTreeSet::new(), resets: Vec::new() }
+        Self {
+            own,
+            flows: BTreeMap::new(),
+            peers: BTreeSet::new(),
+            resets: Vec::new(),
+            ends: BTreeMap::new(),
+            afterwords: 0,
+        }
     }
 
     /// Takes a frame of the capture. Frames must come in the order of their times.
@@ -78,12 +117,20 @@ impl ClientView {
         } else {
             Flow { client_port: tcp.destination_port(), service_port: tcp.source_port() }
         };
-        if tcp.rst() {
+        let end = self.ends.entry(flow).or_default();
+        if own && tcp.rst() && end.repeated {
+            // It repeated its FIN because the acknowledgement was late; both were answered, as RFC 9293 section 3.10.7.4 has
+            // it, and the second answer found nobody.
+            self.afterwords += 1;
+        } else if tcp.rst() {
             self.resets.push(Reset { at_ns, from, flow });
         }
-        if !own {
+        if own {
+            end.sent(tcp);
+        } else {
             let before = ip.extensions().slice().len();
             let payload = payload(usize::from(header.payload_length()), before, tcp);
+            end.came(tcp, payload);
             self.peers.insert(from);
             self.flows.entry(flow).or_default().push(Seen { at_ns, payload });
         }
@@ -94,9 +141,14 @@ impl ClientView {
         &self.peers
     }
 
-    /// Every RST, of either side.
+    /// Every RST, of either side, but for those of [`ClientView::afterwords`].
     pub fn resets(&self) -> &[Reset] {
         &self.resets
+    }
+
+    /// RST of the client to one more acknowledgement of a FIN that was acknowledged before: its connection was over.
+    pub fn afterwords(&self) -> usize {
+        self.afterwords
     }
 
     /// The frames that came for each connection.
@@ -203,5 +255,52 @@ mod tests {
         assert_eq!(view.flows()[&FLOW], [Seen { at_ns: 7, payload: 1000 }]);
         assert_eq!(view.resets(), [Reset { at_ns: 7, from: service, flow: FLOW }]);
         assert_eq!(view.peers().iter().collect::<Vec<_>>(), [&service]);
+    }
+
+    /// Shows a view a segment, of the client or for it: its SEG.SEQ and SEG.ACK, its flags, and its payload.
+    fn show(view: &mut ClientView, own: bool, (seq, ack): (u32, u32), flags: &str, payload: &[u8]) {
+        let service = crate::world::SERVICE;
+        let (from, to) = if own { (CLIENT, service) } else { (service, CLIENT) };
+        let (source, destination) = if own { (40_000, 80) } else { (80, 40_000) };
+        let mut tcp = etherparse::TcpHeader::new(source, destination, seq, 1000);
+        (tcp.syn, tcp.fin) = (flags.contains('S'), flags.contains('F'));
+        (tcp.rst, tcp.ack) = (flags.contains('R'), flags.contains('A'));
+        tcp.acknowledgment_number = ack;
+        let builder =
+            etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]).ipv6(from.octets(), to.octets(), 64);
+        let mut octets = Vec::new();
+        builder.tcp_header(tcp).write(&mut octets, payload).expect("a packet can be written to memory");
+        let length = u32::try_from(octets.len()).expect("short");
+        view.see(7, &Frame { wall_ns: 0, length, outgoing: own, octets: &octets });
+    }
+
+    #[test]
+    fn a_rst_counts_unless_it_answers_one_more_acknowledgement_of_a_fin() {
+        // The client's FIN is 500; what comes for it, and whether its RST after that counts.
+        type Came<'a> = &'a [((u32, u32), &'a str, &'a [u8])];
+        let cases: [(Came<'_>, usize); 6] = [
+            (&[((900, 501), "A", b""), ((900, 501), "A", b"")], 0),
+            (&[((900, 501), "A", b"")], 1),
+            (&[((900, 501), "A", b""), ((900, 501), "A", b"more")], 1),
+            (&[((900, 501), "A", b""), ((900, 501), "FA", b"")], 1),
+            (&[((900, 500), "A", b""), ((900, 500), "A", b"")], 1),
+            (&[], 1),
+        ];
+        for (came, counts) in cases {
+            let mut view = ClientView::default();
+            show(&mut view, true, (99, 0), "S", b"");
+            show(&mut view, true, (498, 900), "FA", b"ab");
+            for (numbers, flags, payload) in came {
+                show(&mut view, false, *numbers, flags, payload);
+            }
+            show(&mut view, true, (501, 0), "R", b"");
+            assert_eq!((view.resets().len(), view.afterwords()), (counts, 1 - counts), "{came:?}");
+        }
+        let mut view = ClientView::default();
+        show(&mut view, true, (498, 900), "FA", b"ab");
+        show(&mut view, false, (900, 501), "A", b"");
+        show(&mut view, false, (900, 501), "A", b"");
+        show(&mut view, false, (900, 501), "RA", b"");
+        assert_eq!(view.resets().len(), 1, "one of the service always counts");
     }
 }
