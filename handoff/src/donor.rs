@@ -3,12 +3,11 @@ use alloc::sync::Arc;
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
-use bytes::Bytes;
 use ferry_stack::Instant;
 use ferry_stack::tcp::{Flow, Tcb};
 use thiserror::Error;
 
-use crate::{Delta, Epoch, Incarnation, Message, Mirror, NodeId, Refusal, Snapshot};
+use crate::{Delta, Epoch, Incarnation, Message, Mirror, NodeId, Pieces, Refusal, Snapshot};
 
 /// Before the first repetition of an unanswered message; then it doubles.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -61,8 +60,8 @@ pub(crate) enum Donor {
         incarnation: Incarnation,
         snapshot: Arc<Snapshot>,
         /// What is sent instead, as long as the acceptor has the copy that it builds on.
-        #[debug("{:?} octets", delta.as_ref().map(Bytes::len))]
-        delta: Option<Bytes>,
+        #[debug("{:?} octets", delta.as_ref().map(Pieces::len))]
+        delta: Option<Pieces>,
         retry: Retry,
     },
     /// The acceptor runs it. Late segments are forwarded.
@@ -195,13 +194,13 @@ impl Donor {
     }
 
     /// What the transfer is sent as, if the acceptor has a copy.
-    pub(crate) fn last_delta(&mut self, snapshot: &Snapshot) -> Option<Bytes> {
+    pub(crate) fn last_delta(&mut self, snapshot: &Snapshot) -> Option<Pieces> {
         let (Self::Asking { ahead: Some(ahead), .. } | Self::Copying { ahead, .. }) = self else {
             return None;
         };
         let delta = ahead.mirror.delta(snapshot);
         // One that builds on nothing is the whole.
-        delta.base.and_then(|_| delta.encode().ok())
+        delta.base.and_then(|_| delta.pieces().ok())
     }
 
     /// The point of no return: the snapshot leaves.
@@ -210,7 +209,7 @@ impl Donor {
         epoch: Epoch,
         incarnation: Incarnation,
         snapshot: Arc<Snapshot>,
-        delta: Option<Bytes>,
+        delta: Option<Pieces>,
         now: Instant,
     ) -> Self {
         Self::Committed { to, epoch, incarnation, snapshot, delta, retry: Retry::first(now) }
@@ -338,7 +337,7 @@ impl Donor {
     pub(crate) fn transfer(&self, flow: Flow) -> Option<Message> {
         let Self::Committed { epoch, snapshot, delta, .. } = self else { return None };
         // It could be encoded the first time.
-        let snapshot = delta.clone().or_else(|| snapshot.encode().ok())?;
+        let snapshot = delta.clone().or_else(|| snapshot.pieces().ok())?;
         Some(Message::Transfer { flow, epoch: *epoch, snapshot })
     }
 }

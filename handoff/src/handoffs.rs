@@ -7,13 +7,12 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use bytes::Bytes;
 use ferry_stack::tcp::Flow;
 use ferry_stack::{Alarms, Instant};
 
 use crate::acceptor::{Decided, MEMORY, RESERVATION, Repeat, Reservation, Returned};
 use crate::donor::{Donor, Failure, Next};
-use crate::{Copy, Delta, Epoch, Incarnation, Message, NodeId, Refusal, Snapshot};
+use crate::{Copy, Delta, Epoch, Incarnation, Message, NodeId, Pieces, Refusal, Snapshot};
 
 /// Connections that may be on their way here at once, and from one donor: one that only announces leaves room for others.
 const MAX_RESERVATIONS: usize = 1 << 16;
@@ -196,7 +195,7 @@ impl Handoffs {
         let Some((mut donor, service)) = self.donors.remove(&flow) else { return Err(snapshot.into()) };
         let (to, epoch) = (donor.to(), donor.epoch());
         let delta = donor.last_delta(&snapshot);
-        let octets = delta.clone().or_else(|| snapshot.encode().ok());
+        let octets = delta.clone().or_else(|| snapshot.pieces().ok());
         let (Some(octets), Some(&(incarnation, _))) = (octets, self.peers.get(&to)) else {
             self.rearm(flow);
             self.send(to, Message::Abort { flow, epoch });
@@ -269,18 +268,19 @@ impl Handoffs {
     }
 
     /// A message that concerns a handoff. Others are ignored.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever has a message has no other use for it")]
     pub fn receive(&mut self, from: NodeId, message: Message, now: Instant) {
-        self.receive_with(from, message, None, now);
+        self.receive_with(from, &message, None, now);
     }
 
     /// The same, where `known` is a copy of the connection that this node has for another reason.
-    pub fn receive_with(&mut self, from: NodeId, message: Message, known: Option<&Copy>, now: Instant) {
-        match message {
+    pub fn receive_with(&mut self, from: NodeId, message: &Message, known: Option<&Copy>, now: Instant) {
+        match *message {
             Message::Prepare { flow, epoch, .. } => self.prepare(from, flow, epoch, now),
             Message::Abort { flow, epoch } => self.abort(from, flow, epoch),
-            Message::Copy { flow, epoch, delta, .. } => self.copy(from, flow, epoch, &delta, known, now),
-            Message::Transfer { flow, epoch, snapshot } => {
-                self.transfer(from, flow, epoch, &snapshot, known, now);
+            Message::Copy { flow, epoch, ref delta, .. } => self.copy(from, flow, epoch, delta, known, now),
+            Message::Transfer { flow, epoch, ref snapshot } => {
+                self.transfer(from, flow, epoch, snapshot, known, now);
             }
             Message::Ready { flow, .. }
             | Message::Refuse { flow, .. }
@@ -289,7 +289,7 @@ impl Handoffs {
             | Message::Taken { flow, .. }
             | Message::Returned { flow, .. } => {
                 if let Some((donor, _)) = self.donors.get_mut(&flow) {
-                    let next = donor.answer(from, &message, now);
+                    let next = donor.answer(from, message, now);
                     self.follow(flow, next);
                 }
             }
@@ -356,7 +356,7 @@ impl Handoffs {
         from: NodeId,
         flow: Flow,
         epoch: Epoch,
-        octets: &Bytes,
+        octets: &Pieces,
         known: Option<&Copy>,
         now: Instant,
     ) {
@@ -372,7 +372,7 @@ impl Handoffs {
         if self.reservations.get(&flow).is_some_and(|reserved| reserved.from != from) {
             return self.give_back(flow, from, epoch, Refusal::Stale, now);
         }
-        let snapshot = match Delta::decode(octets) {
+        let snapshot = match Delta::decode_pieces(octets) {
             _ if self.draining => Err(Refusal::Draining),
             Ok(delta) => {
                 let version = delta.version.number;

@@ -31,6 +31,7 @@ mod donor;
 mod handoffs;
 mod id;
 mod message;
+mod pieces;
 mod pulse;
 mod snapshot;
 #[cfg(test)]
@@ -42,5 +43,6 @@ pub use donor::Failure;
 pub use handoffs::{Action, Handoffs};
 pub use id::{Epoch, Incarnation, NodeId};
 pub use message::{Malformed, Message, Order, Refusal};
+pub use pieces::Pieces;
 pub use pulse::{Opinion, Pulse, Verdict};
 pub use snapshot::{MAX_SNAPSHOT, Refused, Snapshot, TooLarge, VERSION};

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::claims::{Claim, Objection};
-use crate::wire::append;
-use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId, Pulse};
+use crate::wire::octets;
+use crate::{Epoch, Incarnation, MAX_SNAPSHOT, NodeId, Pieces, Pulse};
 
 /// What nodes tell each other about connections. The link has authenticated the sender.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub enum Message {
         /// An encoded [`Snapshot`](crate::Snapshot), or a [`Delta`](crate::Delta) on the copy that the acceptor has.
         #[serde(with = "behind")]
         #[debug("{} octets", snapshot.len())]
-        snapshot: Bytes,
+        snapshot: Pieces,
     },
     /// Acceptor to donor: I run it.
     Taken {
@@ -171,7 +171,7 @@ pub enum Message {
         /// An encoded [`Delta`](crate::Delta).
         #[serde(with = "behind")]
         #[debug("{} octets", delta.len())]
-        delta: Bytes,
+        delta: Pieces,
     },
     /// The answer: the copy is there.
     Copied {
@@ -306,13 +306,17 @@ pub enum Refusal {
 pub struct Malformed;
 
 impl Message {
-    /// The message as octets.
+    /// The message as octets, in one piece.
     pub fn encode(&self) -> Bytes {
+        self.pieces().join()
+    }
+
+    /// The message as octets. What is behind it is shared, not copied, but for its first piece.
+    pub fn pieces(&self) -> Pieces {
         let payload = self.payload();
-        let octets = Vec::with_capacity(128 + payload.map_or(0, Bytes::len));
-        let mut octets = append(self, octets).unwrap_or_default();
-        octets.extend_from_slice(payload.map_or(&[], |payload| payload));
-        octets.into()
+        let behind = payload.iter().map(|payload| &payload.head[..]);
+        let octets = octets(0, self, behind).unwrap_or_default();
+        Pieces { head: octets.into(), rest: payload.map_or_else(Vec::new, |payload| payload.rest.clone()) }
     }
 
     /// The message in these octets, if they are exactly one.
@@ -334,7 +338,7 @@ impl Message {
             return Err(Malformed);
         }
         octets.advance(head);
-        *payload = octets.split_to(payload.len());
+        *payload = octets.split_to(payload.len()).into();
         Ok(message)
     }
 
@@ -356,14 +360,14 @@ impl Message {
     }
 
     /// What follows the message instead of standing in it.
-    fn payload(&self) -> Option<&Bytes> {
+    fn payload(&self) -> Option<&Pieces> {
         match self {
             Self::Transfer { snapshot: payload, .. } | Self::Copy { delta: payload, .. } => Some(payload),
             _ => None,
         }
     }
 
-    fn payload_mut(&mut self) -> Option<&mut Bytes> {
+    fn payload_mut(&mut self) -> Option<&mut Pieces> {
         match self {
             Self::Transfer { snapshot: payload, .. } | Self::Copy { delta: payload, .. } => Some(payload),
             _ => None,
@@ -374,7 +378,7 @@ impl Message {
 /// A field whose octets follow the message, so that they are shared with what arrived, not copied. In the message
 /// stands their number.
 mod behind {
-    use super::{Bytes, MAX_SNAPSHOT};
+    use super::{Bytes, MAX_SNAPSHOT, Pieces};
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
     /// Stands for what follows until that is there: as long, and nothing else.
@@ -384,13 +388,13 @@ mod behind {
         clippy::cast_possible_truncation,
         reason = "no snapshot is longer than its limit, far below 2^32"
     )]
-    pub(super) fn serialize<S: Serializer>(octets: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(octets: &Pieces, to: S) -> Result<S::Ok, S::Error> {
         (octets.len() as u32).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Pieces, D::Error> {
         let len = u32::deserialize(from)?;
-        let place = PLACE.get(..len as usize).map(Bytes::from_static);
+        let place = PLACE.get(..len as usize).map(|place| Bytes::from_static(place).into());
         place.ok_or_else(|| de::Error::custom("longer than a snapshot may be"))
     }
 }

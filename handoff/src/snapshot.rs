@@ -5,8 +5,8 @@ use bytes::Bytes;
 use ferry_stack::tcp::{Broken, Tcb};
 use thiserror::Error;
 
-use crate::Epoch;
 use crate::copy::Delta;
+use crate::{Epoch, Pieces};
 
 /// The format's version. A change of the golden bytes in the tests means a new one.
 pub const VERSION: u16 = 2;
@@ -91,32 +91,53 @@ pub enum Refused {
 }
 
 impl Snapshot {
-    /// The snapshot as octets.
+    /// The snapshot as octets, in one piece.
     pub fn encode(&self) -> Result<Bytes, TooLarge> {
-        Delta::whole(self).encode()
+        Ok(self.pieces()?.join())
+    }
+
+    /// The snapshot as octets. Long payloads are shared, not copied.
+    pub fn pieces(&self) -> Result<Pieces, TooLarge> {
+        Delta::whole(self).pieces()
     }
 
     /// The snapshot in these octets, if they are exactly one that can be true. Long payloads are shared, not copied.
     pub fn decode(octets: &Bytes) -> Result<Self, Refused> {
-        Delta::decode(octets)?.into_snapshot()
+        Self::decode_pieces(&octets.clone().into())
+    }
+
+    /// The same of octets in several pieces.
+    pub fn decode_pieces(octets: &Pieces) -> Result<Self, Refused> {
+        Delta::decode_pieces(octets)?.into_snapshot()
     }
 }
 
-/// Writes the header in front of a body, where room was left for it.
-pub(crate) fn write_header(octets: &mut [u8]) -> Result<(), TooLarge> {
+/// Writes the header in front of a body that goes on in `rest`, where room was left for it.
+pub(crate) fn write_header(octets: &mut [u8], rest: &[Bytes]) -> Result<(), TooLarge> {
     let Some((header, body)) = octets.split_at_mut_checked(HEADER) else { return Err(TooLarge(0)) };
-    let length = u32::try_from(body.len()).map_err(|_| TooLarge(body.len()))?;
+    let length = body.len() + rest.iter().map(Bytes::len).sum::<usize>();
+    let length = u32::try_from(length).map_err(|_| TooLarge(length))?;
     header[..4].copy_from_slice(&MAGIC);
     header[4..6].copy_from_slice(&VERSION.to_be_bytes());
     header[6..10].copy_from_slice(&length.to_be_bytes());
-    header[10..].copy_from_slice(&crc32fast::hash(body).to_be_bytes());
+    header[10..].copy_from_slice(&check(body, rest).to_be_bytes());
     Ok(())
 }
 
-/// The body that the header announces and vouches for.
-pub(crate) fn check_header(bytes: &[u8]) -> Result<&[u8], Refused> {
-    let truncated = |wanted| Refused::Truncated { present: bytes.len(), wanted };
-    let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
+fn check(body: &[u8], rest: &[Bytes]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(body);
+    for piece in rest {
+        hasher.update(piece);
+    }
+    hasher.finalize()
+}
+
+/// The first piece of the body that the header announces and vouches for.
+pub(crate) fn check_header(octets: &Pieces) -> Result<&[u8], Refused> {
+    let present = octets.len();
+    let truncated = |wanted| Refused::Truncated { present, wanted };
+    let (magic, rest) = octets.head.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
     let (version, rest) = rest.split_first_chunk::<2>().ok_or(truncated(HEADER))?;
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
     let (check, body) = rest.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
@@ -127,13 +148,13 @@ pub(crate) fn check_header(bytes: &[u8]) -> Result<&[u8], Refused> {
         return Err(Refused::Version(u16::from_be_bytes(*version)));
     }
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-    if body.len() < length {
+    if present - HEADER < length {
         return Err(truncated(HEADER.saturating_add(length)));
     }
-    if body.len() > length {
-        return Err(Refused::Trailing(body.len() - length));
+    if present - HEADER > length {
+        return Err(Refused::Trailing(present - HEADER - length));
     }
-    if crc32fast::hash(body) != u32::from_be_bytes(*check) {
+    if self::check(body, &octets.rest) != u32::from_be_bytes(*check) {
         return Err(Refused::Check);
     }
     Ok(body)

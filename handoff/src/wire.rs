@@ -26,7 +26,36 @@ impl Flavor for Octets {
     }
 }
 
+/// Octets that most messages and control blocks do not exceed.
+const SHORT: usize = 1024;
+
+/// A value, with room for so many octets `before` it, and what comes `behind` it: in memory of exactly that size if the value
+/// is short, as most are, since what is not exact costs a second allocation where it is shared. Only a sequence of unknown
+/// length could fail, and we have none.
+pub(crate) fn octets<'a>(
+    before: usize,
+    value: &impl Serialize,
+    behind: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Option<Vec<u8>> {
+    let len = behind.clone().map(<[u8]>::len).sum::<usize>();
+    let mut short = [0; SHORT];
+    let mut octets = if let Ok(value) = postcard::to_slice(value, &mut short) {
+        let mut octets = Vec::with_capacity(before + value.len() + len);
+        octets.resize(before, 0);
+        octets.extend_from_slice(value);
+        octets
+    } else {
+        let mut octets = Vec::with_capacity(before + 2 * SHORT + len);
+        octets.resize(before, 0);
+        append(value, octets)?
+    };
+    for some in behind {
+        octets.extend_from_slice(some);
+    }
+    Some(octets)
+}
+
 /// Appends a value. Only a sequence of unknown length could fail, and we have none.
-pub(crate) fn append(value: &impl Serialize, octets: Vec<u8>) -> Option<Vec<u8>> {
+fn append(value: &impl Serialize, octets: Vec<u8>) -> Option<Vec<u8>> {
     postcard::serialize_with_flavor(value, Octets(octets)).ok()
 }

@@ -8,7 +8,7 @@ mod store;
 use core::net::{Ipv6Addr, SocketAddrV6};
 
 use bytes::Bytes;
-use ferry_handoff::{Incarnation, NodeId};
+use ferry_handoff::{Incarnation, NodeId, Pieces};
 use ferry_stack::{Frame, Instant};
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,7 @@ pub enum Output {
         to: NodeId,
         /// One whole message.
         #[debug("{} octets", bytes.len())]
-        bytes: Bytes,
+        bytes: Pieces,
     },
     /// The others have given this life up, and the node begins another: end every link, and greet with this from now on. What
     /// comes on links of the former life must not come in any more.

@@ -214,7 +214,7 @@ impl Member {
         loop {
             wishes.push_back(match self.node.poll(clock) {
                 Output::Frame(frame) => Wish::Frame(frame),
-                Output::Peer { to, bytes } => Wish::Message(to, bytes),
+                Output::Peer { to, bytes } => Wish::Message(to, bytes.join()),
                 Output::Reply { id, reply } => Wish::Reply(id, reply),
                 Output::Reborn { incarnation } => Wish::Reborn(incarnation),
                 Output::Trace(trace) => Wish::Trace(trace),

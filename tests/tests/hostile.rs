@@ -58,7 +58,7 @@ fn copy_of(knows: &Knows, flow: Flow, by: u64) -> Message {
     let epoch = later(knows, by);
     (snapshot.tcb.flow, snapshot.epoch) = (flow, epoch);
     let mut mirror = Mirror::after(u64::from(knows.nth));
-    let delta = mirror.delta(&snapshot).encode().expect("it fits");
+    let delta = mirror.delta(&snapshot).pieces().expect("it fits");
     let holders = knows.lives.map(|(node, _)| node).to_vec();
     Message::Copy { flow, epoch, version: mirror.version(), holders, delta }
 }
@@ -101,8 +101,11 @@ const LIES: [(&str, Lie); 20] = [
         vec![Message::Prepare { flow, epoch, service }, Message::Abort { flow, epoch }]
     }),
     ("it sends what is no connection", |knows| {
-        let transfer =
-            |by, snapshot| Message::Transfer { flow: knows.flow, epoch: later(knows, by), snapshot };
+        let transfer = |by, snapshot: Bytes| Message::Transfer {
+            flow: knows.flow,
+            epoch: later(knows, by),
+            snapshot: snapshot.into(),
+        };
         // Cut, of another epoch, of other octets.
         let cut = knows.snapshot.slice(..knows.snapshot.len() / 2);
         let broken: Vec<u8> = knows.snapshot.iter().map(|octet| octet ^ 0x40).collect();
@@ -166,7 +169,7 @@ const LIES: [(&str, Lie); 20] = [
     ("the others are to hold copies of the connection, and of none", |knows| {
         let mut cut = copy_of(knows, knows.flow, 2);
         if let Message::Copy { delta, .. } = &mut cut {
-            delta.truncate(delta.len() / 2);
+            *delta = delta.clone().join().slice(..delta.len() / 2).into();
         }
         let ours = [0, 1, 1 << 32, u64::MAX].map(|by| copy_of(knows, knows.flow, by));
         ours.into_iter().chain([copy_of(knows, knows.invented(), 2), cut]).collect()

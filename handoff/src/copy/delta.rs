@@ -8,8 +8,8 @@ use ferry_stack::tcp::{Extents, Flow, Tcb};
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::{HEADER, check_header, write_header};
-use crate::wire::append;
-use crate::{Epoch, MAX_SNAPSHOT, Refused, Snapshot, TooLarge};
+use crate::wire::octets;
+use crate::{Epoch, MAX_SNAPSHOT, Pieces, Refused, Snapshot, TooLarge};
 
 /// Shorter payloads are copied, so that they do not pin the large buffer that they came in.
 const SHARE_FROM: usize = 2048;
@@ -87,29 +87,38 @@ impl Delta {
         self.fresh.iter().map(Bytes::len).sum()
     }
 
-    /// The delta as octets.
+    /// The delta as octets, in one piece.
     pub fn encode(&self) -> Result<Bytes, TooLarge> {
+        Ok(self.pieces()?.join())
+    }
+
+    /// The delta as octets. Long payloads are shared, not copied.
+    pub fn pieces(&self) -> Result<Pieces, TooLarge> {
         let fresh = self.fresh();
         let held = usize::try_from(self.extents.len()).unwrap_or(usize::MAX);
         if held > MAX_SNAPSHOT {
             return Err(TooLarge(held));
         }
-        let mut octets = Vec::with_capacity(HEADER + 1024 + fresh);
-        octets.resize(HEADER, 0);
-        let mut octets = append(self, octets).ok_or(TooLarge(usize::MAX))?;
+        let (short, long) =
+            if fresh < SHARE_FROM { (&self.fresh[..], &[][..]) } else { (&[][..], &self.fresh[..]) };
+        let octets = octets(HEADER, self, short.iter().map(|piece| &piece[..]));
+        let mut octets = octets.ok_or(TooLarge(usize::MAX))?;
         // What is held and what is sent together: no copy grows beyond what a snapshot may hold.
-        if octets.len() + held > MAX_SNAPSHOT {
-            return Err(TooLarge(octets.len() + held));
+        let all = octets.len() - short.iter().map(Bytes::len).sum::<usize>() + held;
+        if all > MAX_SNAPSHOT {
+            return Err(TooLarge(all));
         }
-        for piece in &self.fresh {
-            octets.extend_from_slice(piece);
-        }
-        write_header(&mut octets)?;
-        Ok(octets.into())
+        write_header(&mut octets, long)?;
+        Ok(Pieces { head: octets.into(), rest: long.to_vec() })
     }
 
     /// The delta in these octets, if they are exactly one that can be true. Long payloads are shared, not copied.
     pub fn decode(octets: &Bytes) -> Result<Self, Refused> {
+        Self::decode_pieces(&octets.clone().into())
+    }
+
+    /// The same of octets in several pieces, the first of which holds all that is not payload.
+    pub fn decode_pieces(octets: &Pieces) -> Result<Self, Refused> {
         if octets.len() > MAX_SNAPSHOT {
             return Err(Refused::TooLarge(octets.len()));
         }
@@ -125,9 +134,10 @@ impl Delta {
         }
         if !fresh.is_empty() {
             let short = fresh.len() < SHARE_FROM;
-            let fresh = if short { Bytes::copy_from_slice(fresh) } else { octets.slice_ref(fresh) };
+            let fresh = if short { Bytes::copy_from_slice(fresh) } else { octets.head.slice_ref(fresh) };
             delta.fresh.push(fresh);
         }
+        delta.fresh.extend_from_slice(&octets.rest);
         Ok(delta)
     }
 }

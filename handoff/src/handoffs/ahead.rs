@@ -1,13 +1,12 @@
 //! Copies that go ahead of a connection, so that little is left to bring when it stands still.
 
-use bytes::Bytes;
 use ferry_stack::Instant;
 use ferry_stack::tcp::{Flow, Tcb};
 
 use super::{Handoffs, Timer};
 use crate::acceptor::RESERVATION;
 use crate::donor::{Ahead, Failure, Next};
-use crate::{Copy, Delta, Epoch, Message, Mirror, NodeId, Refusal, Refused, Snapshot, Unfit};
+use crate::{Copy, Delta, Epoch, Message, Mirror, NodeId, Pieces, Refusal, Refused, Snapshot, Unfit};
 
 /// Octets that may have come ahead of all connections together. Beyond it they come in one piece.
 const MAX_COPIED: u64 = 64 << 20;
@@ -31,7 +30,7 @@ impl Handoffs {
         let Some((donor, _)) = self.donors.get_mut(&flow) else { return };
         let (to, epoch) = (donor.to(), donor.epoch());
         let Some(delta) = donor.copy(snapshot, now) else { return };
-        let Ok(octets) = delta.encode() else { return self.follow(flow, Next::GiveUp(Failure::TooLarge)) };
+        let Ok(octets) = delta.pieces() else { return self.follow(flow, Next::GiveUp(Failure::TooLarge)) };
         self.rearm(flow);
         let (version, holders) = (delta.version.number, alloc::vec::Vec::new());
         self.send(to, Message::Copy { flow, epoch, version, holders, delta: octets });
@@ -53,7 +52,7 @@ impl Handoffs {
         from: NodeId,
         flow: Flow,
         epoch: Epoch,
-        octets: &Bytes,
+        octets: &Pieces,
         known: Option<&Copy>,
         now: Instant,
     ) {
@@ -62,7 +61,7 @@ impl Handoffs {
             return;
         }
         self.timers.set(Timer::Reservation(flow), Some(now + RESERVATION));
-        let Ok(delta) = Delta::decode(octets) else { return };
+        let Ok(delta) = Delta::decode_pieces(octets) else { return };
         if delta.tcb().flow != flow || delta.version.epoch != epoch {
             return;
         }

@@ -214,7 +214,7 @@ fn an_acceptor_that_holds_a_copy_for_another_reason_gets_only_what_that_lacks() 
     two.deliver(0, false);
     let (_, transfer) = two.way.remove(0);
     assert!(transfer.encode().len() < 2000);
-    two.acceptor.receive_with(node("donor"), transfer, Some(&backup), NOW);
+    two.acceptor.receive_with(node("donor"), &transfer, Some(&backup), NOW);
     two.act();
     assert_eq!(two.installed, two.frozen);
     assert_eq!(two.installed.unwrap().epoch, EPOCH);
@@ -268,7 +268,7 @@ fn what_goes_ahead_of_all_connections_together_is_bounded() {
         let flow = snapshot.tcb.flow;
         acceptor.receive(node("donor"), Message::Prepare { flow, epoch: EPOCH, service: "echo".into() }, NOW);
         let delta = Mirror::default().delta(&snapshot).encode().unwrap();
-        let copy = Message::Copy { flow, epoch: EPOCH, version: 1, holders: Vec::new(), delta };
+        let copy = Message::Copy { flow, epoch: EPOCH, version: 1, holders: Vec::new(), delta: delta.into() };
         acceptor.receive(node("donor"), copy, NOW);
         answers.extend(core::iter::from_fn(|| acceptor.poll()).filter_map(|action| match action {
             Action::Send { message: Message::Copied { .. }, .. } => Some(true),
@@ -300,7 +300,8 @@ fn a_copy_that_nobody_expects_or_that_is_of_something_else_changes_nothing() {
         let prepare = Message::Prepare { flow: flow(), epoch: EPOCH, service: "echo".into() };
         acceptor.receive(node("donor"), prepare, NOW);
         while acceptor.poll().is_some() {}
-        let copy = Message::Copy { flow: flow(), epoch, version: 1, holders: Vec::new(), delta };
+        let copy =
+            Message::Copy { flow: flow(), epoch, version: 1, holders: Vec::new(), delta: delta.into() };
         acceptor.receive(node("donor"), copy.clone(), NOW);
         acceptor.receive(node("stranger"), copy, NOW);
         assert!(acceptor.poll().is_none(), "{name}");
@@ -326,7 +327,7 @@ fn a_transfer_that_says_it_is_older_than_the_copy_is_returned() {
     assert!(Delta::decode(&octets).is_err(), "it cannot even be said");
     delta.base = Some(crate::Version { number: 0, ..delta.version });
     octets = delta.encode().unwrap();
-    let transfer = Message::Transfer { flow: flow(), epoch: EPOCH, snapshot: octets };
+    let transfer = Message::Transfer { flow: flow(), epoch: EPOCH, snapshot: octets.into() };
     two.acceptor.receive(node("donor"), transfer, NOW);
     let answer = core::iter::from_fn(|| two.acceptor.poll()).last();
     assert!(

@@ -33,6 +33,7 @@ fn a_delta_comes_back_as_it_was_and_fits() {
     let (mut copy, source, delta) = pair();
     let octets = delta.encode().unwrap();
     assert_eq!(Delta::decode(&octets).unwrap(), delta);
+    assert_eq!(Delta::decode_pieces(&delta.pieces().unwrap()).unwrap(), delta);
     assert_eq!(copy.apply(delta).unwrap(), Version { epoch: Epoch(3), number: 2 });
     assert_eq!(copy.snapshot().unwrap(), source);
 }

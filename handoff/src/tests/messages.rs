@@ -6,19 +6,19 @@ use proptest::prelude::*;
 
 use super::{flow, snapshot};
 use crate::claims::{Claim, Standing};
-use crate::{Epoch, Incarnation, MAX_SNAPSHOT, Malformed, Message, NodeId, Refusal};
+use crate::{Epoch, Incarnation, MAX_SNAPSHOT, Malformed, Message, NodeId, Pieces, Refusal, Snapshot};
 
 fn messages() -> Vec<Message> {
     let (flow, epoch, dead, life) = (flow(), Epoch(1 << 32 | 7), NodeId::of("a"), Incarnation(5));
     let standing = Standing { iss: Seq(7), epoch, version: 9, rank: 1 };
     let copies: Vec<_> = [Claim { flow, standing }].into();
-    let octets = snapshot(7).encode().unwrap();
+    let octets = snapshot(7).pieces().unwrap();
     [
         Message::Prepare { flow, epoch, service: "echo".into() },
         Message::Transfer { flow, epoch, snapshot: octets.clone() },
         Message::Refuse { flow, epoch, why: Refusal::Session("no".into()) },
         Message::Copy { flow, epoch, version: 9, holders: [dead].into(), delta: octets },
-        Message::Copy { flow, epoch, version: 9, holders: Vec::new(), delta: Bytes::new() },
+        Message::Copy { flow, epoch, version: 9, holders: Vec::new(), delta: Pieces::default() },
         Message::Copied { flow, epoch, version: 9 },
         Message::Lacks { flow, epoch, version: 9, have: 3 },
         Message::Discard { flow, iss: Seq(7), epoch },
@@ -63,13 +63,30 @@ fn a_payload_is_shared_with_what_arrived() {
     let [_, transfer, ..] = &messages()[..] else { panic!() };
     let octets = transfer.encode();
     let Ok(Message::Transfer { snapshot, .. }) = Message::decode(&octets) else { panic!() };
-    assert_eq!(snapshot.as_ptr_range().end, octets.as_ptr_range().end);
+    assert!(snapshot.rest.is_empty());
+    assert_eq!(snapshot.head.as_ptr_range().end, octets.as_ptr_range().end);
+}
+
+#[test]
+fn a_long_payload_is_shared_with_what_leaves_and_nothing_else_is_a_piece_of_its_own() {
+    let mut long = snapshot(7);
+    long.tcb.snd.queue.push(alloc::vec![b'l'; 3000].into());
+    let (flow, epoch) = (long.tcb.flow, long.epoch);
+    let transfer =
+        |snapshot: &Snapshot| Message::Transfer { flow, epoch, snapshot: snapshot.pieces().unwrap() };
+    let pieces = transfer(&long).pieces();
+    let queued: Vec<_> = long.tcb.snd.queue.pieces(0, usize::MAX).map(|piece| piece.as_ptr()).collect();
+    assert!(pieces.iter().skip(1).map(|piece| piece.as_ptr()).collect::<Vec<_>>().starts_with(&queued));
+    assert_eq!(Message::decode(&pieces.clone().join()), Ok(transfer(&long)));
+    let _ = long.tcb.unload();
+    long.session = alloc::vec![b's'; 9000].into();
+    assert_eq!(transfer(&long).pieces().iter().count(), 1);
 }
 
 #[test]
 fn a_payload_beyond_the_limit_is_refused_before_it_is_waited_for() {
     let transfer = |len| {
-        let snapshot = Bytes::from(alloc::vec![0; len]);
+        let snapshot = alloc::vec![0; len].into();
         Message::Transfer { flow: flow(), epoch: Epoch(1), snapshot }.encode()
     };
     assert!(Message::decode(&transfer(MAX_SNAPSHOT)).is_ok());

@@ -51,7 +51,7 @@ fn committed() -> Handoffs {
 }
 
 fn transfer(epoch: u64) -> Message {
-    Message::Transfer { flow: flow(), epoch: Epoch(epoch), snapshot: snapshot(epoch).encode().unwrap() }
+    Message::Transfer { flow: flow(), epoch: Epoch(epoch), snapshot: snapshot(epoch).pieces().unwrap() }
 }
 
 /// An acceptor that runs the connection since epoch 2.
@@ -235,7 +235,7 @@ fn a_transfer_that_does_not_decode_is_returned_with_the_reason() {
 #[test]
 fn a_transfer_of_another_connection_under_this_name_is_returned() {
     let mut acceptor = Handoffs::new();
-    let bytes = snapshot(5).encode().unwrap();
+    let bytes = snapshot(5).pieces().unwrap();
     acceptor.receive(a(), Message::Transfer { flow: flow(), epoch: Epoch(2), snapshot: bytes }, NOW);
     assert!(matches!(sent(&mut acceptor)[..], [Message::Returned { why: Refusal::Snapshot(_), .. }]));
 }

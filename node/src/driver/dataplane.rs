@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use ferry_handoff::{Incarnation, NodeId};
+use ferry_handoff::{Incarnation, NodeId, Pieces};
 use ferry_stack::{Frame, Instant, Offload, gso};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -263,7 +263,7 @@ impl Loop {
         }
     }
 
-    fn tell(&mut self, to: NodeId, message: Bytes) {
+    fn tell(&mut self, to: NodeId, message: Pieces) {
         if !self.plane.peers.get(&to).is_some_and(|queue| queue.push(message)) {
             self.lost.messages += 1;
         }

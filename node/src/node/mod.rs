@@ -382,7 +382,7 @@ impl Node {
     }
 
     fn tell(&mut self, to: NodeId, message: &Message) {
-        self.outputs.push_back(Output::Peer { to, bytes: message.encode() });
+        self.outputs.push_back(Output::Peer { to, bytes: message.pieces() });
     }
 
     fn trace(&mut self, event: TraceEvent, now: Instant) {

@@ -276,7 +276,7 @@ impl Node {
             Message::Copied { flow, epoch, .. } | Message::Lacks { flow, epoch, .. }
                 if self.handoffs.awaits(from, flow, *epoch) =>
             {
-                self.handoffs.receive(from, message.clone(), now);
+                self.handoffs.receive_with(from, message, None, now);
             }
             Message::Copied { flow, epoch, version } => self.copied(from, *flow, *epoch, *version, now),
             Message::Lacks { flow, epoch, version, .. } => self.lacks(*flow, *epoch, *version),

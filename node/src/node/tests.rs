@@ -115,7 +115,7 @@ fn told(lan: &mut Lan, from: &str, message: &Message) -> Vec<Message> {
     let mut answers = Vec::new();
     loop {
         match contact.poll(now) {
-            Output::Peer { to, bytes } if to == from => answers.push(Message::decode(&bytes).unwrap()),
+            Output::Peer { to, bytes } if to == from => answers.push(Message::decode(&bytes.join()).unwrap()),
             Output::WaitUntil(_) => return answers,
             _ => {}
         }

@@ -116,7 +116,7 @@ fn snapshots() -> Vec<Snapshot> {
 
 fn messages(snapshot: &Snapshot) -> [Message; 6] {
     let (flow, epoch) = (snapshot.tcb.flow, snapshot.epoch);
-    let octets = snapshot.encode().unwrap_or_default();
+    let octets = snapshot.pieces().unwrap_or_default();
     [
         Message::Prepare { flow, epoch, service: "echo".to_owned() },
         Message::Transfer { flow, epoch, snapshot: octets.clone() },

@@ -169,6 +169,6 @@ fn advertises(wire: &OwnedFd) -> bool {
 fn a_message_for_a_node_without_a_queue_is_counted_as_lost_not_waited_for() {
     let Lab { plane, .. } = Lab::new(Duration::ZERO);
     let mut running = Loop::new(plane).unwrap();
-    running.tell(NodeId::of("b"), Bytes::from_static(b"x"));
+    running.tell(NodeId::of("b"), Bytes::from_static(b"x").into());
     assert_eq!(running.lost.messages, 1);
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use ferry_handoff::NodeId;
+use ferry_handoff::{NodeId, Pieces};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -163,9 +163,9 @@ async fn write(
     loop {
         let (kind, payload) = tokio::select! {
             message = outgoing.next() => (Kind::Message, message.ok_or(Ended::Closed)?),
-            () = pong.notified() => (Kind::Pong, Bytes::new()),
-            () = pulse.ping_now.notified() => (Kind::Ping, Bytes::new()),
-            _ = pings.tick() => (Kind::Ping, Bytes::new()),
+            () = pong.notified() => (Kind::Pong, Pieces::default()),
+            () = pulse.ping_now.notified() => (Kind::Ping, Pieces::default()),
+            _ = pings.tick() => (Kind::Ping, Pieces::default()),
         };
         row.put(&mut writer, kind, &payload).await?;
         while let Some(message) = outgoing.try_next() {
@@ -184,19 +184,24 @@ impl Row {
         &mut self,
         writer: &mut (impl AsyncWrite + Unpin),
         kind: Kind,
-        payload: &[u8],
+        payload: &Pieces,
     ) -> io::Result<()> {
-        let header = frame_header(kind, payload.len());
-        if self.0.len() + header.len() + payload.len() > JOIN {
+        let (header, len) = (frame_header(kind, payload.len()), payload.len());
+        if self.0.len() + header.len() + len > JOIN {
             self.write(writer).await?;
         }
         self.0.extend_from_slice(&header);
-        if payload.len() <= JOIN {
-            self.0.extend_from_slice(payload);
-            return Ok(());
+        for piece in payload.iter() {
+            if self.0.len() + piece.len() > JOIN {
+                self.write(writer).await?;
+            }
+            if piece.len() <= JOIN {
+                self.0.extend_from_slice(piece);
+            } else {
+                writer.write_all(piece).await?;
+            }
         }
-        self.write(writer).await?;
-        writer.write_all(payload).await
+        Ok(())
     }
 
     /// Nothing more waits.
@@ -248,7 +253,7 @@ mod tests {
         let payload = |nth: usize| vec![nth.to_le_bytes()[0]; if nth == 500 { 100_000 } else { 100 }];
         let (mut row, mut writes) = (Row::default(), Writes::default());
         for nth in 0..1000 {
-            row.put(&mut writes, Kind::Message, &payload(nth)).await.unwrap();
+            row.put(&mut writes, Kind::Message, &payload(nth).into()).await.unwrap();
         }
         row.end(&mut writes).await.unwrap();
         assert!(writes.0.len() < 12, "{} writes", writes.0.len());

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use ferry_handoff::Pieces;
 use tokio::sync::mpsc;
 
 use super::wire::MAX_MESSAGE;
@@ -17,14 +17,14 @@ const OCTETS: usize = 8 * MAX_MESSAGE;
 /// The data plane's end.
 #[derive(Debug)]
 pub(crate) struct PeerQueue {
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Pieces>,
     octets: Arc<AtomicUsize>,
 }
 
 /// The link's end.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    receiver: mpsc::Receiver<Bytes>,
+    receiver: mpsc::Receiver<Pieces>,
     octets: Arc<AtomicUsize>,
 }
 
@@ -37,7 +37,7 @@ pub(super) fn queue() -> (PeerQueue, Outgoing) {
 impl PeerQueue {
     /// Queues a message, or says `false`: it is too long, or too much waits already, and it is lost. The node repeats
     /// what matters.
-    pub(crate) fn push(&self, message: Bytes) -> bool {
+    pub(crate) fn push(&self, message: Pieces) -> bool {
         let len = message.len();
         // Relaxed: only the count itself matters, and only this thread adds.
         if len > MAX_MESSAGE || self.octets.load(Ordering::Relaxed) + len > OCTETS {
@@ -54,13 +54,13 @@ impl PeerQueue {
 
 impl Outgoing {
     /// The next message; `None` once the data plane is gone.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    pub(super) async fn next(&mut self) -> Option<Pieces> {
         let message = self.receiver.recv().await?;
         Some(self.taken(message))
     }
 
     /// The next message, if one waits.
-    pub(super) fn try_next(&mut self) -> Option<Bytes> {
+    pub(super) fn try_next(&mut self) -> Option<Pieces> {
         let message = self.receiver.try_recv().ok()?;
         Some(self.taken(message))
     }
@@ -70,7 +70,7 @@ impl Outgoing {
         while self.try_next().is_some() {}
     }
 
-    fn taken(&self, message: Bytes) -> Bytes {
+    fn taken(&self, message: Pieces) -> Pieces {
         self.octets.fetch_sub(message.len(), Ordering::Relaxed);
         message
     }
@@ -83,17 +83,17 @@ mod tests {
     #[test]
     fn a_full_queue_drops_and_an_emptied_one_takes_again() {
         let (queue, mut outgoing) = queue();
-        let message = Bytes::from(vec![0; MAX_MESSAGE]);
+        let message = Pieces::from(vec![0; MAX_MESSAGE]);
         assert_eq!((0..20).filter(|_| queue.push(message.clone())).count(), 8, "bounded by octets");
         outgoing.clear();
-        assert_eq!((0..2 * MESSAGES).filter(|_| queue.push(Bytes::from_static(b"x"))).count(), MESSAGES);
+        assert_eq!((0..2 * MESSAGES).filter(|_| queue.push(vec![b'x'].into())).count(), MESSAGES);
         assert!(outgoing.try_next().is_some());
-        assert!(queue.push(Bytes::from_static(b"x")));
+        assert!(queue.push(vec![b'x'].into()));
     }
 
     #[test]
     fn a_message_beyond_the_limit_is_not_taken() {
         let (queue, _outgoing) = queue();
-        assert!(!queue.push(Bytes::from(vec![0; MAX_MESSAGE + 1])));
+        assert!(!queue.push(vec![0; MAX_MESSAGE + 1].into()));
     }
 }

@@ -142,7 +142,7 @@ impl Node {
     }
 
     fn tell(&self, name: &str, message: impl Into<Bytes>) {
-        assert!(self.links.queues[&NodeId::of(name)].push(message.into()));
+        assert!(self.links.queues[&NodeId::of(name)].push(message.into().into()));
     }
 
     async fn fatal(&mut self) -> String {

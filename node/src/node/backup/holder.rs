@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ferry_handoff::claims::{Held, Standing, is_same};
-use ferry_handoff::{Copy, Delta, Epoch, Message, NodeId, Unfit, Version};
+use ferry_handoff::{Copy, Delta, Epoch, Message, NodeId, Pieces, Unfit, Version};
 use ferry_stack::tcp::Flow;
 use ferry_stack::{Instant, Seq};
 
@@ -21,7 +21,7 @@ pub(in crate::node) struct Told<'a> {
     pub(in crate::node) epoch: Epoch,
     pub(in crate::node) version: u64,
     pub(in crate::node) holders: &'a [NodeId],
-    pub(in crate::node) delta: &'a bytes::Bytes,
+    pub(in crate::node) delta: &'a Pieces,
 }
 
 /// Whether a copy of a connection is held here.
@@ -38,7 +38,7 @@ impl Node {
     /// An owner says what a copy of a connection lacks.
     pub(in crate::node) fn copy_told(&mut self, from: NodeId, told: &Told<'_>, now: Instant) {
         let Told { flow, epoch, version, .. } = *told;
-        let delta = match Delta::decode(told.delta) {
+        let delta = match Delta::decode_pieces(told.delta) {
             Ok(delta) if *delta.flow() == flow && delta.version.epoch == epoch => delta,
             _ => return self.refuse_copy(from, flow, Seq(0), epoch),
         };
@@ -128,7 +128,7 @@ impl Node {
             _ => None,
         };
         let known = known.filter(|held| held.owner == from).map(|held| &held.copy.copy);
-        self.handoffs.receive_with(from, message.clone(), known, now);
+        self.handoffs.receive_with(from, message, known, now);
     }
 
     /// There is no copy here.

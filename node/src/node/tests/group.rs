@@ -138,7 +138,7 @@ fn a_connection_is_not_taken_from_a_node_that_may_not_own_it_whatever_that_says(
     let flow = lan.nodes["a"].control_blocks().next().unwrap().flow;
     let [snapshot] = &lan.nodes["a"].snapshots(lan.now)[..] else { panic!("one connection") };
     let epoch = Epoch(9);
-    let snapshot = ferry_handoff::Snapshot { epoch, ..snapshot.clone() }.encode().unwrap();
+    let snapshot = ferry_handoff::Snapshot { epoch, ..snapshot.clone() }.pieces().unwrap();
     let why = Refusal::NotAllowed { node: "b".to_owned(), service: "echo".to_owned() };
     let cases = [
         (
@@ -154,7 +154,7 @@ fn a_connection_is_not_taken_from_a_node_that_may_not_own_it_whatever_that_says(
         let (mut answers, mut audits) = (Vec::new(), Vec::new());
         loop {
             match node.poll(now) {
-                Output::Peer { bytes, .. } => answers.push(Message::decode(&bytes).unwrap()),
+                Output::Peer { bytes, .. } => answers.push(Message::decode(&bytes.join()).unwrap()),
                 Output::Trace(trace) => {
                     if let crate::TraceEvent::Move(audit) = trace.event {
                         audits.push(audit);

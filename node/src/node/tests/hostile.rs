@@ -27,7 +27,8 @@ fn said(lan: &mut Lan, at: &'static str) -> Vec<(NodeId, Message)> {
     let mut said = Vec::new();
     loop {
         match node.poll(now) {
-            Output::Peer { to, mut bytes } => {
+            Output::Peer { to, bytes } => {
+                let mut bytes = bytes.join();
                 while !bytes.is_empty() {
                     said.push((to, Message::take(&mut bytes).unwrap()));
                 }
@@ -173,9 +174,9 @@ fn a_connection_of_another_can_neither_be_offered_nor_sent_to_the_contact_node()
     let lies = [
         Message::Owner { flow, epoch: Epoch(39), node: NodeId::of("c") },
         Message::Prepare { flow, epoch: Epoch(40), service },
-        Message::Transfer { flow, epoch: Epoch(40), snapshot: forged },
+        Message::Transfer { flow, epoch: Epoch(40), snapshot: forged.into() },
         Message::Prepare { flow, epoch: Epoch(2), service: "echo".to_owned() },
-        Message::Transfer { flow, epoch: Epoch(2), snapshot: snapshot.encode().unwrap() },
+        Message::Transfer { flow, epoch: Epoch(2), snapshot: snapshot.pieces().unwrap() },
     ];
     for _ in 0..3 {
         for lie in &lies {
@@ -209,7 +210,7 @@ fn what_one_donor_offers_decides_nothing_about_what_another_does() {
     let mut lan = Lan::new(|_| {});
     let client = lan.connect();
     let flow = flow_of(&lan, client);
-    let garbage = |epoch| Message::Transfer { flow, epoch, snapshot: Bytes::from_static(b"no snapshot") };
+    let garbage = |epoch| Message::Transfer { flow, epoch, snapshot: b"no snapshot".to_vec().into() };
     for epoch in [Epoch(2), Epoch(3), HUGE, Epoch(u64::MAX)] {
         let said = hear(&mut lan, "b", "c", &garbage(epoch));
         assert!(matches!(said[..], [(_, Message::Returned { .. })]), "{said:?}");
@@ -349,7 +350,7 @@ fn copy_as_if_owned(lan: &Lan, at: &str, by: u64) -> Message {
     let (flow, epoch) = (snapshot.tcb.flow, Epoch(snapshot.epoch.0 + by));
     snapshot.epoch = epoch;
     let mut mirror = Mirror::after(1 << 40);
-    let delta = mirror.delta(&snapshot).encode().unwrap();
+    let delta = mirror.delta(&snapshot).pieces().unwrap();
     Message::Copy { flow, epoch, version: mirror.version(), holders: vec![NodeId::of("a")], delta }
 }
 

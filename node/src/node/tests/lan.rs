@@ -313,7 +313,7 @@ impl Lan {
         loop {
             match self.nodes.get_mut(name).unwrap().poll(self.now) {
                 Output::Frame(frame) => wire.push_back((place, frame)),
-                Output::Peer { to, bytes } => messages.push((NodeId::of(name), to, bytes)),
+                Output::Peer { to, bytes } => messages.push((NodeId::of(name), to, bytes.join())),
                 Output::Reply { id, reply } => drop(self.replies.insert(id, reply)),
                 Output::Reborn { incarnation } => self.reborn.push((name, incarnation)),
                 Output::Trace(trace) => match trace.event {

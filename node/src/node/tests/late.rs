@@ -26,7 +26,7 @@ fn handshake(lan: &Lan, flow: Flow, epoch: Epoch) -> Message {
     assert_eq!(tcb.state, State::SynReceived);
     let (session, client) = (Bytes::new(), Bytes::new());
     let snapshot = Snapshot { epoch, service: "echo".to_owned(), tcb, session, wake: None, client };
-    Message::Transfer { flow, epoch, snapshot: snapshot.encode().unwrap() }
+    Message::Transfer { flow, epoch, snapshot: snapshot.pieces().unwrap() }
 }
 
 fn deliver(lan: &mut Lan, message: &Message) {

@@ -99,7 +99,7 @@ fn nothing_that_can_be_logged_shows_what_a_connection_carries() {
                 tell(&output);
                 lines += write(&output);
                 match output {
-                    Output::Peer { to, bytes } => said.push((to, bytes)),
+                    Output::Peer { to, bytes } => said.push((to, bytes.join())),
                     Output::WaitUntil(_) => break,
                     _ => {}
                 }

@@ -80,7 +80,7 @@ fn ten_thousand_connections_that_leave_at_once_wait_in_bounded_memory() {
             let node = lan.nodes.get_mut(name).unwrap();
             loop {
                 match node.poll(lan.now) {
-                    Output::Peer { to, bytes } => wire.take(NodeId::of(name), to, bytes),
+                    Output::Peer { to, bytes } => wire.take(NodeId::of(name), to, bytes.join()),
                     Output::Reply { reply: told, .. } => reply = Some(told),
                     Output::Trace(trace) => assert!(!matches!(trace.event, TraceEvent::Closed { .. })),
                     Output::Frame(_) | Output::Reborn { .. } | Output::Store { .. } => {}

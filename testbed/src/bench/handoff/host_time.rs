@@ -93,9 +93,9 @@ impl Pair {
             client: Bytes::new(),
             wake: None,
         };
-        let octets = snapshot.encode().map_err(broken)?;
+        let octets = snapshot.pieces().map_err(broken)?;
         drop(snapshot);
-        let arrived = Snapshot::decode(&octets).map_err(broken)?;
+        let arrived = Snapshot::decode_pieces(&octets).map_err(broken)?;
         self.handle = self.there.import(arrived.tcb, now).map_err(broken)?;
         core::mem::swap(&mut self.here, &mut self.there);
         Ok(())

@@ -158,7 +158,7 @@ impl Two {
             match self.nodes[nth].poll(now()) {
                 Output::WaitUntil(_) => return Ok(any),
                 Output::Frame(frame) => self.take(nth, frame)?,
-                Output::Peer { bytes, .. } => self.messages.push_back((1 - nth, bytes)),
+                Output::Peer { bytes, .. } => self.messages.push_back((1 - nth, bytes.join())),
                 Output::Reply { reply, .. } => self.replies.push_back(reply),
                 Output::Trace(_) | Output::Reborn { .. } | Output::Store { .. } => {}
             }

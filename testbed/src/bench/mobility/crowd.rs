@@ -184,7 +184,7 @@ impl Crowd {
                 loop {
                     match self.node.poll(now()) {
                         Output::Frame(frame) => answers.push(frame),
-                        Output::Peer { bytes, .. } => told.push(bytes),
+                        Output::Peer { bytes, .. } => told.push(bytes.join()),
                         Output::WaitUntil(_) => break,
                         Output::Reply { .. }
                         | Output::Reborn { .. }
