@@ -22,6 +22,9 @@ impl<K: Copy + Ord> Alarms<K> {
             Some(at) => self.by_name.insert(name, at),
             None => self.by_name.remove(&name),
         };
+        if before == at {
+            return;
+        }
         if let Some(before) = before {
             self.by_time.remove(&(before, name));
         }

@@ -220,6 +220,7 @@ fn setup(config: &Config, options: &Options, incarnation: Incarnation) -> Result
             allowed: config.group.allowed.clone(),
             tokens_ahead: config.group.tokens_ahead,
             policy: options.policy.map(|make| make()),
+            untraced: options.trace.is_none(),
         },
         optimise: config.group.optimise,
         plain_source: config.group.plain_source,

@@ -276,6 +276,9 @@ impl Node {
     }
 
     fn step(&mut self, flow: Flow, peer: NodeId, epoch: Epoch, step: Step, now: Instant) {
+        if self.rules.untraced {
+            return;
+        }
         let event = TraceEvent::Handoff {
             client: flow.remote,
             port: flow.local.port(),

@@ -16,6 +16,9 @@ pub struct Rules {
     pub tokens_ahead: TokensAhead,
     /// Who serves new connections, if not as [`Placement`](super::Placement) says.
     pub policy: Option<Box<dyn Policy>>,
+    /// Whether nobody wants to know each step of each handoff: [`TraceEvent::Handoff`](crate::TraceEvent::Handoff) is left
+    /// out.
+    pub untraced: bool,
 }
 
 /// When an acceptor goes through the tests of return routability for a connection that is to come (RFC 6275 section

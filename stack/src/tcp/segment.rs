@@ -30,11 +30,13 @@ pub struct Flow {
 }
 
 impl Ord for Flow {
-    /// By the other end first, which differs, and in whole numbers: nodes keep what they know in order of flows.
+    /// By what mostly differs first, the other end's port: nodes keep what they know in order of flows.
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        let end = |end: &SocketAddrV6| (end.ip().to_bits(), end.port());
-        let ends = |flow: &Self| (end(&flow.remote), end(&flow.local));
-        ends(self).cmp(&ends(other)).then_with(|| (self.remote, self.local).cmp(&(other.remote, other.local)))
+        match self.remote.port().cmp(&other.remote.port()) {
+            Ordering::Equal => self.cmp_at_one_port(other),
+            different => different,
+        }
     }
 }
 
@@ -57,6 +59,12 @@ impl core::hash::Hash for Flow {
 }
 
 impl Flow {
+    /// In whole numbers.
+    fn cmp_at_one_port(&self, other: &Self) -> Ordering {
+        let ips = |flow: &Self| (flow.remote.ip().to_bits(), flow.local.port(), flow.local.ip().to_bits());
+        ips(self).cmp(&ips(other)).then_with(|| (self.remote, self.local).cmp(&(other.remote, other.local)))
+    }
+
     /// The flow of a datagram that arrived, if it is long enough to carry TCP ports. Nothing else is checked: enough
     /// to send it on, not to act on it.
     pub fn of(datagram: &Datagram) -> Option<Self> {
