@@ -88,6 +88,12 @@ fn tell_recoveries(seen: &[Crash], events: &[Event], demo: &mut Demo) {
     #[allow(clippy::cast_precision_loss)] // Nanoseconds of a recovery.
     let millis = |from: u64, to: u64| to.saturating_sub(from) as f64 * 1e-6;
     demo.detect_ms = Spread::of(detected.iter().map(|(crash, at)| millis(crash.at_ns, *at)).collect());
-    let restored = detected.iter().filter_map(|(crash, at)| Some(millis(*at, crash.restored_ns(events)?)));
+    let again = |crash: &Crash| {
+        let later = seen.iter().filter(|other| other.victim == crash.victim && other.at_ns > crash.at_ns);
+        later.map(|other| other.at_ns).min().unwrap_or(u64::MAX)
+    };
+    let restored = detected
+        .iter()
+        .filter_map(|(crash, at)| Some(millis(*at, crash.restored_ns(again(crash), events)?)));
     demo.restore_ms = Spread::of(restored.collect());
 }
