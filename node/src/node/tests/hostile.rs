@@ -103,6 +103,11 @@ fn a_donor_whose_acceptor_has_died_asks_who_has_the_connection_before_it_goes_on
         let theirs = Claim { flow, standing: Standing::of_owner(iss, Epoch(3)) };
         let objections = if has_it { vec![theirs] } else { Vec::new() };
         hear(&mut lan, "a", "c", &Message::Claimed { dead, life, run, objections });
+        assert!(
+            lan.nodes["a"].connections().is_empty(),
+            "nor has b said that it has nothing of it in its new life"
+        );
+        hear(&mut lan, "a", "b", &Message::Claimed { dead, life, run, objections: Vec::new() });
         assert_eq!(lan.nodes["a"].connections().is_empty(), has_it);
         assert_eq!(lan.nodes["a"].remembered()["copies"], 0);
         if !has_it {
