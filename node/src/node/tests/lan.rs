@@ -463,9 +463,8 @@ impl Lan {
 
     /// Sends some octets; what came back by now.
     pub(super) fn echo(&mut self, client: Handle, octets: &'static [u8]) -> Vec<u8> {
-        assert!(
-            self.client.tcp.with(client, |tcb| tcb.write(Bytes::from_static(octets))).unwrap().is_empty()
-        );
+        let rest = self.client.tcp.with(client, |tcb| tcb.write(Bytes::from_static(octets)));
+        assert!(rest.unwrap().is_empty());
         self.run();
         self.pass(300);
         let mut back = Vec::new();
