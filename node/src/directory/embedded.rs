@@ -260,16 +260,18 @@ impl Directory for Embedded {
         let Some(member) = self.members.get_mut(&peer) else { return false };
         let former = member.link.replace(life).filter(|former| *former != life);
         member.up = true;
-        let over = member.meet(life, now).is_some_and(|known| {
-            // Without replicas nobody has taken its place, and it speaks to us.
-            if !binding {
-                known.end = End::Open;
-            }
-            if !known.is_dead() && known.ours.is_none() {
-                known.heard = now;
-            }
-            known.is_dead()
-        });
+        let long_over = binding && member.is_long_over(life);
+        let over = long_over
+            || member.meet(life, now).is_some_and(|known| {
+                // Without replicas nobody has taken its place, and it speaks to us.
+                if !binding {
+                    known.end = End::Open;
+                }
+                if !known.is_dead() && known.ours.is_none() {
+                    known.heard = now;
+                }
+                known.is_dead()
+            });
         if over {
             self.tell(peer, Message::Dead { node: peer, life });
         }

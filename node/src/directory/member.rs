@@ -1,6 +1,6 @@
 //! Another node, life by life, as the directory of this one knows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use ferry_handoff::{Incarnation, NodeId, Verdict};
@@ -12,6 +12,8 @@ use super::arrivals::Arrivals;
 const MAX_LIVES: usize = 16;
 /// Lives that are over and of no matter any more, which are remembered for those who have not heard.
 const MAX_SETTLED: usize = 8;
+/// Lives that were remembered once, and are over: nobody who tells of them again tells anything new.
+const MAX_OVER: usize = 1024;
 
 /// Another node.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ pub(super) struct Member {
     pub(super) link: Option<Incarnation>,
     /// The oldest known first.
     pub(super) lives: Vec<Life>,
+    /// Those that had to make room for others, the latest last.
+    over: VecDeque<Incarnation>,
 }
 
 /// One life of another node.
@@ -124,9 +128,17 @@ impl Member {
         self.life_mut(self.link?)
     }
 
-    /// The life, which is remembered from now on; `None` if there is no room.
+    /// Whether a life is over that is of no matter any more.
+    pub(super) fn is_long_over(&self, life: Incarnation) -> bool {
+        self.over.contains(&life)
+    }
+
+    /// The life, which is remembered from now on; `None` if there is no room, or if it is long over.
     pub(super) fn meet(&mut self, life: Incarnation, now: Instant) -> Option<&mut Life> {
         if self.life(life).is_none() {
+            if self.is_long_over(life) {
+                return None;
+            }
             self.forget_old();
             if self.lives.len() >= MAX_LIVES {
                 return None;
@@ -143,7 +155,11 @@ impl Member {
         self.lives.retain(|known| {
             let goes = spare > 0 && of_no_matter(known);
             spare -= usize::from(goes);
+            if goes {
+                self.over.push_back(known.id);
+            }
             !goes
         });
+        self.over.drain(..self.over.len().saturating_sub(MAX_OVER));
     }
 }

@@ -224,3 +224,20 @@ fn pulses_of_others_cost_bounded_memory_and_never_a_panic() {
     a.pulse(id("c"), &sign(4, 1, None, &[("a", 1, Verdict::Dead)]), at(300));
     assert!(!events(&mut a).contains(&Event::Lost), "it is not the life that the link is to");
 }
+
+/// Two that had forgotten told each other again, for ever, of nodes that had been started anew often enough.
+#[test]
+fn the_end_of_a_life_is_told_once_however_many_have_ended_since() {
+    let mut a = directory(&["b", "c"], true);
+    a.peer_up(id("c"), Incarnation(3), at(0));
+    for round in 0..2 {
+        events(&mut a);
+        for life in 100..140 {
+            a.told(id("c"), id("b"), Incarnation(life), at(10));
+        }
+        let died = events(&mut a).into_iter().filter(|event| matches!(event, Event::Died(..))).count();
+        assert_eq!(died, if round == 0 { 40 } else { 0 });
+    }
+    assert!(!a.peer_up(id("b"), Incarnation(101), at(20)), "nor does it come back");
+    assert!(a.peer_up(id("b"), Incarnation(200), at(30)));
+}
