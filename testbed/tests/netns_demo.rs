@@ -44,18 +44,9 @@ fn some_player_has_enough_in_its_buffer_to_notice_no_crash() {
 
 /// Plays a demo in which nodes are killed, and judges what both of them show.
 fn play_crashes(name: &str, crashes: u64) -> Option<(Value, String)> {
-    let _machine = machine()?;
-    let folder = tempfile::tempdir().expect("a folder");
-    let json = folder.path().join("result.json");
-    let mut command = Command::new(TESTBED);
-    command.args(["demo", name, "--crashes", &crashes.to_string(), "--file-mib", "64", "--echo-mib", "16"]);
-    command.args(["--rate-mbit", "100", "--json"]).arg(&json);
-    command.arg("--out").arg(folder.path()).arg("--ferry").arg(ferry());
-    let output = run(&mut command);
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let report: Value = serde_json::from_slice(&fs::read(&json).expect("a report")).expect("json");
-    let demo = report["demos"][0].clone();
+    let count = crashes.to_string();
+    let arguments = ["--crashes", &count, "--file-mib", "64", "--echo-mib", "16", "--rate-mbit", "100"];
+    let (demo, said, _) = perform(name, &arguments)?;
     for (field, expected) in [("ok", Value::from(true)), ("crashes", crashes.into())] {
         assert_eq!(demo[field], expected, "{field}: {said}");
     }
@@ -88,19 +79,24 @@ fn an_overloaded_node_gives_connections_away_and_clients_wait_less() {
     picture(&folder.path().join("load-balancing/load.svg"), "rebalance");
 }
 
-/// Plays a demo that brings files of its own.
-fn play_short(name: &str, handoffs: u64) -> Option<(Value, String, tempfile::TempDir)> {
+/// Plays a demo with these arguments; what it has to tell, what it said, and its files.
+fn perform(name: &str, arguments: &[&str]) -> Option<(Value, String, tempfile::TempDir)> {
     let _machine = machine()?;
     let folder = tempfile::tempdir().expect("a folder");
     let json = folder.path().join("result.json");
     let mut command = Command::new(TESTBED);
-    command.args(["demo", name, "--handoffs", &handoffs.to_string(), "--json"]).arg(&json);
+    command.args(["demo", name]).args(arguments).arg("--json").arg(&json);
     command.arg("--out").arg(folder.path()).arg("--ferry").arg(ferry());
     let output = run(&mut command);
     let said = text(&output.stdout) + &text(&output.stderr);
     assert!(output.status.success(), "{said}");
     let report: Value = serde_json::from_slice(&fs::read(&json).expect("a report")).expect("json");
-    let demo = report["demos"][0].clone();
+    Some((report["demos"][0].clone(), said, folder))
+}
+
+/// Plays a demo that brings files of its own.
+fn play_short(name: &str, handoffs: u64) -> Option<(Value, String, tempfile::TempDir)> {
+    let (demo, said, folder) = perform(name, &["--handoffs", &handoffs.to_string()])?;
     judge_good(&demo, name, handoffs, &said);
     Some((demo, said, folder))
 }
@@ -113,18 +109,9 @@ fn picture(path: &std::path::Path, word: &str) {
 
 /// Plays a demo and judges what all of them show.
 fn play(name: &str, handoffs: u64) -> Option<(Value, String)> {
-    let _machine = machine()?;
-    let folder = tempfile::tempdir().expect("a folder");
-    let json = folder.path().join("result.json");
-    let mut command = Command::new(TESTBED);
-    command.args(["demo", name, "--handoffs", &handoffs.to_string(), "--interval-ms", "100"]);
-    command.args(["--file-mib", "64", "--echo-mib", "16", "--json"]).arg(&json);
-    command.arg("--out").arg(folder.path()).arg("--ferry").arg(ferry());
-    let output = run(&mut command);
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let report: Value = serde_json::from_slice(&fs::read(&json).expect("a report")).expect("json");
-    let demo = report["demos"][0].clone();
+    let count = handoffs.to_string();
+    let arguments = ["--handoffs", &count, "--interval-ms", "100", "--file-mib", "64", "--echo-mib", "16"];
+    let (demo, said, folder) = perform(name, &arguments)?;
     judge(&demo, name, handoffs, &said);
     judge_files(&folder.path().join(name), handoffs);
     Some((demo, said))

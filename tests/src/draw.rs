@@ -1,6 +1,7 @@
 //! What the seed draws: the configuration of a world.
 
-use core::net::Ipv6Addr;
+use core::net::{Ipv6Addr, SocketAddrV6};
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use ferry_stack::Instant;
@@ -15,8 +16,8 @@ use crate::lwip::Lwip;
 use crate::rng::{PerMille, Rng};
 use crate::serve::{DISCARD, ECHO, EXCHANGE, HTTP, Order};
 use crate::stack::{Plain, Stack};
-use crate::talk::{Script, Task};
-use crate::world::Attachment;
+use crate::talk::{Script, Talk, Task};
+use crate::world::{Attachment, SERVICE_ADDRESS};
 
 /// What a scenario wants of the paths and of its clients.
 #[derive(Clone, Copy, Debug)]
@@ -206,6 +207,34 @@ pub fn manner(rng: &mut Rng, faults: bool) -> Manner {
 
 fn often(rng: &mut Rng, faults: bool, most: u64) -> PerMille {
     if faults && rng.chance(600) { PerMille::try_from(rng.scaled(1..=most)).unwrap_or(1000) } else { 0 }
+}
+
+/// A way that only takes time, between so many microseconds.
+pub fn sound_way(rng: &mut Rng, micros: RangeInclusive<u64>) -> Quality {
+    Quality { delay: Duration::from_micros(rng.within(micros)), ..Quality::default() }
+}
+
+/// A host on a link that only takes time.
+pub fn sound_attachment(rng: &mut Rng, name: &str, micros: RangeInclusive<u64>) -> Attachment {
+    let (up, down) = (sound_way(rng, micros.clone()), sound_way(rng, micros));
+    Attachment { name: name.to_owned(), up, down, mtu: 1500, path_mtu: 1500, tap: false }
+}
+
+/// A client that begins within 10 ms of `from`, and writes at a steady pace.
+pub fn steady_talk(rng: &mut Rng, from: Instant, port: u16, task: Task) -> Talk {
+    Talk::new(Script {
+        start: from + rng.millis(0..=10),
+        server: SocketAddrV6::new(SERVICE_ADDRESS, port, 0, 0),
+        task,
+        key: rng.any(),
+        write_size: 1_000,
+        read_size: 4_000,
+        write_pause: Duration::from_millis(3),
+        read_pause: Duration::ZERO,
+        deaf: Duration::ZERO,
+        idle: Duration::ZERO,
+        abort_after: None,
+    })
 }
 
 /// A machine's link.

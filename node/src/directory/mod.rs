@@ -2,6 +2,8 @@
 //! own. What it says never becomes untrue. Like the node it reads no clock and no socket.
 
 mod arrivals;
+#[cfg(test)]
+mod draw;
 mod embedded;
 mod etcd;
 mod member;

@@ -241,3 +241,14 @@ fn the_end_of_a_life_is_told_once_however_many_have_ended_since() {
     assert!(!a.peer_up(id("b"), Incarnation(101), at(20)), "nor does it come back");
     assert!(a.peer_up(id("b"), Incarnation(200), at(30)));
 }
+
+#[test]
+fn a_life_that_was_given_up_says_nothing_in_the_name_of_the_next() {
+    let (mut a, _) = met();
+    a.handle_timeout(at(300));
+    a.told(id("c"), id("a"), LIFE, at(300));
+    a.told(id("c"), id("b"), Incarnation(99), at(300));
+    assert_eq!(a.poll().map(|event| matches!(event, Event::Tell(..))), Some(true), "what it beats with");
+    a.reborn(Incarnation(11), at(301));
+    assert_eq!(events(&mut a), []);
+}

@@ -126,8 +126,7 @@ impl Node {
     /// it on; or if it may be that somebody took it for dead and went on with a copy.
     pub(in crate::node) fn is_sure_of(&self, handle: Handle, owned: &Owned, claimed: Epoch) -> bool {
         let Some(tcb) = self.tcp.get(handle) else { return false };
-        let has_copies =
-            self.services.get(&tcb.flow.local.port()).is_some_and(|service| service.replicas() > 0);
+        let has_copies = self.is_protected(&tcb.flow);
         let recovered = has_copies && claimed.recoveries() > owned.epoch.recoveries();
         tcb.state.is_synchronised() && !owned.doubtful && !recovered
     }

@@ -1,7 +1,5 @@
 //! A small group that serves a client, with copies.
 
-use core::net::SocketAddrV6;
-use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use ferry_node::{Commit, DirectorySetup, Optimise, Placement, PlainSource, Status};
@@ -9,14 +7,12 @@ use ferry_stack::Instant;
 use ferry_stack::tcp::Config;
 use ferry_tests::channel::Manner;
 use ferry_tests::draw::{self, Kind};
-use ferry_tests::link::Quality;
 use ferry_tests::machine::Machine;
-use ferry_tests::rng::Rng;
 use ferry_tests::seeds::Tally;
 use ferry_tests::serve::{ECHO, EXCHANGE, Order};
-use ferry_tests::talk::{Script, Talk, Task};
+use ferry_tests::talk::Task;
 use ferry_tests::watch::Sender;
-use ferry_tests::world::{Attachment, Blow, GroupPlan, Operation, Protection, SERVICE_ADDRESS, World};
+use ferry_tests::world::{Blow, GroupPlan, Operation, Protection, World};
 
 /// When the faults of a scene end.
 const MENDED: Duration = Duration::from_secs(2);
@@ -41,31 +37,6 @@ pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-pub(super) fn link(rng: &mut Rng, micros: RangeInclusive<u64>) -> Quality {
-    Quality { delay: Duration::from_micros(rng.within(micros)), ..Quality::default() }
-}
-
-fn attachment(rng: &mut Rng, name: &str, micros: RangeInclusive<u64>) -> Attachment {
-    let (up, down) = (link(rng, micros.clone()), link(rng, micros));
-    Attachment { name: name.to_owned(), up, down, mtu: 1500, path_mtu: 1500, tap: false }
-}
-
-fn talk(rng: &mut Rng, port: u16, task: Task) -> Talk {
-    Talk::new(Script {
-        start: Instant::from_millis(30) + rng.millis(0..=10),
-        server: SocketAddrV6::new(SERVICE_ADDRESS, port, 0, 0),
-        task,
-        key: rng.any(),
-        write_size: 1_000,
-        read_size: 4_000,
-        write_pause: ms(3),
-        read_pause: Duration::ZERO,
-        deaf: Duration::ZERO,
-        idle: Duration::ZERO,
-        abort_after: None,
-    })
-}
-
 impl Scene {
     fn protection(&self) -> Protection {
         let directory = DirectorySetup { heartbeat: ms(40), lease: ms(200), ..DirectorySetup::default() };
@@ -76,7 +47,7 @@ impl Scene {
         let mut world = World::new(self.seed, log);
         (world.protection, world.light) = (self.protection(), true);
         let mut rng = world.rng.fork();
-        let attachments = (0..self.nodes).map(|_| attachment(&mut rng, "", 50..=500)).collect();
+        let attachments = (0..self.nodes).map(|_| draw::sound_attachment(&mut rng, "", 50..=500)).collect();
         let delay = Duration::from_micros(rng.within(100..=2_000));
         let plan = GroupPlan {
             attachments,
@@ -97,12 +68,12 @@ impl Scene {
             ..Operation::default()
         };
         world.attach_group(&plan, operation);
-        let attachment = attachment(&mut rng, "client", 500..=3_000);
+        let attachment = draw::sound_attachment(&mut rng, "client", 500..=3_000);
         let stack = draw::stack(&mut rng, self.kind, world.next_interface(1500));
         let mut machine = Machine::new(stack);
-        machine.talks.push(talk(&mut rng, ECHO, Task::Echo(8_000)));
+        machine.talks.push(draw::steady_talk(&mut rng, Instant::from_millis(30), ECHO, Task::Echo(8_000)));
         let exchange = Task::Exchange { up: 3_000, down: 9_000, order: Order::ClientFirst };
-        machine.talks.push(talk(&mut rng, EXCHANGE, exchange));
+        machine.talks.push(draw::steady_talk(&mut rng, Instant::from_millis(30), EXCHANGE, exchange));
         world.attach(machine, Sender::Ours, attachment);
         world.mend_at(Instant::ZERO + MENDED);
         world

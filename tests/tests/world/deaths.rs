@@ -2,7 +2,7 @@
 
 use ferry_tests::channel::Manner;
 use ferry_tests::serve::{ECHO, Order};
-use ferry_tests::talk::{Script, Task};
+use ferry_tests::talk::Task;
 use ferry_tests::world::{Blow, End};
 
 use super::*;
@@ -22,31 +22,6 @@ struct Scene {
     placement: Placement,
 }
 
-fn link(rng: &mut Rng, micros: core::ops::RangeInclusive<u64>) -> Quality {
-    Quality { delay: Duration::from_micros(rng.within(micros)), ..Quality::default() }
-}
-
-fn attachment(rng: &mut Rng, name: &str, micros: core::ops::RangeInclusive<u64>) -> Attachment {
-    let (up, down) = (link(rng, micros.clone()), link(rng, micros));
-    Attachment { name: name.to_owned(), up, down, mtu: 1500, path_mtu: 1500, tap: false }
-}
-
-fn talk(rng: &mut Rng, port: u16, task: Task) -> Talk {
-    Talk::new(Script {
-        start: Instant::from_millis(40) + rng.millis(0..=10),
-        server: SocketAddrV6::new(SERVICE_ADDRESS, port, 0, 0),
-        task,
-        key: rng.any(),
-        write_size: 1_000,
-        read_size: 4_000,
-        write_pause: Duration::from_millis(3),
-        read_pause: Duration::ZERO,
-        deaf: Duration::ZERO,
-        idle: Duration::ZERO,
-        abort_after: None,
-    })
-}
-
 impl Scene {
     fn of(seed: u64) -> Self {
         let kind = if seed.is_multiple_of(2) { Kind::Ours } else { Kind::Aware };
@@ -57,7 +32,7 @@ impl Scene {
     fn world(self, log: bool) -> World {
         let mut world = World::new(self.seed, log);
         let mut rng = world.rng.fork();
-        let attachments = (0..NODES).map(|_| attachment(&mut rng, "", 50..=500)).collect();
+        let attachments = (0..NODES).map(|_| draw::sound_attachment(&mut rng, "", 50..=500)).collect();
         let delay = Duration::from_micros(rng.within(100..=2_000));
         let plan = GroupPlan {
             attachments,
@@ -73,12 +48,12 @@ impl Scene {
         let operation =
             Operation { every: Some(5..=15), at_most: Some(3), in_turn: true, ..Operation::default() };
         world.attach_group(&plan, operation);
-        let attachment = attachment(&mut rng, "client", 500..=5_000);
+        let attachment = draw::sound_attachment(&mut rng, "client", 500..=5_000);
         let stack = draw::stack(&mut rng, self.kind, world.next_interface(1500));
         let mut machine = Machine::new(stack);
-        machine.talks.push(talk(&mut rng, ECHO, Task::Echo(12_000)));
+        machine.talks.push(draw::steady_talk(&mut rng, Instant::from_millis(40), ECHO, Task::Echo(12_000)));
         let exchange = Task::Exchange { up: 6_000, down: 9_000, order: Order::Together };
-        machine.talks.push(talk(&mut rng, EXCHANGE, exchange));
+        machine.talks.push(draw::steady_talk(&mut rng, Instant::from_millis(40), EXCHANGE, exchange));
         world.attach(machine, Sender::Ours, attachment);
         world.mend_at(Instant::ZERO + MENDED);
         world

@@ -29,8 +29,8 @@ impl Node {
         if self.backup.dead.len() > MAX_DEAD {
             self.backup.dead.pop_front();
         }
-        self.adopt_orphans(dead, life, now);
         if is_last {
+            self.adopt_orphans(dead, life, now);
             self.claim_all_of(dead, life, now);
         }
         for early in core::mem::take(&mut self.backup.early) {
