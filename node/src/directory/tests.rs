@@ -242,6 +242,24 @@ fn the_end_of_a_life_is_told_once_however_many_have_ended_since() {
     assert!(a.peer_up(id("b"), Incarnation(200), at(30)));
 }
 
+/// All who live have said that they know of b's end; then c starts anew, and has not heard of it. The vote of b, which does not
+/// know of its end either, counts to it.
+#[test]
+fn a_newcomer_that_has_not_heard_of_an_end_makes_the_dead_count_again() {
+    let (mut a, _) = met();
+    a.proved(id("b"), Incarnation(2), at(20));
+    a.pulse(id("c"), &sign(3, 2, Some(2), &[("b", 2, Verdict::Dead)]), at(21));
+    assert_eq!(a.lease(), Lease::Unlimited, "c alone is no majority");
+    a.peer_up(id("c"), Incarnation(4), at(300));
+    a.pulse(id("c"), &sign(4, 1, None, &[]), at(310));
+    a.handle_timeout(at(320));
+    assert!(!a.lease().is_valid(at(320)), "c and b may be against us, as far as c knows");
+    a.pulse(id("c"), &sign(4, 2, Some(3), &[]), at(330));
+    assert!(matches!(a.lease(), Lease::Until(_)), "c is not, for the span of a lease");
+    a.pulse(id("c"), &sign(4, 3, Some(3), &[("b", 2, Verdict::Dead), ("c", 3, Verdict::Dead)]), at(340));
+    assert_eq!(a.lease(), Lease::Unlimited, "now it knows");
+}
+
 #[test]
 fn a_life_that_was_given_up_says_nothing_in_the_name_of_the_next() {
     let (mut a, _) = met();
