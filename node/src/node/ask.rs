@@ -12,22 +12,19 @@ use ferry_stack::tcp::{Flow, Segment};
 use super::Node;
 use super::backup::Copied;
 use super::places::Place;
+use super::waiting::Waiting;
 
 /// How long the others may think. After it the segment is forgotten; the client sends it again.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Questions under way at once: a flood of strange segments costs no more.
 const MAX_ASKS: usize = 1024;
-/// Segments that wait for the answer to one question.
-const MAX_HELD: usize = 64;
-/// Octets that wait in all.
-const MAX_OCTETS: usize = 16 << 20;
 
 /// Questions that are not answered.
 #[derive(Debug, Default)]
 pub(super) struct Asks {
     asks: BTreeMap<Flow, Ask>,
-    /// Octets that wait.
-    octets: usize,
+    /// What has come for the connections meanwhile, for whoever owns them.
+    held: Waiting,
 }
 
 #[derive(Debug)]
@@ -36,8 +33,6 @@ struct Ask {
     segment: Option<Segment>,
     silent: BTreeSet<NodeId>,
     until: Instant,
-    /// What has come for the connection, for whoever owns it.
-    held: VecDeque<Datagram>,
 }
 
 impl Asks {
@@ -64,21 +59,13 @@ impl Asks {
 
     /// It is known whose it is: what has come for it meanwhile.
     pub(super) fn answered(&mut self, flow: &Flow) -> VecDeque<Datagram> {
-        let held = self.asks.remove(flow).map(|ask| ask.held).unwrap_or_default();
-        self.octets -= octets(&held);
-        held
+        self.asks.remove(flow);
+        self.held.take(flow)
     }
 
     /// Keeps what has come for a connection that is asked about, if there is room.
-    fn hold(&mut self, flow: &Flow, datagram: &Datagram) -> bool {
-        let octets = datagram.packet.len();
-        let room = self.octets + octets <= MAX_OCTETS;
-        let Some(ask) = self.asks.get_mut(flow).filter(|ask| room && ask.held.len() < MAX_HELD) else {
-            return false;
-        };
-        ask.held.push_back(datagram.clone());
-        self.octets += octets;
-        true
+    fn hold(&mut self, flow: Flow, datagram: &Datagram) -> bool {
+        self.asks.contains_key(&flow) && self.held.hold(flow, datagram.clone())
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -86,17 +73,15 @@ impl Asks {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        let octets_held = &mut self.octets;
-        self.asks.retain(|_, ask| {
+        let held = &mut self.held;
+        self.asks.retain(|flow, ask| {
             let stays = ask.until > now;
-            *octets_held -= if stays { 0 } else { octets(&ask.held) };
+            if !stays {
+                held.take(flow);
+            }
             stays
         });
     }
-}
-
-fn octets(held: &VecDeque<Datagram>) -> usize {
-    held.iter().map(|datagram| datagram.packet.len()).sum()
 }
 
 impl Node {
@@ -104,7 +89,7 @@ impl Node {
     /// ask; with one of them out of reach there is no certainty, so the client gets no RST, and tries again.
     pub(super) fn ask(&mut self, flow: Flow, segment: &Segment, datagram: &Datagram, now: Instant) {
         self.begin_to_ask(flow, segment, now);
-        self.counters.held += u64::from(self.asks.hold(&flow, datagram));
+        self.counters.held += u64::from(self.asks.hold(flow, datagram));
     }
 
     fn begin_to_ask(&mut self, flow: Flow, segment: &Segment, now: Instant) {
@@ -120,7 +105,7 @@ impl Node {
         for peer in &silent {
             self.tell(*peer, &Message::Ask { flow });
         }
-        self.asks.asks.insert(flow, Ask { segment, silent, until: now + PATIENCE, held: VecDeque::new() });
+        self.asks.asks.insert(flow, Ask { segment, silent, until: now + PATIENCE });
     }
 
     /// Another node asks whose connection this is.

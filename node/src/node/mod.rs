@@ -29,6 +29,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod updates;
+mod waiting;
 mod warm;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

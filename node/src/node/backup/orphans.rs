@@ -8,27 +8,25 @@ use ferry_stack::Instant;
 use ferry_stack::ip::Datagram;
 use ferry_stack::tcp::Flow;
 
+use crate::node::waiting::Waiting;
 use crate::node::{Node, Place};
 
 /// How long it may take to find out who goes on. After it the others are asked, as for any segment that belongs nowhere.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Segments that are held for one connection.
-const MAX_HELD: usize = 64;
-/// Octets that are held in all.
-const MAX_OCTETS: usize = 16 << 20;
 
 /// Connections without an owner, and what came for them.
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
-    held: BTreeMap<Flow, (Instant, VecDeque<Datagram>)>,
-    octets: usize,
+    /// Until when it may take to find out who goes on with each.
+    flows: BTreeMap<Flow, Instant>,
+    held: Waiting,
     /// When the first of them are given up, the first first.
     until: VecDeque<Instant>,
 }
 
 impl Orphans {
     pub(super) fn len(&self) -> usize {
-        self.held.len()
+        self.flows.len()
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -36,9 +34,8 @@ impl Orphans {
     }
 
     fn take(&mut self, flow: &Flow) -> VecDeque<Datagram> {
-        let Some((_, held)) = self.held.remove(flow) else { return VecDeque::new() };
-        self.octets -= held.iter().map(|datagram| datagram.packet.len()).sum::<usize>();
-        held
+        self.flows.remove(flow);
+        self.held.take(flow)
     }
 }
 
@@ -49,18 +46,18 @@ impl Node {
         let until = now + PATIENCE;
         let services = &self.services;
         let super::Backup { orphans, holdings, .. } = &mut self.backup;
-        let before = orphans.held.len();
+        let before = orphans.len();
         self.places.retain(|flow, place| {
             let lost = matches!(place, Place::Elsewhere(route) if route.to == dead);
             let protected = services.get(&flow.local.port()).is_some_and(|service| service.replicas() > 0);
             // Given to it from here, and not known to be taken.
             let claimed = holdings.get(flow).is_some_and(ferry_handoff::claims::Held::is_claimed);
             if lost && (protected || claimed) {
-                orphans.held.insert(*flow, (until, VecDeque::new()));
+                orphans.flows.insert(*flow, until);
             }
             !lost
         });
-        if orphans.held.len() > before {
+        if orphans.len() > before {
             orphans.until.push_back(until);
         }
     }
@@ -68,11 +65,10 @@ impl Node {
     /// Keeps a segment of a connection whose owner is being found out; gives it back if it is none.
     pub(in crate::node) fn hold_orphan(&mut self, flow: &Flow, datagram: Datagram) -> Option<Datagram> {
         let orphans = &mut self.backup.orphans;
-        let Some((_, held)) = orphans.held.get_mut(flow) else { return Some(datagram) };
-        let octets = datagram.packet.len();
-        if held.len() < MAX_HELD && orphans.octets + octets <= MAX_OCTETS {
-            orphans.octets += octets;
-            held.push_back(datagram);
+        if !orphans.flows.contains_key(flow) {
+            return Some(datagram);
+        }
+        if orphans.held.hold(*flow, datagram) {
             self.counters.held += 1;
         } else {
             self.counters.dropped += 1;
@@ -107,7 +103,7 @@ impl Node {
         }
         orphans.until.retain(|until| *until > now);
         let over: Vec<_> =
-            orphans.held.iter().filter(|(_, (until, _))| *until <= now).map(|(flow, _)| *flow).collect();
+            orphans.flows.iter().filter(|(_, until)| **until <= now).map(|(flow, _)| *flow).collect();
         for flow in over {
             orphans.take(&flow);
         }

@@ -292,6 +292,17 @@ fn what_is_told_of_a_former_life_of_a_node_takes_nothing_from_its_present_one() 
     assert_eq!(lan.owner(), [holder], "and it still counts when that one ends");
 }
 
+/// Many connections may come to a node that has sent nothing yet.
+#[test]
+fn a_node_asks_for_its_gateway_before_it_has_anything_to_send() {
+    let lan = Lan::new(|_| {});
+    // Its solicited-node multicast address (RFC 4291 section 2.7.1).
+    let low = lan::address(99).address.to_bits() & 0x00ff_ffff;
+    let group = std::net::Ipv6Addr::from_bits(0xff02_0000_0000_0000_0000_0001_ff00_0000 | low);
+    let asked = lan.sent.iter().filter(|(_, to)| *to == group).count();
+    assert_eq!(asked, lan::NAMES.len());
+}
+
 #[test]
 fn every_client_of_a_dead_node_hears_at_once_from_the_one_that_goes_on() {
     let mut lan = Lan::new(protected(1, Commit::Strict));
