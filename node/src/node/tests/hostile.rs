@@ -80,6 +80,19 @@ fn offer_to_b(lan: &mut Lan, flow: Flow) {
 }
 
 #[test]
+fn what_is_told_of_a_former_life_of_an_acceptor_ends_no_handoff_to_its_present_one() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    let command = Command::Handoff { to: "b".to_owned(), which: crate::Which::All };
+    let now = lan.now;
+    lan.nodes.get_mut("a").unwrap().handle(Input::Command { id: 900, command }, now);
+    hear(&mut lan, "a", "c", &Message::Dead { node: NodeId::of("b"), life: Incarnation(4711) });
+    hear(&mut lan, "a", "b", &Message::Ready { flow, epoch: Epoch(2) });
+    assert!(lan.nodes["a"].connections().is_empty(), "the snapshot is on its way");
+}
+
+#[test]
 fn a_donor_whose_acceptor_has_died_asks_who_has_the_connection_before_it_goes_on() {
     for has_it in [true, false] {
         let mut lan = Lan::new(|_| {});
