@@ -267,6 +267,8 @@ pub enum Standing {
     /// Nothing speaks against it.
     #[default]
     Alive,
+    /// It has not acknowledged this node yet, which therefore has no vote against it if it falls silent.
+    New,
     /// It has been silent for too long, and not enough others say so.
     Suspected,
     /// Its life that was known last is over.

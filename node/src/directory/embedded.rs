@@ -214,6 +214,7 @@ impl Embedded {
         else {
             return false;
         };
+        let first = known.number == 0;
         known.number = pulse.number;
         known.arrivals.arrived(now);
         if known.is_trusted() {
@@ -221,6 +222,10 @@ impl Embedded {
         }
         known.knows_us |= acknowledged.is_some();
         known.acknowledged = known.acknowledged.max(sent);
+        if first {
+            // It has no vote against us before it is acknowledged: if we fall silent now, nobody could take our place.
+            self.hurry(now);
+        }
         true
     }
 
@@ -384,6 +389,7 @@ impl Directory for Embedded {
         match member.and_then(Member::present) {
             Some(present) if present.is_dead() => Standing::Dead,
             Some(present) if present.ours.is_some() => Standing::Suspected,
+            Some(present) if self.in_force && !present.knows_us => Standing::New,
             _ => Standing::Alive,
         }
     }

@@ -71,6 +71,23 @@ fn without_replicas_or_with_two_nodes_there_are_no_pulses_and_nothing_runs_out()
     }
 }
 
+/// Whoever is cut off before it has acknowledged the others cannot be voted out.
+#[test]
+fn the_first_pulse_of_a_life_is_acknowledged_at_once_and_until_then_it_is_new() {
+    let mut a = directory(&["b", "c"], true);
+    assert!(a.peer_up(id("b"), Incarnation(2), at(0)));
+    a.handle_timeout(at(0));
+    events(&mut a);
+    a.pulse(id("b"), &sign(2, 1, None, &[]), at(3));
+    assert_eq!((a.standing(id("b")), a.deadline()), (Standing::New, Some(at(3))));
+    a.handle_timeout(at(3));
+    let told = events(&mut a);
+    let acknowledges = |event: &Event| matches!(event, Event::Tell(to, Message::Pulse(pulse)) if *to == id("b") && pulse.heard == Some((Incarnation(2), 1)));
+    assert!(told.iter().any(acknowledges), "{told:?}");
+    a.pulse(id("b"), &sign(2, 2, Some(2), &[]), at(4));
+    assert_eq!((a.standing(id("b")), a.deadline()), (Standing::Alive, Some(at(13))), "the next as usual");
+}
+
 #[test]
 fn a_proof_is_a_fact_that_is_told_once_and_to_all() {
     let mut a = directory(&["b", "c"], false);

@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use ferry_node::io::{Trace, TraceEvent};
+use ferry_node::io::{PeerStatus, Standing, Trace, TraceEvent};
 use rustix::process::Signal;
 
 use crate::clock::{await_some, nanos, now_ns};
@@ -137,7 +137,9 @@ impl Crew {
         }
         await_some("links between all nodes", PATIENCE, BEAT, || {
             let statuses = self.living().map(|node| node.control.status()).collect::<Result<Vec<_>>>()?;
-            Ok(statuses.iter().flat_map(|status| &status.peers).all(|peer| peer.up).then_some(()))
+            // Who is cut off before it has acknowledged the others cannot be voted out.
+            let met = |peer: &PeerStatus| peer.up && peer.standing == Standing::Alive;
+            Ok(statuses.iter().flat_map(|status| &status.peers).all(met).then_some(()))
         })
     }
 

@@ -174,7 +174,7 @@ impl Page<'_> {
     fn peers(&mut self, peers: &[PeerStatus]) -> fmt::Result {
         let up = |peer: &PeerStatus| u64::from(peer.up);
         let owned = |peer: &PeerStatus| peer.connections as u64;
-        let alive = |peer: &PeerStatus| u64::from(peer.standing == Standing::Alive);
+        let alive = |peer: &PeerStatus| u64::from(matches!(peer.standing, Standing::Alive | Standing::New));
         self.of_each(
             "peer_alive",
             "Whether nothing speaks against another node's being alive",
