@@ -7,15 +7,17 @@ mod lab;
 use std::fs::File;
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use lab::{Lab, NODES, Node, connect, in_namespace, read, sh};
 
-const ENDPOINT: &str = "http://127.0.0.1:2379";
+/// Of an etcd that is alone.
+const ALONE: &str = "endpoints = [\"http://[::1]:2379\"]";
 /// Looks at a node before a wait is given up; each takes some milliseconds.
 const LOOKS: usize = 4000;
 
@@ -34,21 +36,31 @@ fn with_etcd(name: &str, body: impl FnOnce()) {
     }
 }
 
-/// A running etcd of one member; killed when dropped. What it has stored stays.
+/// A running member of etcd; killed when dropped. What it has stored stays.
 struct Etcd {
     child: Child,
 }
 
 impl Etcd {
-    fn start(data: &PathBuf) -> Self {
+    /// One that is alone, and speaks to anybody.
+    fn start(data: &Path) -> Self {
+        Self::member(data, 0, 1, &[])
+    }
+
+    /// One of so many, each with the ports of [`client_port`] and the next.
+    fn member(data: &Path, nth: u16, of: u16, tls: &[&str]) -> Self {
+        let scheme = if tls.is_empty() { "http" } else { "https" };
+        let client = format!("{scheme}://[::1]:{}", client_port(nth));
+        let peer = |nth: u16| format!("http://127.0.0.1:{}", client_port(nth) + 1);
+        let cluster: Vec<_> = (0..of).map(|nth| format!("etcd-{nth}={}", peer(nth))).collect();
         let log = File::options().create(true).append(true).open(data.with_extension("log")).unwrap();
-        let peer = "http://127.0.0.1:2380";
         let child = Command::new("etcd")
-            .arg("--data-dir")
+            .args(["--name", &format!("etcd-{nth}"), "--data-dir"])
             .arg(data)
-            .args(["--listen-client-urls", ENDPOINT, "--advertise-client-urls", ENDPOINT])
-            .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer(nth), "--initial-advertise-peer-urls", &peer(nth)])
+            .args(["--initial-cluster", &cluster.join(",")])
+            .args(tls)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -64,8 +76,31 @@ impl Drop for Etcd {
     }
 }
 
+/// Where a member listens for clients.
+const fn client_port(nth: u16) -> u16 {
+    2379 + 10 * nth
+}
+
+/// An authority, and what it has certified: etcd's members at `::1`, and a client.
+fn certify(lab: &Lab) {
+    let (key, mut authority) = (KeyPair::generate().unwrap(), CertificateParams::default());
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = authority.self_signed(&key).unwrap();
+    std::fs::write(lab.path("etcd-ca.pem"), ca.pem()).unwrap();
+    let issuer = Issuer::new(authority, key);
+    // A member's gateway is a client of its own.
+    let both = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    for (name, at, purposes) in [("member", vec!["::1".to_owned()], both.clone()), ("client", vec![], both)] {
+        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::new(at).unwrap());
+        params.extended_key_usages = purposes;
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        std::fs::write(lab.path(&format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(lab.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
 /// A lab with all nodes on one link, which is the home link too, a directory in etcd, and a copy of each connection.
-fn lab(nodes: &[&str]) -> Lab {
+fn lab(nodes: &[&str], directory: &str) -> Lab {
     let lab = Lab::new();
     sh(&format!(
         "ip -6 route del {}/128 dev tap-a && ip link add home type bridge && ip link set home up && \
@@ -86,7 +121,7 @@ fn lab(nodes: &[&str]) -> Lab {
             config = config.replace(&format!("2001:db8:{node}0::2"), &address);
             config = config.replace(&format!("2001:db8:{node}0::1"), "2001:db8:ab::1");
         }
-        let directory = format!("[directory]\nkind = \"etcd\"\nendpoints = [\"{ENDPOINT}\"]\n[tap]");
+        let directory = format!("[directory]\nkind = \"etcd\"\n{directory}\n[tap]");
         config = config.replace("[tap]", &directory).replace("port = 7\n", "port = 7\nreplicas = 1\n");
         std::fs::write(file, config).unwrap();
     }
@@ -120,6 +155,17 @@ fn await_status(lab: &Lab, node: &str, what: &str, is_so: impl Fn(&Value) -> boo
     panic!("{node}: {what}: {last}");
 }
 
+/// Gives a node the role of the contact node, as soon as that can be.
+fn await_contact(lab: &Lab, node: &str) {
+    let config = format!("{node}.toml");
+    for _ in 0..LOOKS {
+        if lab.ferry(&["contact", "--config", &config]).status.success() {
+            return await_status(lab, node, "it has the role", |status| status["contact"] == true);
+        }
+    }
+    panic!("{node} cannot have the role: {}", status(lab, node));
+}
+
 fn standing<'a>(status: &'a Value, node: &str) -> &'a str {
     let peers = status["peers"].as_array().unwrap();
     peers.iter().find(|peer| peer["name"] == node).unwrap()["standing"].as_str().unwrap()
@@ -144,12 +190,12 @@ fn owner<'a>(lab: &Lab, nodes: &[&'a str]) -> &'a str {
 #[test]
 fn connections_outlive_their_nodes_and_etcd_and_the_role_moves_with_etcd_only() {
     with_etcd("connections_outlive_their_nodes_and_etcd_and_the_role_moves_with_etcd_only", || {
-        let lab = lab(&NODES);
+        let lab = lab(&NODES, ALONE);
         let data = lab.path("etcd");
         let etcd = Etcd::start(&data);
         let mut nodes = start(&lab, &NODES);
         let doctor = said(&lab, &["doctor", "--config", "a.toml"]);
-        assert!(doctor.contains("etcd answers at http://127.0.0.1:2379"), "{doctor}");
+        assert!(doctor.contains("etcd answers at http://[::1]:2379"), "{doctor}");
         let mut client = connect(7);
         echo(&mut client);
 
@@ -212,7 +258,7 @@ fn connections_outlive_their_nodes_and_etcd_and_the_role_moves_with_etcd_only() 
 #[test]
 fn of_two_nodes_the_other_goes_on_when_one_is_silent() {
     with_etcd("of_two_nodes_the_other_goes_on_when_one_is_silent", || {
-        let lab = lab(&["a", "b"]);
+        let lab = lab(&["a", "b"], ALONE);
         let _etcd = Etcd::start(&lab.path("etcd"));
         let mut nodes = start(&lab, &["a", "b"]);
         let mut client = connect(7);
@@ -226,5 +272,56 @@ fn of_two_nodes_the_other_goes_on_when_one_is_silent() {
         nodes[1].wait_for("the others took this node for dead");
         echo(&mut client);
         assert_eq!(status(&lab, "a")["counters"]["resets_sent"], 0);
+    });
+}
+
+#[test]
+fn a_cluster_of_etcd_that_wants_certificates_may_lose_a_member_but_not_two() {
+    with_etcd("a_cluster_of_etcd_that_wants_certificates_may_lose_a_member_but_not_two", || {
+        let endpoints = [0, 1, 2].map(|nth| format!("\"https://[::1]:{}\"", client_port(nth)));
+        let endpoints = format!("endpoints = [{}]\nca = \"etcd-ca.pem\"", endpoints.join(", "));
+        let known = "certificate = \"client.pem\"\nkey = \"client.key\"";
+        let lab = lab(&NODES, &format!("{endpoints}\n{known}"));
+        certify(&lab);
+        let files = ["member.pem", "member.key", "etcd-ca.pem"].map(|file| lab.path(file));
+        let [certificate, key, ca] = files.each_ref().map(|file| file.to_str().unwrap());
+        let tls =
+            ["--cert-file", certificate, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", ca];
+        let member = |nth: u16| Etcd::member(&lab.path(&format!("etcd-{nth}")), nth, 3, &tls);
+        let mut members = [0, 1, 2].map(|nth| Some(member(nth)));
+        let _nodes = start(&lab, &NODES);
+        let mut client = connect(7);
+        echo(&mut client);
+
+        // Whoever has no certificate learns that it is that.
+        let config = std::fs::read_to_string(lab.path("a.toml")).unwrap();
+        std::fs::write(lab.path("stranger.toml"), config.replace(known, "")).unwrap();
+        let refused = said(&lab, &["doctor", "--config", "stranger.toml"]);
+        assert!(refused.contains("etcd does not answer at https://[::1]:2379"), "{refused}");
+        assert!(refused.to_lowercase().contains("certificate"), "{refused}");
+
+        // The member that is asked dies: another is, and the role can move.
+        members[0] = None;
+        for name in NODES {
+            await_status(&lab, name, "it asks another member", |status| {
+                let etcd = &status["etcd"];
+                etcd["connected"] == true && etcd["registered"] == true && status["serving"] == true
+            });
+        }
+        await_contact(&lab, "b");
+        echo(&mut client);
+
+        // Of three, one cannot decide anything.
+        members[1] = None;
+        await_status(&lab, "c", "it knows that", |status| status["etcd"]["connected"] == false);
+        let refused = said(&lab, &["contact", "--config", "c.toml"]);
+        assert!(refused.contains("etcd does not answer: no role can move"), "{refused}");
+        echo(&mut client);
+        echo(&mut connect(7));
+
+        members[0] = Some(member(0));
+        await_contact(&lab, "c");
+        echo(&mut client);
+        drop(members);
     });
 }

@@ -109,15 +109,18 @@ pub struct Endpoint {
     pub tls: bool,
 }
 
+impl Endpoint {
+    /// Host and port, as a URL and the `Host` of a request have them (RFC 3986 section 3.2).
+    pub(crate) fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
 impl core::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { host, port, tls } = self;
-        let scheme = if *tls { "https" } else { "http" };
-        if host.contains(':') {
-            write!(f, "{scheme}://[{host}]:{port}")
-        } else {
-            write!(f, "{scheme}://{host}:{port}")
-        }
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
     }
 }
 

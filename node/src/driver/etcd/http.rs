@@ -62,7 +62,7 @@ impl Connector {
         let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(told)?;
         stream.set_nodelay(true).map_err(told)?;
         let request = Request::post(path)
-            .header("host", format!("{}:{}", endpoint.host, endpoint.port))
+            .header("host", endpoint.authority())
             .header("content-type", "application/json")
             .body(Full::from(body))
             .map_err(told)?;
