@@ -84,13 +84,13 @@ struct BenchArguments {
     /// Write the results here.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Put pictures and tables here (`stack`, `mobility`, `handoff`).
+    /// Put pictures and tables here (not `handoff-first`).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Only these rows (`stack`, `mobility`, `handoff`).
+    /// Only these rows (not `handoff-first`).
     #[arg(long = "row", value_name = "NAME", num_args = 1.., value_parser = PossibleValuesParser::new(bench::row_names()))]
     rows: Vec<String>,
-    /// Only see whether each row can be measured: short runs, no bars (`stack`, `mobility`, `handoff`).
+    /// Only see whether each row can be measured: short runs, no bars (not `handoff-first`).
     #[arg(long)]
     quick: bool,
     /// The node's binary; by default the one beside this one, which is built if it must be.

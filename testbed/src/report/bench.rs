@@ -1,6 +1,6 @@
 //! What a benchmark prints and writes.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 use std::process::Command;
 
 use serde::Serialize;
@@ -143,6 +143,21 @@ impl Row {
             why: Some(why),
         }
     }
+
+    /// Rows as comma-separated values, with a line that names them.
+    pub fn table(rows: &[Self]) -> String {
+        let mut text = String::from("row,unit,ours,peer,ratio,bar,ok,runs,least,greatest\n");
+        let maybe = |figure: Option<f64>| figure.map_or(String::new(), |figure| figure.to_string());
+        for row in rows {
+            let Self { name, unit, ours, peer, ratio, bar, ok, runs, spread: [least, greatest], .. } = row;
+            let bar = bar.map_or(String::new(), |bar| bar.to_string());
+            let (peer, ratio) = (maybe(*peer), maybe(*ratio));
+            // Writing to a string cannot fail.
+            let _ =
+                writeln!(text, "{name},{unit},{ours},{peer},{ratio},{bar},{ok},{runs},{least},{greatest}");
+        }
+        text
+    }
 }
 
 /// What a figure must reach.
@@ -234,6 +249,15 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_has_a_line_for_each_row_and_nothing_where_there_is_nothing() {
+        let row = Row::new("gap", "ms", &[2.0, 1.0, 3.0], None, Some(Bar::AtMost(4.0))).expect("figures");
+        let failed = Row::failed("cut", "ms", None, "no, not now".to_owned());
+        let expected = "row,unit,ours,peer,ratio,bar,ok,runs,least,greatest\n\
+            gap,ms,2,,,≤ 4,true,3,1,3\ncut,ms,NaN,,,,false,0,NaN,NaN\n";
+        assert_eq!(Row::table(&[row, failed]), expected);
+    }
 
     #[test]
     fn a_bar_judges_the_ratio_of_the_medians() {

@@ -10,14 +10,11 @@ mod group;
 mod host_time;
 mod rate;
 
-use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
 pub(in crate::bench) use self::host_time::{PEER as REPAIRED, measure as host_time};
-use super::stack::{Figures, Scale, measured, picture};
+use super::stack::{Figures, Scale, keep, measured};
 use super::{Options, handoff_first};
-use crate::error::Doing;
 use crate::regression::Fit;
 use crate::report::{Bar, Row};
 use crate::{Error, Result};
@@ -132,23 +129,6 @@ pub(super) fn rows(options: &Options, ferry: &Path) -> Result<Measured> {
         }
     }
     rows.retain(|row| wanted(row.name));
-    picture(options, NAME, &rows)?;
-    if let Some(folder) = &options.out {
-        let path = folder.join("handoff.csv");
-        fs::write(&path, csv(&rows)).doing(format!("write {}", path.display()))?;
-    }
+    keep(options, NAME, &rows)?;
     Ok((rows, fits))
-}
-
-fn csv(rows: &[Row]) -> String {
-    let mut text = String::from("row,unit,ours,peer,ratio,bar,ok,runs,least,greatest\n");
-    let maybe = |figure: Option<f64>| figure.map_or(String::new(), |figure| figure.to_string());
-    for row in rows {
-        let Row { name, unit, ours, peer, ratio, bar, ok, runs, spread: [least, greatest], .. } = row;
-        let bar = bar.map_or(String::new(), |bar| bar.to_string());
-        // Writing to a string cannot fail.
-        let (peer, ratio) = (maybe(*peer), maybe(*ratio));
-        let _ = writeln!(text, "{name},{unit},{ours},{peer},{ratio},{bar},{ok},{runs},{least},{greatest}");
-    }
-    text
 }

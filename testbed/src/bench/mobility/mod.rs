@@ -11,7 +11,7 @@ mod transfers;
 use std::path::Path;
 
 use super::Options;
-use super::stack::{Figures, Scale, measured, picture};
+use super::stack::{Figures, Scale, keep, measured};
 use crate::link::Profile;
 use crate::report::{Bar, Row};
 use crate::{Error, Result};
@@ -79,7 +79,7 @@ pub(super) fn rows(options: &Options, ferry: &Path) -> Result<Vec<Row>> {
         eprintln!("bench mobility: {name}");
         rows.push(measured(name, unit, peer, *bar, scale, measure(means)));
     }
-    picture(options, NAME, &rows)?;
+    keep(options, NAME, &rows)?;
     Ok(rows)
 }
 

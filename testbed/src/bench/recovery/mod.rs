@@ -12,7 +12,7 @@ use core::cell::OnceCell;
 use std::path::Path;
 
 use super::Options;
-use super::stack::{Figures, Scale, measured, picture};
+use super::stack::{Figures, Scale, keep, measured};
 use crate::link::Profile;
 use crate::nodes::{self, Offer};
 use crate::report::{Bar, Row};
@@ -109,7 +109,7 @@ pub(super) fn rows(options: &Options, ferry: &Path) -> Result<Vec<Row>> {
         eprintln!("bench recovery: {name}");
         rows.push(measured(name, unit, peer, *bar, scale, measure(&means)));
     }
-    picture(options, NAME, &rows)?;
+    keep(options, NAME, &rows)?;
     Ok(rows)
 }
 

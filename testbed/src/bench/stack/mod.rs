@@ -143,16 +143,19 @@ pub(super) fn rows(options: &Options) -> Result<Vec<Row>> {
         eprintln!("bench stack: {}", plan.name);
         rows.push(measure(plan, &ground, scale));
     }
-    picture(options, NAME, &rows)?;
+    keep(options, NAME, &rows)?;
     Ok(rows)
 }
 
-/// Puts a picture of the rows where one is wanted.
-pub(super) fn picture(options: &Options, name: &str, rows: &[Row]) -> Result<()> {
+/// Puts a picture of the rows, and a table, where that is wanted.
+pub(super) fn keep(options: &Options, name: &str, rows: &[Row]) -> Result<()> {
     let Some(folder) = &options.out else { return Ok(()) };
-    let path = folder.join(format!("{name}.svg"));
     fs::create_dir_all(folder).doing(format!("make {}", folder.display()))?;
-    fs::write(&path, chart::draw(rows)).doing(format!("write {}", path.display()))
+    for (ending, text) in [("svg", chart::draw(rows)), ("csv", Row::table(rows))] {
+        let path = folder.join(format!("{name}.{ending}"));
+        fs::write(&path, text).doing(format!("write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn measure(plan: &Plan, ground: &Ground, scale: Scale) -> Row {
