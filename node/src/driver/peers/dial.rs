@@ -16,6 +16,10 @@ use super::wire::{Answer, GreetError, Hello, Purpose, Refusal, receive_greeting,
 use super::{Identity, Left, PeerError, Timing, Wire};
 use crate::config::Peer;
 
+/// Before the second call to a node whose end of a link has just been closed. A process that ends closes its links first,
+/// and a little later what it listens at: who called in between was neither answered nor refused.
+const AGAIN: Duration = Duration::from_millis(1);
+
 /// Calls one other node.
 #[derive(Clone)]
 pub(super) struct Dialer {
@@ -76,6 +80,9 @@ impl Dialer {
 
     /// Calls until a link is there. `None` if this node must not go on. Tells if the life that has `left` is over.
     pub(super) async fn next(&mut self, mut left: Option<Left<'_>>) -> Option<Arrival> {
+        if left.is_some() {
+            self.pause = AGAIN;
+        }
         loop {
             match self.call(Purpose::Link).await {
                 Ok(arrival) => {
@@ -102,7 +109,7 @@ impl Dialer {
     /// Calls until it is certain that the life that has left is over. Where nobody listens its process is gone, and
     /// where another answers too. Whatever else comes of it proves nothing.
     pub(super) async fn prove(&self, left: Left<'_>) {
-        let mut pause = self.timing.back_off.0;
+        let mut pause = AGAIN;
         loop {
             match self.call(Purpose::Probe).await {
                 Err(why) if why.is_refused() => return left.is_dead(),

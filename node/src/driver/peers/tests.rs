@@ -100,8 +100,12 @@ struct Node {
 
 impl Node {
     async fn start(config: &Config, incarnation: u64) -> Self {
+        Self::start_with(config, incarnation, QUICK).await
+    }
+
+    async fn start_with(config: &Config, incarnation: u64, timing: Timing) -> Self {
         let (mailbox, inbox) = mailbox().unwrap();
-        let links = start_with(config, Incarnation(incarnation), &mailbox, QUICK).await.unwrap();
+        let links = start_with(config, Incarnation(incarnation), &mailbox, timing).await.unwrap();
         Self { links, inbox }
     }
 
@@ -227,6 +231,21 @@ async fn a_link_that_ends_while_somebody_listens_proves_nothing() {
     }
     let _wire = speaks_for_a(&lab, 2).await;
     assert_eq!(b.up("a").await, 2, "nothing was said of it meanwhile");
+}
+
+#[tokio::test]
+async fn a_process_that_closes_one_socket_after_the_other_is_called_again_at_once() {
+    let lab = Lab::new();
+    let patient = Timing { back_off: (10 * SOON, 10 * SOON), ..QUICK };
+    let b = Node::start_with(&lab.config("b", &["a"]), 1, patient).await;
+    let listens = TcpListener::bind((Ipv6Addr::LOCALHOST, lab.ports["a"])).await.unwrap();
+    let wire = speaks_for_a(&lab, 2).await;
+    assert_eq!(b.up("a").await, 2);
+    drop(wire);
+    assert!(matches!(b.letter().await, Letter::PeerDown { .. }));
+    let called = timeout(SOON, listens.accept()).await.unwrap().unwrap();
+    drop((listens, called));
+    b.dead("a", 2).await;
 }
 
 #[tokio::test]
