@@ -25,7 +25,8 @@ pub enum Verdict {
         /// What.
         message: Message,
     },
-    /// Its owner is dead, and nobody has come further: go on with it here. [`Holdings::remove`] gives the copy.
+    /// Its owner is dead, and nobody has come further: go on with it here, when there is time. Until then others are answered as
+    /// if that had been done. [`Holdings::agreed`] gives the copy.
     Recover {
         /// Which.
         flow: Flow,
@@ -53,19 +54,29 @@ pub struct Held<T> {
     pub lives: u32,
     /// The copy.
     pub copy: T,
-    /// The round in which it is claimed.
-    run: Option<u64>,
+    stage: Stage,
+}
+
+/// What is known of the owner of a copy's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// It lives, as far as is known.
+    Owned,
+    /// It is dead, and the copy is claimed in this round.
+    Claimed(u64),
+    /// It is dead, and the connection is to go on here.
+    Agreed,
 }
 
 impl<T> Held<T> {
     /// A copy of a connection that `owner` runs.
     pub fn new(owner: NodeId, standing: Standing, copy: T) -> Self {
-        Self { owner, standing, others: BTreeSet::new(), lives: 0, copy, run: None }
+        Self { owner, standing, others: BTreeSet::new(), lives: 0, copy, stage: Stage::Owned }
     }
 
-    /// Whether its owner is dead, and it is being found out who goes on with it.
+    /// Whether its owner is dead, and nobody goes on with it yet.
     pub fn is_claimed(&self) -> bool {
-        self.run.is_some()
+        self.stage != Stage::Owned
     }
 }
 
@@ -145,6 +156,12 @@ impl<T> Holdings<T> {
     /// How many are being claimed.
     pub fn claimed(&self) -> usize {
         self.rounds.values().map(|round| round.claims.len()).sum()
+    }
+
+    /// The copy of a connection that is to go on here, unless it was replaced or discarded since that was agreed.
+    pub fn agreed(&mut self, flow: &Flow) -> Option<Held<T>> {
+        self.held.get(flow).filter(|held| held.stage == Stage::Agreed)?;
+        self.remove(flow)
     }
 
     /// The copy of a connection.
@@ -285,7 +302,7 @@ impl<T> Holdings<T> {
         }
         self.wait_no_more_for(node, now);
         if self.of(node) > 0 {
-            let its = self.held.iter().filter(|(_, held)| held.owner == node && held.run.is_none());
+            let its = self.held.iter().filter(|(_, held)| held.owner == node && !held.is_claimed());
             let its = its.map(|(flow, _)| *flow).collect();
             self.claim(node, life, its, now);
         }
@@ -300,7 +317,7 @@ impl<T> Holdings<T> {
             let mut claims = BTreeMap::new();
             for flow in flows {
                 let Some(held) = self.held.get_mut(flow) else { continue };
-                held.run = Some(run);
+                held.stage = Stage::Claimed(run);
                 claims.insert(*flow, (held.standing, None));
             }
             let waiting = self.living.clone();
@@ -347,17 +364,23 @@ impl<T> Holdings<T> {
     /// die before they can say so in any other way.
     fn object(&mut self, from: NodeId, claim: &Claim) -> Option<Standing> {
         let held = self.held.get_mut(&claim.flow)?;
+        let going_on = Standing::of_owner(held.standing.iss, held.standing.epoch.recovered());
+        if held.stage == Stage::Agreed && claim.standing.is_covered_by(&going_on) {
+            held.others.insert(from);
+            return Some(going_on);
+        }
         if held.standing.beats(self.me, &claim.standing, from) {
             held.others.insert(from);
             return Some(held.standing);
         }
-        let run = held.run;
-        self.note(run, from, claim);
+        if let Stage::Claimed(run) = held.stage {
+            self.note(run, from, claim);
+        }
         None
     }
 
-    fn note(&mut self, run: Option<u64>, node: NodeId, objection: &Objection) {
-        let round = run.and_then(|run| self.rounds.get_mut(&run));
+    fn note(&mut self, run: u64, node: NodeId, objection: &Objection) {
+        let round = self.rounds.get_mut(&run);
         let Some((_, best)) = round.and_then(|round| round.claims.get_mut(&objection.flow)) else { return };
         let standing = objection.standing;
         if best.is_none_or(|best| standing.beats(node, &best.standing, best.node)) {
@@ -373,7 +396,7 @@ impl<T> Holdings<T> {
         }
         let over = round.waiting.is_empty();
         for objection in objections {
-            self.note(Some(run), from, objection);
+            self.note(run, from, objection);
         }
         if over {
             self.finish(run, now);
@@ -388,14 +411,15 @@ impl<T> Holdings<T> {
         for (flow, (standing, objector)) in round.claims {
             // What was replaced or discarded meanwhile is not claimed any more.
             let Some(held) = self.held.get_mut(&flow) else { continue };
-            if held.run != Some(run) || held.standing != standing {
+            if held.stage != Stage::Claimed(run) || held.standing != standing {
                 continue;
             }
-            held.run = None;
             let Some(objector) = objector else {
+                held.stage = Stage::Agreed;
                 self.verdicts.push_back(Verdict::Recover { flow });
                 continue;
             };
+            held.stage = Stage::Owned;
             held.lives += 1;
             let before = core::mem::replace(&mut held.owner, objector.node);
             self.count_less(before);

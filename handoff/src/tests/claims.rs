@@ -50,6 +50,8 @@ struct Own {
 struct Member {
     holdings: Holdings<()>,
     owned: BTreeMap<Flow, Own>,
+    /// What is to go on here.
+    agreed: BTreeSet<Flow>,
     dead: BTreeSet<usize>,
 }
 
@@ -68,6 +70,7 @@ struct World {
 enum Step {
     Deliver(usize),
     Learn(usize, usize),
+    GoOn(usize, Flow),
     Die(usize),
 }
 
@@ -77,7 +80,7 @@ impl World {
         let member = |me| {
             let others = (0..nodes).filter(|other| *other != me).map(id);
             let holdings = Holdings::new(id(me), others, 0, MapKey(SipHasher13::new()));
-            Some(Member { holdings, owned: BTreeMap::new(), dead: BTreeSet::new() })
+            Some(Member { holdings, owned: BTreeMap::new(), agreed: BTreeSet::new(), dead: BTreeSet::new() })
         };
         let members = (0..nodes).map(member).collect();
         let now = Instant::ZERO;
@@ -111,6 +114,7 @@ impl World {
         for (nth, member) in self.alive() {
             let dead = (0..self.members.len()).filter(|other| self.members[*other].is_none());
             steps.extend(dead.filter(|dead| !member.dead.contains(dead)).map(|dead| Step::Learn(nth, dead)));
+            steps.extend(member.agreed.iter().map(|flow| Step::GoOn(nth, *flow)));
             if self.deaths > 0 {
                 steps.push(Step::Die(nth));
             }
@@ -126,6 +130,7 @@ impl World {
                 self.wire.retain(|(_, to, _)| *to != nth);
             }
             Step::Learn(nth, dead) => self.learn(nth, dead),
+            Step::GoOn(nth, flow) => self.go_on(nth, flow),
             Step::Deliver(at) => {
                 let (from, to, message) = self.wire.swap_remove(at);
                 self.deliver(from, to, message);
@@ -252,17 +257,25 @@ impl World {
                     }
                 }
                 Verdict::Recover { flow } => {
-                    let held = self.member(at).holdings.remove(&flow).unwrap();
-                    let from = (held.standing.epoch, held.standing.version);
-                    assert!(self.seen[&flow] <= from, "the client has seen no more: {from:?} {self:#?}");
-                    let former = held.others.iter().map(|other| nth(*other)).collect();
-                    let epoch = held.standing.epoch.recovered();
-                    self.member(at).owned.insert(flow, Own { epoch, former, ..Own::default() });
-                    self.protect(at, flow);
+                    assert!(self.member(at).agreed.insert(flow), "it is agreed once")
                 }
                 Verdict::Yielded { .. } => {}
             }
         }
+    }
+
+    /// Much may have happened since that was agreed.
+    fn go_on(&mut self, at: usize, flow: Flow) {
+        let member = self.member(at);
+        member.agreed.remove(&flow);
+        let held = member.holdings.agreed(&flow).expect("nobody else goes on with it");
+        let from = (held.standing.epoch, held.standing.version);
+        assert!(self.seen[&flow] <= from, "the client has seen no more: {from:?} {self:#?}");
+        let former = held.others.iter().map(|other| nth(*other)).collect();
+        let epoch = held.standing.epoch.recovered();
+        self.member(at).owned.insert(flow, Own { epoch, former, ..Own::default() });
+        self.protect(at, flow);
+        self.carry_out(at);
     }
 
     /// When nothing happens any more.

@@ -150,6 +150,10 @@ impl Loop {
                 self.plane.node.handle(Input::Tick, now());
             }
             deadline = self.carry_out()?;
+            if deadline.is_some_and(|deadline| deadline <= now()) {
+                // There is more to do than has its turn at once: the peer links, which carry what was done, have theirs.
+                std::thread::yield_now();
+            }
             if matches!(input, Taken::Something) {
                 self.active = now();
             } else if self.active + self.plane.busy_poll.max(self.patience.span()) <= now() {

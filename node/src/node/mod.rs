@@ -274,6 +274,7 @@ impl Node {
     fn go_further(&mut self, serves: bool, now: Instant) -> bool {
         self.settle(now)
             || (serves && (self.signal(now) || self.register_further(now)))
+            || self.recover_some(now)
             || self.update_copies(now)
     }
 
@@ -337,7 +338,7 @@ impl Node {
                 self.session_event(event, now);
             } else if let Some(action) = self.handoffs.poll() {
                 self.act(action, now);
-            } else if !self.carry_out_verdicts(now) {
+            } else if !self.carry_out_verdicts() {
                 return any;
             }
             any = true;

@@ -9,7 +9,7 @@ mod owner;
 mod recover;
 mod show;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use ferry_handoff::claims::{Claim, Holdings};
@@ -28,6 +28,9 @@ use super::{Node, Setup};
 const SMALL_CHANGES: Duration = Duration::from_millis(100);
 /// Deltas that are made before the node looks at what has come.
 const DELTAS_AT_ONCE: usize = 256;
+/// Connections of dead nodes with which this one goes on before what it has to say of them leaves, and it looks at what has
+/// come: one at first, then twice as many each time, up to this.
+const RECOVERIES_AT_ONCE: usize = 8;
 /// How long after its start a node takes it for possible that others live which it has not seen yet.
 const MEET: Duration = Duration::from_secs(1);
 /// Lives of nodes that are known to be over, and claims that wait for such knowledge.
@@ -69,6 +72,7 @@ pub(super) struct Backup {
     dead: VecDeque<(NodeId, Incarnation)>,
     /// Claims to the connections of nodes of which that is not known here yet.
     early: VecDeque<Early>,
+    agreed: Agreed,
     counts: Counts,
 }
 
@@ -82,6 +86,38 @@ pub(super) struct Counts {
     /// Deltas sent, and their octets.
     pub(super) deltas: u64,
     pub(super) delta_octets: u64,
+}
+
+/// Connections that are to go on here. Who has heard of its node last waits for more: their turn comes first.
+#[derive(Debug)]
+struct Agreed {
+    flows: BinaryHeap<(Instant, Flow)>,
+    /// How many have their turn together, and how many of those still.
+    at_once: usize,
+    turns: usize,
+}
+
+impl Default for Agreed {
+    fn default() -> Self {
+        Self { flows: BinaryHeap::new(), at_once: 1, turns: 1 }
+    }
+}
+
+impl Agreed {
+    /// The next whose turn it is.
+    fn next(&mut self) -> Option<Flow> {
+        let (_, flow) = (self.turns > 0).then(|| self.flows.pop()).flatten()?;
+        self.turns -= 1;
+        Some(flow)
+    }
+
+    /// Others have had their turn: whether there are more.
+    fn go_on(&mut self) -> bool {
+        let more = !self.flows.is_empty();
+        self.at_once = if more { (2 * self.at_once).min(RECOVERIES_AT_ONCE) } else { 1 };
+        self.turns = self.at_once;
+        more
+    }
 }
 
 /// A copy that is held here.
@@ -134,6 +170,7 @@ impl Backup {
             orphans: Orphans::default(),
             dead: VecDeque::new(),
             early: VecDeque::new(),
+            agreed: Agreed::default(),
             counts: Counts::default(),
         }
     }
@@ -224,5 +261,36 @@ impl Node {
         if self.peers.is_up(node) {
             self.tell(node, &ferry_handoff::Message::Discard { flow, iss, epoch });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferry_stack::tcp::Flow;
+
+    use super::*;
+
+    #[test]
+    fn a_node_goes_on_with_one_connection_then_with_twice_as_many_each_time_those_heard_of_last_first() {
+        let flow = |port| {
+            let end = |port| std::net::SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, port, 0, 0);
+            Flow { local: end(80), remote: end(port) }
+        };
+        let mut agreed = Agreed::default();
+        assert!(agreed.next().is_none() && !agreed.go_on());
+        agreed.flows.extend((1..=40).map(|nth| (Instant::from_millis(nth.into()), flow(nth))));
+        let mut turns = Vec::new();
+        loop {
+            turns.push(
+                core::iter::from_fn(|| agreed.next()).map(|flow| flow.remote.port()).collect::<Vec<_>>(),
+            );
+            if !agreed.go_on() {
+                break;
+            }
+        }
+        assert_eq!(turns.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 4, 8, 8, 8, 8, 1]);
+        assert_eq!(turns.concat(), (1..=40).rev().collect::<Vec<_>>());
+        agreed.flows.push((Instant::ZERO, flow(41)));
+        assert!(agreed.next().is_some() && agreed.next().is_none(), "the next time begins with one again");
     }
 }

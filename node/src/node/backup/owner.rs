@@ -92,7 +92,7 @@ impl Node {
     /// Nothing is left to be done but what waits for its turn. Whether that is anything.
     pub(in crate::node) fn end_of_turns(&mut self) -> bool {
         self.backup.turns = 0;
-        !self.backup.dirty.is_empty()
+        self.backup.agreed.go_on() || !self.backup.dirty.is_empty()
     }
 
     fn update_copy(&mut self, handle: Handle, now: Instant) -> bool {

@@ -8,7 +8,7 @@ use ferry_stack::Instant;
 use ferry_stack::tcp::{self, Flow, RECOVERY_MARGIN};
 
 use super::holder::octets;
-use super::{Early, Kept, MAX_DEAD, MAX_EARLY};
+use super::{Agreed, Early, Kept, MAX_DEAD, MAX_EARLY};
 use crate::io::{AuditResult, Reason, TraceEvent};
 use crate::node::audit::Move;
 use crate::node::service::{Commit, Service};
@@ -40,7 +40,7 @@ impl Node {
                 self.backup.early.push_back(early);
             }
         }
-        self.carry_out_verdicts(now);
+        self.carry_out_verdicts();
     }
 
     fn claim_all_of(&mut self, dead: NodeId, life: Incarnation, now: Instant) {
@@ -138,7 +138,7 @@ impl Node {
             self.discard_at(from, flow, iss, epoch, now);
         }
         self.settle_former(copies, now);
-        self.carry_out_verdicts(now);
+        self.carry_out_verdicts();
     }
 
     /// Those that are protected already need the claimers' copies no longer.
@@ -151,13 +151,17 @@ impl Node {
     }
 
     /// Carries out what the holdings want.
-    pub(in crate::node) fn carry_out_verdicts(&mut self, now: Instant) -> bool {
+    pub(in crate::node) fn carry_out_verdicts(&mut self) -> bool {
         let mut any = false;
         while let Some(verdict) = self.backup.holdings.poll() {
             any = true;
             match verdict {
                 Verdict::Send { to, message } => self.tell(to, &message),
-                Verdict::Recover { flow } => self.recover(flow, now),
+                Verdict::Recover { flow } => {
+                    if let Some(held) = self.backup.holdings.get(&flow) {
+                        self.backup.agreed.flows.push((held.copy.at, flow));
+                    }
+                }
                 Verdict::Yielded { flow, .. } if !self.is_protected(&flow) => drop(self.forget_copy(&flow)),
                 Verdict::Yielded { .. } => {}
             }
@@ -165,9 +169,24 @@ impl Node {
         any
     }
 
+    /// Goes on with some of the connections that are to go on here; whether there was any. What follows from it leaves before
+    /// the next ones have their turn.
+    pub(in crate::node) fn recover_some(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(flow) = self.backup.agreed.next() {
+            any = true;
+            self.recover(flow, now);
+        }
+        if any && self.may_serve(now) {
+            // What is overdue goes into the first copies.
+            self.wake_sessions(now);
+        }
+        any
+    }
+
     /// Nobody has come further: the connection goes on here.
     fn recover(&mut self, flow: Flow, now: Instant) {
-        let Some(held) = self.backup.holdings.remove(&flow) else { return };
+        let Some(held) = self.backup.holdings.agreed(&flow) else { return };
         self.backup.octets -= octets(&held.copy.copy);
         // Without output commit a copy is of no use once another has gone on from it.
         let outdated = held.lives > 0 && !self.is_protected(&flow);
@@ -275,6 +294,7 @@ impl Node {
         self.backup.discards.clear();
         self.backup.leaving.clear();
         self.backup.early.clear();
+        self.backup.agreed = Agreed::default();
     }
 
     pub(in crate::node) fn claimed_told(
@@ -285,7 +305,7 @@ impl Node {
         now: Instant,
     ) {
         self.backup.holdings.answered(from, run, objections, now);
-        self.carry_out_verdicts(now);
+        self.carry_out_verdicts();
     }
 }
 

@@ -22,7 +22,7 @@ impl Node {
         let mut copies = Copies {
             held: self.backup.holdings.len(),
             held_octets: self.backup.octets,
-            recovering: self.backup.holdings.claimed(),
+            recovering: self.backup.holdings.claimed() + self.backup.agreed.flows.len(),
             recovered: self.backup.counts.recovered,
             lost: self.backup.counts.lost,
             discarding: self.backup.discards.len(),

@@ -46,6 +46,28 @@ fn a_connection_outlives_its_owner() {
     }
 }
 
+#[test]
+fn of_many_connections_of_a_dead_node_the_one_whose_client_waits_goes_on_first() {
+    for active in [0, 5, 11] {
+        let mut lan = Lan::new(protected(1, Commit::Strict));
+        let clients: Vec<_> = (0..12).map(|_| lan.connect()).collect();
+        lan.hand_off("a", "b");
+        lan.pass(300);
+        assert_eq!(lan.echo(clients[active], b"alive"), b"alive");
+        lan.audits.clear();
+        lan.kill("b");
+        lan.prove_to_all("b");
+        let port = lan.client.tcp.get(clients[active]).unwrap().flow.local.port();
+        let crashes = || lan.audits.iter().filter(|(_, audit)| audit.why == Reason::Crash);
+        let (at, _) = crashes().find(|(_, audit)| audit.client.port() == port).expect("it goes on");
+        let (_, first) = crashes().find(|(by, _)| by == at).unwrap();
+        assert_eq!((first.client.port(), crashes().count()), (port, 12), "at {at}");
+        for client in clients {
+            assert_eq!(lan.echo(client, b"goes on"), b"goes on");
+        }
+    }
+}
+
 fn remembered(lan: &Lan) -> usize {
     let alive = lan::NAMES.into_iter().filter(|name| !lan.dead.contains(name));
     let of = |name| {
