@@ -3,9 +3,10 @@
 use std::io;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use tracing::{info, warn};
 
+use super::gather;
 use crate::{Audit, AuditResult};
 
 /// Moves that may wait to be written; of more only the number is told.
@@ -43,7 +44,7 @@ pub(crate) struct AuditWriter(JoinHandle<()>);
 
 /// Starts the thread.
 pub(crate) fn auditor() -> io::Result<(Auditor, AuditWriter)> {
-    let (sender, moves) = bounded(WAITING);
+    let (sender, moves) = unbounded();
     let thread = std::thread::Builder::new().name("ferry-audit".to_owned()).spawn(move || write(&moves))?;
     Ok((Auditor { sender, lost: 0 }, AuditWriter(thread)))
 }
@@ -60,7 +61,9 @@ impl Auditor {
     }
 
     fn send(&mut self, moved: Moved) {
-        self.lost += u64::from(self.sender.try_send(moved).is_err());
+        // A queue that has its room from the start would be pages that a process has to give back before its end shows.
+        let sent = self.sender.len() < WAITING && self.sender.send(moved).is_ok();
+        self.lost += u64::from(!sent);
     }
 }
 
@@ -81,10 +84,12 @@ impl AuditWriter {
 }
 
 fn write(moves: &Receiver<Moved>) {
-    for moved in moves {
-        match moved {
-            Moved::Connection(audit) => info!(target: TARGET, "{}", line(&audit)),
-            Moved::Role(role) => info!(target: TARGET, "{}", role_line(&role)),
+    while let Some(some) = gather(moves) {
+        for moved in some {
+            match moved {
+                Moved::Connection(audit) => info!(target: TARGET, "{}", line(&audit)),
+                Moved::Role(role) => info!(target: TARGET, "{}", role_line(&role)),
+            }
         }
     }
 }

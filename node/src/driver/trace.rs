@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use tracing::warn;
 
+use super::gather;
 use crate::Trace;
 
 /// Events that may wait to be written; more are lost, and counted.
@@ -29,7 +30,7 @@ pub(crate) struct TraceWriter(JoinHandle<()>);
 /// Opens the file, which is emptied, and starts the thread.
 pub(crate) fn tracer(file: &Path) -> io::Result<(Tracer, TraceWriter)> {
     let output = BufWriter::new(File::create(file)?);
-    let (sender, receiver) = bounded(WAITING);
+    let (sender, receiver) = unbounded();
     let lost = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&lost);
     let thread = std::thread::Builder::new().name("ferry-trace".to_owned()).spawn(move || {
@@ -47,7 +48,7 @@ pub(crate) fn tracer(file: &Path) -> io::Result<(Tracer, TraceWriter)> {
 impl Tracer {
     /// Never blocks.
     pub(crate) fn put(&self, trace: Trace) {
-        if self.sender.try_send(trace).is_err() {
+        if self.sender.len() >= WAITING || self.sender.send(trace).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -63,8 +64,8 @@ impl TraceWriter {
 
 /// Flushes whenever there is nothing more to write, so that a reader sees whole lines soon.
 fn write(mut output: BufWriter<File>, events: &Receiver<Trace>) -> io::Result<()> {
-    while let Ok(first) = events.recv() {
-        for event in core::iter::once(first).chain(events.try_iter()) {
+    while let Some(some) = gather(events) {
+        for event in some {
             serde_json::to_writer(&mut output, &event)?;
             output.write_all(b"\n")?;
         }
