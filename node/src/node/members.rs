@@ -28,6 +28,9 @@ impl Node {
         if serves != core::mem::replace(&mut self.serves, serves) {
             self.trace(TraceEvent::Lease { valid: serves }, now);
             if serves {
+                for (flow, held) in self.suspended.take_all() {
+                    self.replay(flow, held, now);
+                }
                 let owned: Vec<Handle> = self.owned.iter().map(|(handle, _)| handle).collect();
                 for handle in owned {
                     self.tcp.with(handle, ferry_stack::tcp::Tcb::kick);
@@ -35,8 +38,8 @@ impl Node {
                 self.assert_role(now);
                 self.fill_contact(now);
             } else {
-                // Another may answer for it by the time that we have our lease back.
-                self.interface.remove_address(self.service_address);
+                // Another may answer for it by the time that we have our lease back. What comes for connections that live here waits.
+                self.interface.cede_address(self.service_address);
                 // It was made while nobody could have taken our place, and is not sent any more.
                 self.interface.forget_waiting();
             }
@@ -143,6 +146,7 @@ impl Node {
             self.peer_down(peer, now);
         }
         self.places.clear();
+        self.suspended.take_all();
         self.handoffs = Handoffs::new();
         self.forget_copies();
         if self.draining {

@@ -63,6 +63,7 @@ use self::service::AnySession;
 pub use self::service::{Commit, Service};
 pub use self::setup::{Peer, Setup, SetupError};
 use self::updates::Updates;
+use self::waiting::Waiting;
 use self::warm::Warming;
 use crate::directory::{Directory, DirectoryKind, Embedded, Etcd};
 use crate::io::{Counters, Input, Output, Trace, TraceEvent};
@@ -94,6 +95,8 @@ pub struct Node {
     directory: Box<dyn Directory>,
     /// Whether this node may act for its connections, when that was looked at last.
     serves: bool,
+    /// What came for connections that live here while this node might not act for them.
+    suspended: Waiting,
     interface: Interface,
     stage: Stage,
     mobility: Mobility,
@@ -176,6 +179,7 @@ impl Node {
             stage: Stage::new(setup.service_address, setup.peers.iter().map(|peer| peer.care_of)),
             directory: directory(id, &setup, now),
             serves: true,
+            suspended: Waiting::default(),
             peers: Peers::new(setup.peers),
             tcp,
             path: Path { overhead: 0, segmentation: setup.offload },

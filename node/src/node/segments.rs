@@ -31,6 +31,9 @@ impl Node {
             return self.send_from_home(from, datagram, now);
         }
         let ours = datagram.destination == self.service_address;
+        if ours && from.is_none() && self.is_contact() && !self.may_serve(now) {
+            return self.suspend(&datagram);
+        }
         match datagram.upper {
             ip::MOBILITY => self.receive_mobility(from, datagram, now),
             ip::TCP if ours => self.receive_segment(from, datagram, now),
@@ -120,8 +123,7 @@ impl Node {
             return;
         };
         if !self.may_serve(now) {
-            self.counters.dropped += 1;
-            return;
+            return self.suspend(datagram);
         }
         if from.is_none() {
             self.interface.confirm_reachable(*flow.remote.ip(), now);
@@ -150,6 +152,16 @@ impl Node {
                 self.unknown(flow, from, &segment, datagram, now);
             }
         }
+    }
+
+    /// A packet came while this node may not act for its connections. The lease may be back in a moment, and only a timer of the
+    /// client's would have it send again what was dropped.
+    fn suspend(&mut self, datagram: &Datagram) {
+        let flow = Some(datagram).filter(|datagram| datagram.upper == ip::TCP).and_then(Flow::of);
+        let here = flow.filter(|flow| self.tcp.find(flow).is_some());
+        let held = here.is_some_and(|flow| self.suspended.hold(flow, datagram.clone()));
+        self.counters.held += u64::from(held);
+        self.counters.dropped += u64::from(!held);
     }
 
     /// A segment that belongs to no connection that is known here.

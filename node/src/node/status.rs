@@ -62,6 +62,7 @@ impl Node {
             ("claims", self.claims.len()),
             ("updates", self.updates.len()),
             ("questions", self.asks.len()),
+            ("suspended", self.suspended.len()),
             ("jobs", self.jobs.jobs.len()),
             ("outputs", self.outputs.len()),
         ]

@@ -18,6 +18,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// For how many connections something has come.
+    pub(super) fn len(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Keeps a segment, if there is room.
     pub(super) fn hold(&mut self, flow: Flow, datagram: Datagram) -> bool {
         let octets = datagram.packet.len();
@@ -28,6 +33,11 @@ impl Waiting {
         self.octets += octets;
         self.segments.entry(flow).or_default().push_back(datagram);
         true
+    }
+
+    /// What has come for all of them.
+    pub(super) fn take_all(&mut self) -> BTreeMap<Flow, VecDeque<Datagram>> {
+        core::mem::take(self).segments
     }
 
     /// What has come for a connection.

@@ -35,7 +35,7 @@ impl Interface {
     }
 
     /// Whether neighbour discovery is answered for an address.
-    pub(super) fn answers_for(&self, address: Ipv6Addr) -> bool {
+    pub fn answers_for(&self, address: Ipv6Addr) -> bool {
         (self.has_address(address) && !self.ceded.contains(&address)) || self.is_proxy_for(address)
     }
 

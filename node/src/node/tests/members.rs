@@ -93,8 +93,16 @@ fn a_connection_goes_on_at_once_when_its_owner_has_its_lease_back() {
     lan.client.tcp.with(client, |tcb| tcb.write("held up".into()));
     lan.run();
     isolate(&mut lan, false);
-    lan.pass(20);
-    assert!(lan.nodes["a"].may_serve(lan.now), "nobody had voted yet");
+    let again = lan.client.tcp.retransmitted();
+    while !lan.nodes["a"].may_serve(lan.now) {
+        lan.pass(1);
+    }
+    assert_eq!(
+        lan.client.tcp.retransmitted(),
+        again,
+        "nobody had voted yet, nor has the client sent it again"
+    );
+    assert_eq!(lan.client.tcp.get(client).unwrap().readable(), "held up".len());
     assert_eq!(lan.echo(client, b" and gone on with"), b"held up and gone on with");
     assert_eq!((lan.reborn.len(), lan.resets()), (0, 0));
 }

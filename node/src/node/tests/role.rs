@@ -41,7 +41,7 @@ fn contacts(lan: &Lan) -> Vec<NodeId> {
 
 /// Who answers for the service address on the home link.
 fn answering(lan: &Lan) -> Vec<&'static str> {
-    alive(lan).filter(|name| lan.nodes[name].interface.has_address(lan::service_address())).collect()
+    alive(lan).filter(|name| lan.nodes[name].interface.answers_for(lan::service_address())).collect()
 }
 
 /// A client of each node.
