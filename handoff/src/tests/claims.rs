@@ -257,7 +257,7 @@ impl World {
                     }
                 }
                 Verdict::Recover { flow } => {
-                    assert!(self.member(at).agreed.insert(flow), "it is agreed once")
+                    assert!(self.member(at).agreed.insert(flow), "it is agreed once");
                 }
                 Verdict::Yielded { .. } => {}
             }

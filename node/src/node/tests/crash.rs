@@ -68,6 +68,32 @@ fn of_many_connections_of_a_dead_node_the_one_whose_client_waits_goes_on_first()
     }
 }
 
+/// Before it has begun with those of the first, and between any two of them.
+#[test]
+fn a_second_node_may_die_at_each_message_while_it_goes_on_with_the_connections_of_the_first() {
+    for (victim, rest) in [(&["a"], "c"), (&["c"], "a")] {
+        for nth in 0.. {
+            let mut lan = Lan::new(protected(2, Commit::Strict));
+            let clients: Vec<_> = (0..8).map(|_| lan.connect()).collect();
+            lan.hand_off("a", "b");
+            lan.pass(300);
+            lan.doom(victim, nth);
+            lan.let_die(&["b"]);
+            lan.pass(20);
+            if !lan.has_come_true() {
+                assert!(nth > 30, "{nth} messages");
+                break;
+            }
+            lan.let_die(victim);
+            for client in clients {
+                assert_eq!(lan.echo(client, b"goes on"), b"goes on", "{victim:?} after {nth} messages");
+            }
+            let (owned, resets) = (lan.nodes[rest].connections().len(), lan.resets());
+            assert_eq!((owned, resets), (8, 0), "{victim:?} after {nth} messages");
+        }
+    }
+}
+
 fn remembered(lan: &Lan) -> usize {
     let alive = lan::NAMES.into_iter().filter(|name| !lan.dead.contains(name));
     let of = |name| {
