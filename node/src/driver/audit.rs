@@ -1,5 +1,6 @@
 //! Writes a line to the log for each move of a connection or of the contact node's role, without ever holding the data plane up.
 
+use core::time::Duration;
 use std::io;
 use std::thread::JoinHandle;
 
@@ -11,6 +12,8 @@ use crate::{Audit, AuditResult};
 
 /// Moves that may wait to be written; of more only the number is told.
 const WAITING: usize = 65_536;
+/// How long they are gathered.
+const GATHER: Duration = Duration::from_millis(10);
 /// The target of the lines, by which a log is filtered.
 const TARGET: &str = "ferry::audit";
 
@@ -84,7 +87,7 @@ impl AuditWriter {
 }
 
 fn write(moves: &Receiver<Moved>) {
-    while let Some(some) = gather(moves) {
+    while let Some(some) = gather(moves, GATHER) {
         for moved in some {
             match moved {
                 Moved::Connection(audit) => info!(target: TARGET, "{}", line(&audit)),

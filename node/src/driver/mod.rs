@@ -38,14 +38,14 @@ pub(crate) use peers::{certified_name, verify_own};
 pub(crate) use start::mac_of;
 pub(crate) use tap::{ROOM as TAP_ROOM, owner as tap_owner};
 
-/// How long what happens is gathered before it is written down: who writes is not woken for each event while many happen, and
-/// takes no time from them.
-const GATHER: core::time::Duration = core::time::Duration::from_millis(10);
-
-/// The next events to be written down; `None` once there will be no more.
-fn gather<T>(events: &crossbeam_channel::Receiver<T>) -> Option<impl Iterator<Item = T>> {
+/// The next events to be written down, gathered for so long: who writes is not woken for each of many, and takes no time from
+/// what happens. `None` once there will be no more.
+fn gather<T>(
+    events: &crossbeam_channel::Receiver<T>,
+    span: core::time::Duration,
+) -> Option<impl Iterator<Item = T>> {
     let first = events.recv().ok()?;
     // It always comes.
-    let _ = crossbeam_channel::after(GATHER).recv();
+    let _ = crossbeam_channel::after(span).recv();
     Some(core::iter::once(first).chain(events.try_iter()))
 }

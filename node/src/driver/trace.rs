@@ -1,6 +1,7 @@
 //! Writes what the node's core traces, one JSON object a line, without ever holding the data plane up.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
@@ -15,6 +16,9 @@ use crate::Trace;
 
 /// Events that may wait to be written; more are lost, and counted.
 const WAITING: usize = 65_536;
+
+/// How long they are gathered: no longer than who reads along would take for the present.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// The data plane's end.
 #[derive(Debug)]
@@ -64,7 +68,7 @@ impl TraceWriter {
 
 /// Flushes whenever there is nothing more to write, so that a reader sees whole lines soon.
 fn write(mut output: BufWriter<File>, events: &Receiver<Trace>) -> io::Result<()> {
-    while let Some(some) = gather(events) {
+    while let Some(some) = gather(events, GATHER) {
         for event in some {
             serde_json::to_writer(&mut output, &event)?;
             output.write_all(b"\n")?;
