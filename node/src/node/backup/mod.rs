@@ -29,8 +29,9 @@ const SMALL_CHANGES: Duration = Duration::from_millis(100);
 /// Deltas that are made before the node looks at what has come.
 const DELTAS_AT_ONCE: usize = 256;
 /// Connections of dead nodes with which this one goes on before what it has to say of them leaves, and it looks at what has
-/// come: one at first, then twice as many each time, up to this.
-const RECOVERIES_AT_ONCE: usize = 8;
+/// come: one at first, then twice as many each time up to the first figure. Once so many go on as the second says, which are those
+/// whose clients wait most, it is twice as many each time again, up to the third: more together are less work.
+const RECOVERIES_AT_ONCE: [usize; 3] = [8, 128, 256];
 /// How long after its start a node takes it for possible that others live which it has not seen yet.
 const MEET: Duration = Duration::from_secs(1);
 /// Lives of nodes that are known to be over, and claims that wait for such knowledge.
@@ -95,11 +96,13 @@ struct Agreed {
     /// How many have their turn together, and how many of those still.
     at_once: usize,
     turns: usize,
+    /// How many have had theirs since there were none.
+    gone_on: usize,
 }
 
 impl Default for Agreed {
     fn default() -> Self {
-        Self { flows: BinaryHeap::new(), at_once: 1, turns: 1 }
+        Self { flows: BinaryHeap::new(), at_once: 1, turns: 1, gone_on: 0 }
     }
 }
 
@@ -108,15 +111,20 @@ impl Agreed {
     fn next(&mut self) -> Option<Flow> {
         let (_, flow) = (self.turns > 0).then(|| self.flows.pop()).flatten()?;
         self.turns -= 1;
+        self.gone_on += 1;
         Some(flow)
     }
 
     /// Others have had their turn: whether there are more.
     fn go_on(&mut self) -> bool {
-        let more = !self.flows.is_empty();
-        self.at_once = if more { (2 * self.at_once).min(RECOVERIES_AT_ONCE) } else { 1 };
+        let [few, first, many] = RECOVERIES_AT_ONCE;
+        if self.flows.is_empty() {
+            (self.at_once, self.gone_on) = (1, 0);
+        } else if self.at_once < few || self.gone_on >= first {
+            self.at_once = (2 * self.at_once).min(many);
+        }
         self.turns = self.at_once;
-        more
+        !self.flows.is_empty()
     }
 }
 
@@ -271,14 +279,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_goes_on_with_one_connection_then_with_twice_as_many_each_time_those_heard_of_last_first() {
+    fn a_node_goes_on_with_one_connection_then_with_more_each_time_those_heard_of_last_first() {
         let flow = |port| {
             let end = |port| std::net::SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, port, 0, 0);
             Flow { local: end(80), remote: end(port) }
         };
         let mut agreed = Agreed::default();
         assert!(agreed.next().is_none() && !agreed.go_on());
-        agreed.flows.extend((1..=40).map(|nth| (Instant::from_millis(nth.into()), flow(nth))));
+        agreed.flows.extend((1..=1000).map(|nth| (Instant::from_millis(nth.into()), flow(nth))));
         let mut turns = Vec::new();
         loop {
             turns.push(
@@ -288,9 +296,10 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(turns.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 4, 8, 8, 8, 8, 1]);
-        assert_eq!(turns.concat(), (1..=40).rev().collect::<Vec<_>>());
-        agreed.flows.push((Instant::ZERO, flow(41)));
+        let many = [&[1, 2, 4][..], &[8; 16], &[16, 32, 64, 128, 256, 256, 113]].concat();
+        assert_eq!(turns.iter().map(Vec::len).collect::<Vec<_>>(), many);
+        assert_eq!(turns.concat(), (1..=1000).rev().collect::<Vec<_>>());
+        agreed.flows.push((Instant::ZERO, flow(1001)));
         assert!(agreed.next().is_some() && agreed.next().is_none(), "the next time begins with one again");
     }
 }

@@ -1,14 +1,16 @@
 //! What clients notice when a node is killed, or when its cables are pulled.
 
 use core::time::Duration;
+use std::path::Path;
 
 use super::{ECHO, LAN, Means, STREAM, broken, keepalived};
 use crate::Result;
 use crate::analysis::Spread;
-use crate::bench::stack::Figures;
+use crate::bench::stack::{Figures, Scale};
 use crate::clock::{await_some, now_ns};
 use crate::crash::crowd::Crowd;
 use crate::crash::{Crew, PATIENCE, attempt, service};
+use crate::sys::urgent::urgently;
 use crate::world::NODES;
 
 /// Connections.
@@ -45,7 +47,8 @@ fn kills<'a>(means: &'a Means<'_>) -> Result<&'a [Kill]> {
     if let Some(kills) = means.kills.get() {
         return Ok(kills);
     }
-    let kills = (0..means.scale.runs).map(|_| one(means, |crew| crew.kill(VICTIM)));
+    let Means { ferry, scale, .. } = *means;
+    let kills = (0..scale.runs).map(|_| urgently(|| one(ferry, scale, |crew| crew.kill(VICTIM))));
     let kills = kills.collect::<Result<Vec<_>>>()?;
     Ok(means.kills.get_or_init(|| kills))
 }
@@ -57,14 +60,16 @@ pub(super) fn cut(means: &Means<'_>) -> Result<Figures> {
         crew.world.cut(NODES[VICTIM])?;
         Ok(at)
     };
-    let cuts = (0..means.scale.runs).map(|_| one(means, cut)).collect::<Result<Vec<_>>>()?;
+    let Means { ferry, scale, .. } = *means;
+    let cuts = (0..scale.runs).map(|_| urgently(|| one(ferry, scale, cut)));
+    let cuts = cuts.collect::<Result<Vec<_>>>()?;
     Ok(Figures::alone(cuts.iter().map(|cut| cut.p99).collect()))
 }
 
 /// Clients whose streams come from one node, which dies.
-fn one(means: &Means<'_>, end: impl FnOnce(&mut Crew) -> Result<u64>) -> Result<Kill> {
-    let mut crew = Crew::gather(means.ferry, LAN, Means::group())?;
-    let count = means.scale.count(CLIENTS).max(2 * DENSE);
+fn one(ferry: &Path, scale: Scale, end: impl FnOnce(&mut Crew) -> Result<u64>) -> Result<Kill> {
+    let mut crew = Crew::gather(ferry, LAN, Means::group())?;
+    let count = scale.count(CLIENTS).max(2 * DENSE);
     let rate = |nth: usize| if nth.is_multiple_of(DENSE) { DENSE_RATE } else { SPARSE_RATE };
     let mut crowd = Crowd::gather(&crew.world.client, service(STREAM), count, rate)?;
     crowd.await_all(PATIENCE)?;

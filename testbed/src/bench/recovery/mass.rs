@@ -1,15 +1,17 @@
 //! A node dies that owned very many connections.
 
 use core::time::Duration;
+use std::path::Path;
 
 use super::gaps::{check, settle};
 use super::{LAN, Means, STREAM, broken};
 use crate::Result;
 use crate::analysis::ClientView;
-use crate::bench::stack::Figures;
+use crate::bench::stack::{Figures, Scale};
 use crate::capture::Capture;
 use crate::crash::crowd::Crowd;
 use crate::crash::{Crew, service};
+use crate::sys::urgent::urgently;
 
 const CLIENTS: usize = 10_000;
 /// A number of eight octets every eight seconds: all there is to see is the recovery.
@@ -22,12 +24,13 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// From the kill until the last connection has had a packet of its new owner, by a capture at the client; all of them flow on
 /// afterwards, or there is no figure.
 pub(super) fn recovery(means: &Means<'_>) -> Result<Figures> {
-    Ok(Figures::alone((0..means.scale.runs).map(|_| one(means)).collect::<Result<_>>()?))
+    let Means { ferry, scale, .. } = *means;
+    Ok(Figures::alone((0..scale.runs).map(|_| urgently(|| one(ferry, scale))).collect::<Result<_>>()?))
 }
 
-fn one(means: &Means<'_>) -> Result<f64> {
-    let mut crew = Crew::gather(means.ferry, LAN, Means::group())?;
-    let count = means.scale.count(CLIENTS);
+fn one(ferry: &Path, scale: Scale) -> Result<f64> {
+    let mut crew = Crew::gather(ferry, LAN, Means::group())?;
+    let count = scale.count(CLIENTS);
     let mut crowd = Crowd::gather(&crew.world.client, service(STREAM), count, |_| RATE)?;
     crowd.await_all(PATIENCE)?;
     settle(&mut crew, &mut crowd, count)?;

@@ -1,7 +1,8 @@
 //! The crash of a node: for how long a client has nothing, what it costs to be ready for it, and what others offer.
 //!
 //! Three nodes on one home link, with the kernel's clients behind a link as in a LAN. Everything runs on this machine: what a
-//! node does to recover takes the core that another needs.
+//! node does to recover takes the core that another needs. Where a node dies, all of it has a real-time priority, so that
+//! whatever else the machine does is not measured.
 
 mod costs;
 mod gaps;
