@@ -95,6 +95,8 @@ struct Loop {
     /// The last input.
     active: Instant,
     patience: Patience,
+    /// Whether the core has more to do than has its turn at once.
+    has_more: bool,
     /// Nodes whose links are still those of a former life of ours: what comes on them does not count.
     former: BTreeSet<NodeId>,
     /// What was lost and not yet told.
@@ -131,6 +133,7 @@ impl Loop {
             wants_room: false,
             active: now(),
             patience: Patience::default(),
+            has_more: false,
             former: BTreeSet::new(),
             lost: Lost::default(),
             refused: 0,
@@ -150,8 +153,8 @@ impl Loop {
                 self.plane.node.handle(Input::Tick, now());
             }
             deadline = self.carry_out()?;
-            if deadline.is_some_and(|deadline| deadline <= now()) {
-                // There is more to do than has its turn at once: the peer links, which carry what was done, have theirs.
+            if self.has_more {
+                // The peer links, which carry what was done, have their turn.
                 std::thread::yield_now();
             }
             if matches!(input, Taken::Something) {
@@ -216,8 +219,12 @@ impl Loop {
     /// Carries out everything that the core wants, and tells when it wants to be called again.
     fn carry_out(&mut self) -> io::Result<Option<Instant>> {
         loop {
-            match self.plane.node.poll(now()) {
-                Output::WaitUntil(deadline) => return Ok(deadline),
+            let now = now();
+            match self.plane.node.poll(now) {
+                Output::WaitUntil(deadline) => {
+                    self.has_more = deadline == Some(now);
+                    return Ok(deadline);
+                }
                 Output::Frame(frame) => self.send(frame)?,
                 Output::Peer { to, bytes } => self.tell(to, bytes),
                 Output::Reply { id, reply } => {
