@@ -1,13 +1,13 @@
 //! A node without peers and without an operator: the data plane that ships, and nothing around it.
 
-use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::clock;
-use super::dataplane::{DataPlane, End};
+use super::dataplane::{DataPlane, End, LINKS};
+use super::links::{Links, Patience};
 use super::mailbox::{Letter, Mailbox, mailbox};
 use super::start::{Failed, StartError};
 use super::tap::Tap;
@@ -37,7 +37,7 @@ impl Alone {
             node,
             tap,
             inbox,
-            peers: BTreeMap::new(),
+            links: Links::new(Patience::default(), LINKS),
             replies,
             tracer: None,
             auditor: None,

@@ -1,11 +1,13 @@
-//! The data plane: one thread that runs the node's core between a TAP and two queues, each input to completion.
+//! The data plane: one thread that runs the node's core between a TAP, the links to other nodes and two queues, each input
+//! to completion.
 
 #[cfg(test)]
 mod tests;
 
+use core::mem::MaybeUninit;
 use core::num::NonZeroU64;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread::JoinHandle;
@@ -23,9 +25,9 @@ use super::ask::Replies;
 use super::audit::{Auditor, Role};
 use super::clock::now;
 use super::etcd::Requests;
+use super::links::Links;
 use super::mailbox::{Inbox, Letter};
 use super::patience::Patience;
-use super::peers::PeerQueue;
 use super::tap::{self, Sent, Tap};
 use super::trace::Tracer;
 use crate::{Input, Node, Output, TraceEvent};
@@ -43,15 +45,24 @@ const LETTERS: usize = 64;
 /// Frames that may wait for a TAP without room; more are lost, as on any full queue of a network device.
 const BACKLOG: usize = 1024;
 
-const TAP: EventData = EventData::new_u64(0);
-const MAILBOX: EventData = EventData::new_u64(1);
+/// Marks in the epoll set.
+const TAP: u64 = 0;
+const MAILBOX: u64 = 1;
+
+/// Sockets of links are marked with this and everything above.
+pub(super) const LINKS: u64 = 2;
+
+/// Sockets that epoll tells of at a time; others have to wait for the next.
+const EVENTS: usize = 64;
+
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// What the data plane works on.
 pub(crate) struct DataPlane {
     pub(crate) node: Node,
     pub(crate) tap: Tap,
     pub(crate) inbox: Inbox,
-    pub(crate) peers: BTreeMap<NodeId, PeerQueue>,
+    pub(crate) links: Links,
     pub(crate) replies: Replies,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) auditor: Option<Auditor>,
@@ -95,10 +106,10 @@ struct Loop {
     /// The last input.
     active: Instant,
     patience: Patience,
-    /// Whether the core has more to do than has its turn at once.
-    has_more: bool,
-    /// Nodes whose links are still those of a former life of ours: what comes on them does not count.
-    former: BTreeSet<NodeId>,
+    /// Whether epoll was asked since the last inputs.
+    looked: bool,
+    /// Whether there may be frames on the TAP.
+    frames: bool,
     /// What was lost and not yet told.
     lost: Lost,
     /// Frames that the TAP did not want.
@@ -124,8 +135,8 @@ enum Taken {
 impl Loop {
     fn new(plane: DataPlane) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, plane.tap.as_fd(), TAP, EventFlags::IN)?;
-        epoll::add(&epoll, plane.inbox.event(), MAILBOX, EventFlags::IN)?;
+        epoll::add(&epoll, plane.tap.as_fd(), EventData::new_u64(TAP), EventFlags::IN)?;
+        epoll::add(&epoll, plane.inbox.event(), EventData::new_u64(MAILBOX), EventFlags::IN)?;
         Ok(Self {
             plane,
             epoll,
@@ -133,8 +144,8 @@ impl Loop {
             wants_room: false,
             active: now(),
             patience: Patience::default(),
-            has_more: false,
-            former: BTreeSet::new(),
+            looked: false,
+            frames: true,
             lost: Lost::default(),
             refused: 0,
             unusable: 0,
@@ -153,13 +164,13 @@ impl Loop {
                 self.plane.node.handle(Input::Tick, now());
             }
             deadline = self.carry_out()?;
-            if self.has_more {
-                // The peer links, which carry what was done, have their turn.
-                std::thread::yield_now();
-            }
+            self.plane.links.flush(now());
             if matches!(input, Taken::Something) {
                 self.active = now();
-            } else if self.active + self.plane.busy_poll.max(self.patience.span()) <= now() {
+            }
+            let patient = self.active + self.plane.busy_poll.max(self.patience.span()) > now();
+            // Else there is nothing more than what epoll would tell of.
+            if !patient && !self.frames && !self.plane.links.is_restless() {
                 let fell_asleep = now();
                 self.sleep(deadline)?;
                 self.patience.slept(fell_asleep.since(now()));
@@ -176,57 +187,74 @@ impl Loop {
                 return Ok(Taken::Stop);
             }
         }
+        self.look_around()?;
         // One look at the clock for all of them: they wait already.
-        let (now, mut octets) = (now(), 0);
-        for _ in 0..BATCH {
-            if octets >= BATCH_OCTETS {
-                break;
-            }
-            let Some(frame) = self.plane.tap.receive()? else { break };
+        let now = now();
+        let DataPlane { node, links, .. } = &mut self.plane;
+        if links.take(now, |input| node.handle(input, now)) {
             input = Taken::Something;
-            octets += frame.len();
+        }
+        let (mut frames, mut octets) = (0, 0);
+        while self.frames && frames < BATCH && octets < BATCH_OCTETS {
+            let Some(frame) = self.plane.tap.receive()? else {
+                self.frames = false;
+                break;
+            };
+            input = Taken::Something;
+            (frames, octets) = (frames + 1, octets + frame.len());
             self.plane.node.handle(Input::Frame(frame), now);
         }
         Ok(input)
     }
 
+    /// Finds out what there is to take in, unless that is known.
+    fn look_around(&mut self) -> io::Result<()> {
+        if self.plane.links.is_empty() {
+            // To read the TAP takes no longer than to ask for it.
+            self.frames = true;
+        } else if !self.looked {
+            self.look(Some(&AT_ONCE))?;
+        }
+        self.looked = false;
+        Ok(())
+    }
+
     /// `false` if the data plane is to end.
     fn open(&mut self, letter: Letter) -> bool {
-        let (input, share) = match letter {
-            Letter::PeerUp { peer, ours, .. } if ours != self.plane.node.incarnation() => {
-                self.former.insert(peer);
+        let now = now();
+        let DataPlane { node, links, .. } = &mut self.plane;
+        let input = match letter {
+            Letter::Link(handover) => {
+                let life = node.incarnation();
+                links.begin(*handover, life, self.epoll.as_fd(), now, |input| node.handle(input, now));
                 return true;
             }
-            Letter::PeerUp { peer, incarnation, .. } => {
-                self.former.remove(&peer);
-                (Input::PeerUp { peer, incarnation }, None)
-            }
-            Letter::PeerDown { peer } | Letter::Message { from: peer, .. } if self.former.contains(&peer) => {
+            Letter::Ask { peer, asker } => {
+                links.ask(peer, asker);
                 return true;
             }
-            Letter::PeerDown { peer } => (Input::PeerDown { peer }, None),
-            Letter::PeerDead { peer, incarnation } => (Input::PeerDead { peer, incarnation }, None),
-            Letter::Message { from, bytes, share } => (Input::Peer { from, bytes }, Some(share)),
-            Letter::Command { id, command } => (Input::Command { id, command }, None),
-            Letter::Store { id, answer } => (Input::Store { id, answer }, None),
+            Letter::PeerDead { peer, incarnation } => Input::PeerDead { peer, incarnation },
+            Letter::Command { id, command } => Input::Command { id, command },
+            Letter::Store { id, answer } => Input::Store { id, answer },
             Letter::Stop => return false,
         };
-        self.plane.node.handle(input, now());
-        drop(share);
+        node.handle(input, now);
         true
     }
 
     /// Carries out everything that the core wants, and tells when it wants to be called again.
     fn carry_out(&mut self) -> io::Result<Option<Instant>> {
         loop {
-            let now = now();
-            match self.plane.node.poll(now) {
-                Output::WaitUntil(deadline) => {
-                    self.has_more = deadline == Some(now);
-                    return Ok(deadline);
-                }
+            match self.plane.node.poll(now()) {
+                Output::WaitUntil(deadline) => return Ok(deadline),
                 Output::Frame(frame) => self.send(frame)?,
-                Output::Peer { to, bytes } => self.tell(to, bytes),
+                Output::Peer { to, bytes } => {
+                    self.tell(to, bytes);
+                    if !self.plane.node.has_outputs() {
+                        // The other side need not wait until it is clear that nothing follows.
+                        self.plane.links.flush(now());
+                    }
+                }
                 Output::Reply { id, reply } => {
                     // There is room for every command that may be unanswered; and at the end nobody listens.
                     let _ = self.plane.replies.try_send((id, reply));
@@ -268,14 +296,14 @@ impl Loop {
     /// The node goes on under a new life, on new links.
     fn begin_anew(&mut self, life: Incarnation) {
         self.backlog.clear();
-        self.former.extend(self.plane.peers.keys());
+        self.plane.links.end_life();
         if let Some(links) = &self.plane.life {
             links.send_replace(life);
         }
     }
 
     fn tell(&mut self, to: NodeId, message: Pieces) {
-        if !self.plane.peers.get(&to).is_some_and(|queue| queue.push(message)) {
+        if !self.plane.links.tell(to, message) {
             self.lost.messages += 1;
         }
     }
@@ -352,16 +380,28 @@ impl Loop {
             self.plane.inbox.awake();
             return Ok(());
         }
+        let deadline = deadline.into_iter().chain(self.plane.links.deadline()).min();
         let timeout = deadline.map(|deadline| timespec(deadline.until(now())));
-        let mut events = Vec::with_capacity(2);
-        let woken = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+        let woken = self.look(timeout.as_ref());
         self.plane.inbox.awake();
-        match woken {
-            Ok(_) | Err(Errno::INTR) => {}
+        woken
+    }
+
+    /// Asks epoll, and waits for so long if it has nothing to tell.
+    fn look(&mut self, timeout: Option<&Timespec>) -> io::Result<()> {
+        self.looked = true;
+        let mut room = [MaybeUninit::uninit(); EVENTS];
+        let events = match epoll::wait(&self.epoll, &mut room, timeout) {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => return Ok(()),
             Err(why) => return Err(why.into()),
-        }
-        if events.iter().map(|event: &epoll::Event| event.data).any(|data| data == MAILBOX) {
-            self.plane.inbox.clear();
+        };
+        for &mut epoll::Event { flags, data } in events {
+            match data.u64() {
+                TAP => self.frames = true,
+                MAILBOX => self.plane.inbox.clear(),
+                mark => self.plane.links.ready(mark, flags),
+            }
         }
         Ok(())
     }
@@ -369,7 +409,7 @@ impl Loop {
     fn want_room(&mut self, wanted: bool) -> io::Result<()> {
         if wanted != self.wants_room {
             let flags = if wanted { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-            epoll::modify(&self.epoll, self.plane.tap.as_fd(), TAP, flags)?;
+            epoll::modify(&self.epoll, self.plane.tap.as_fd(), EventData::new_u64(TAP), flags)?;
             self.wants_room = wanted;
         }
         Ok(())

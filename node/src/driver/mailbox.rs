@@ -4,26 +4,24 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use ferry_handoff::{Incarnation, NodeId};
 use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::oneshot;
 
+use super::links::Handover;
 use crate::{Command, StoreAnswer};
 
 /// What the control plane tells the data plane.
 #[derive(Debug)]
 pub(crate) enum Letter {
-    /// The link to another node is up, to this life of it, and greeted by that life of ours.
-    PeerUp { peer: NodeId, incarnation: Incarnation, ours: Incarnation },
-    /// The link to another node broke.
-    PeerDown { peer: NodeId },
+    /// A link to another node was made, in the place of the one that there may be.
+    Link(Box<Handover>),
+    /// Have another node asked for a sign of life, and pass on that something was heard. Who sends these bounds how many
+    /// wait for that.
+    Ask { peer: NodeId, asker: oneshot::Sender<()> },
     /// That life of another node is over: its process is gone.
     PeerDead { peer: NodeId, incarnation: Incarnation },
-    /// Another node sent a message. It holds its share of the link's budget until it has been dealt with, so that
-    /// the queue, which itself has no bound, cannot grow beyond the sum of the budgets.
-    Message { from: NodeId, bytes: Bytes, share: OwnedSemaphorePermit },
     /// An operator asks for something. Who sends these bounds how many are unanswered.
     Command { id: u64, command: Command },
     /// etcd has answered, or not. Who sends these sends one for each request, and those of one watch, which etcd bounds.

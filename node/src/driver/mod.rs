@@ -1,11 +1,12 @@
 //! What connects the node's core to the world: a thread for the data plane, tasks for the control plane.
 //!
 //! ```text
-//!   TAP ⇄ data plane (one thread, the core) ⇄ mailbox, queues ⇄ control plane (tokio): peer links, control socket
-//!                                            ⇒ trace writer (one thread)
+//!   TAP, links ⇄ data plane (one thread, the core) ⇄ mailbox, queues ⇄ control plane (tokio): makes links, control socket
+//!                                                   ⇒ trace writer (one thread)
 //! ```
 //!
-//! The data plane never waits for anybody but the TAP and the mailbox: whatever it hands on goes to bounded queues.
+//! The data plane never waits for anybody but the TAP, the links and the mailbox, and for all of them at once: whatever it
+//! hands on goes to bounded queues.
 
 mod alone;
 mod ask;
@@ -14,6 +15,7 @@ mod clock;
 mod control;
 mod dataplane;
 mod etcd;
+mod links;
 mod mailbox;
 mod metrics;
 mod patience;

@@ -146,7 +146,7 @@ pub async fn start(config: &Config, options: &Options) -> Result<Running, StartE
         node,
         tap,
         inbox,
-        peers: links.queues,
+        links: links.running,
         replies,
         tracer,
         auditor: Some(auditor),

@@ -274,6 +274,11 @@ impl Node {
         }
     }
 
+    /// Whether what to [poll](Self::poll) next is known already. If not, there may be something all the same.
+    pub(crate) fn has_outputs(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// Does what is less urgent than segments; whether there was anything.
     fn go_further(&mut self, serves: bool, now: Instant) -> bool {
         self.settle(now)

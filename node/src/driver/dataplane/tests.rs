@@ -1,11 +1,17 @@
-use bytes::Bytes;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ferry_handoff::Incarnation;
 use ferry_stack::{EthernetAddress, GroupClock, interface::Address, tcp};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::driver::links::{self, Channel, Ended, Handover};
 use crate::driver::mailbox::{Mailbox, mailbox};
+use crate::driver::peers::{Kind, frame_header};
 use crate::{Command, Placement, Reply, Setup};
 
 fn node() -> Node {
@@ -55,7 +61,7 @@ impl Lab {
             node: node(),
             tap,
             inbox,
-            peers: BTreeMap::new(),
+            links: Links::new(links::Patience::default(), LINKS),
             replies: sender,
             tracer: None,
             auditor: None,
@@ -165,10 +171,61 @@ fn advertises(wire: &OwnedFd) -> bool {
     false
 }
 
+/// A link in plain text for that data plane to another node; the test's end of it, and who is told of its end.
+fn link(mailbox: &Mailbox) -> (UnixStream, oneshot::Receiver<Ended>) {
+    let (socket, other) = UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let channel = Channel::new(TcpStream::from(OwnedFd::from(socket)), None);
+    let (ended, end) = oneshot::channel();
+    let (peer, incarnation, ours) = (NodeId::of("b"), Incarnation(9), Incarnation(1));
+    mailbox.send(Letter::Link(Box::new(Handover { peer, incarnation, ours, channel, ended })));
+    (other, end)
+}
+
 #[test]
-fn a_message_for_a_node_without_a_queue_is_counted_as_lost_not_waited_for() {
-    let Lab { plane, .. } = Lab::new(Duration::ZERO);
-    let mut running = Loop::new(plane).unwrap();
-    running.tell(NodeId::of("b"), Bytes::from_static(b"x").into());
-    assert_eq!(running.lost.messages, 1);
+fn a_sleeping_and_a_spinning_data_plane_answer_on_links_and_see_their_end() {
+    for busy_poll in [Duration::ZERO, Duration::from_millis(5)] {
+        let Lab { plane, mailbox, wire: _wire, replies: _replies } = Lab::new(busy_poll);
+        let (thread, end) = plane.start().unwrap();
+        let (mut other, link_end) = link(&mailbox);
+        let mut sign = [0; 5];
+        other.read_exact(&mut sign).unwrap();
+        assert_eq!(sign, frame_header(Kind::Ping, 0));
+        for _ in 0..100 {
+            other.write_all(&frame_header(Kind::Ping, 0)).unwrap();
+            while sign != frame_header(Kind::Pong, 0) {
+                other.read_exact(&mut sign).unwrap();
+            }
+            sign = [0; 5];
+        }
+        drop(other);
+        assert!(matches!(link_end.blocking_recv(), Ok(Ended::Closed)));
+        mailbox.send(Letter::Stop);
+        assert!(end.blocking_recv().unwrap().is_ok());
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_node_that_talks_without_end_keeps_nobody_from_being_answered() {
+    let Lab { plane, wire, mailbox, mut replies } = Lab::new(Duration::ZERO);
+    let (thread, end) = plane.start().unwrap();
+    let (mut other, _link_end) = link(&mailbox);
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let nonsense = [&frame_header(Kind::Message, 3)[..], b"???"].concat().repeat(1000);
+            while !enough.load(Ordering::Relaxed) && other.write_all(&nonsense).is_ok() {}
+        });
+        for id in 0..20 {
+            mailbox.send(Letter::Command { id, command: Command::Status });
+            assert_eq!(replies.blocking_recv().unwrap().0, id);
+            rustix::io::write(&wire, &solicitation()).unwrap();
+            assert!(advertises(&wire), "no neighbour advertisement");
+        }
+        enough.store(true, Ordering::Relaxed);
+        mailbox.send(Letter::Stop);
+    });
+    assert!(end.blocking_recv().unwrap().is_ok());
+    thread.join().unwrap();
 }

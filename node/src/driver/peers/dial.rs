@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::conveyed::Wire;
 use super::greet::Arrival;
 use super::tls::{Tls, certified_name};
 use super::wire::{Answer, GreetError, Hello, Purpose, Refusal, receive_greeting, send_greeting};
-use super::{Identity, Left, PeerError, Timing, Wire};
+use super::{Identity, Left, PeerError, Timing};
 use crate::config::Peer;
 
 /// Before the second call to a node whose end of a link has just been closed. A process that ends closes its links first,

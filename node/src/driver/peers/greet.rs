@@ -12,10 +12,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use super::conveyed::Wire;
 use super::presence::Presence;
 use super::tls::{self, Tls, certified_name};
 use super::wire::{Answer, GreetError, Hello, Purpose, Refusal, receive_greeting, send_greeting};
-use super::{Identity, Timing, Wire};
+use super::{Identity, Timing};
 
 /// Connections that may be greeting at the same time: whoever is not a node costs no more than this.
 const GREETING: usize = 64;

@@ -1,13 +1,12 @@
-//! Links to the other nodes: one authenticated connection per pair, kept up, watched for signs of life.
+//! Links to the other nodes: one authenticated connection per pair, kept up.
 //!
-//! Of two nodes the one with the smaller name dials. For each other node there is one *keeper*, a task that owns the
-//! queue from the data plane and runs one link after the other; [`greet`] decides who may become a link.
+//! Of two nodes the one with the smaller name dials. For each other node there is one *keeper*, a task that hands the data
+//! plane one link after the other to [run](super::links); [`greet`] decides who may become a link.
 
+mod conveyed;
 mod dial;
 mod greet;
-mod link;
 mod presence;
-mod queue;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -22,22 +21,21 @@ use std::sync::Arc;
 
 use ferry_handoff::{Incarnation, NodeId};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use self::greet::{Arrival, Greeter, Member};
-use self::link::{Ended, Patience, Wire};
 use self::presence::Presence;
-use self::queue::Outgoing;
-use self::tls::Tls;
+use super::dataplane::LINKS;
+use super::links::{Ended, Handover, Links, Patience};
 use super::mailbox::{Letter, Mailbox};
 use crate::config::{Config, FileError, Peer};
 
-pub(crate) use queue::PeerQueue;
-pub(in crate::driver) use tls::{certificates, private_key, roots};
+pub(in crate::driver) use tls::{Tls, certificates, private_key, roots};
 pub(crate) use tls::{certified_name, verify_own};
 pub use understood::{Understood, understood};
 pub use wire::Refusal;
+pub(in crate::driver) use wire::{FrameError, FrameHeader, Kind, MAX_MESSAGE, frame_header, next_frame};
 
 /// How long things on a peer link may take.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +52,7 @@ struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            patience: Patience { ping: Duration::from_secs(1), silence: Duration::from_secs(3) },
+            patience: Patience::default(),
             step: Duration::from_secs(5),
             back_off: (Duration::from_millis(50), Duration::from_secs(3)),
             contest: Duration::from_secs(1),
@@ -91,8 +89,8 @@ pub enum PeerError {
 /// Running peer links. They end with the runtime.
 #[derive(Debug)]
 pub(crate) struct PeerLinks {
-    /// For the data plane: where to put messages for each other node.
-    pub(crate) queues: BTreeMap<NodeId, PeerQueue>,
+    /// For the data plane: what runs those that it is handed.
+    pub(crate) running: Links,
     /// Yields if this node must not go on.
     pub(crate) fatal: mpsc::Receiver<PeerError>,
     /// Takes the life under which this node goes on: every link ends and is made anew.
@@ -125,7 +123,7 @@ async fn start_with(
 ) -> Result<PeerLinks, PeerError> {
     let (fatal_sender, fatal) = mpsc::channel(1);
     let (life_sender, life) = watch::channel(incarnation);
-    let mut links = PeerLinks { queues: BTreeMap::new(), fatal, life: life_sender };
+    let links = PeerLinks { running: Links::new(timing.patience, LINKS), fatal, life: life_sender };
     let Some(peer_link) = &config.peer_link else { return Ok(links) };
     let (name, group) = (config.name.clone(), config.group.name.clone());
     let tls = if let Some(files) = &peer_link.keys {
@@ -141,17 +139,9 @@ async fn start_with(
     let own = Identity { name, group, life };
     let mut members = BTreeMap::new();
     for peer in &config.peers {
-        let (queue, outgoing) = queue::queue();
-        links.queues.insert(NodeId::of(&peer.name), queue);
-        let (member, arrivals) = Member::new(Presence::default());
-        let keeper = Keeper {
-            peer: peer.clone(),
-            mailbox: mailbox.clone(),
-            outgoing,
-            presence: member.presence.clone(),
-            life: own.life.clone(),
-            patience: timing.patience,
-        };
+        let (member, arrivals) = Member::new(Presence::new(NodeId::of(&peer.name), mailbox.clone()));
+        let keeper =
+            Keeper { peer: peer.clone(), mailbox: mailbox.clone(), presence: member.presence.clone() };
         let dialer = dial::Dialer::new(peer.clone(), own.clone(), tls.clone(), timing, fatal_sender.clone());
         if own.name < peer.name {
             tokio::spawn(keeper.keep(Source::Dial(Box::new(dialer))));
@@ -214,18 +204,15 @@ impl Left<'_> {
     }
 }
 
-/// Runs one link after the other with one other node.
+/// Has one link after the other run with one other node.
 struct Keeper {
     peer: Peer,
     mailbox: Mailbox,
-    outgoing: Outgoing,
     presence: Presence,
-    life: watch::Receiver<Incarnation>,
-    patience: Patience,
 }
 
 impl Keeper {
-    async fn keep(mut self, mut source: Source) {
+    async fn keep(self, mut source: Source) {
         let peer = NodeId::of(&self.peer.name);
         let (mut waiting, mut left) = (None, None);
         loop {
@@ -235,35 +222,35 @@ impl Keeper {
             };
             let Some(arrival) = next else { return };
             let life = arrival.incarnation;
-            let ended = self.run(arrival, &mut source).await;
+            let (ended, newer) = self.hand_over(arrival, &mut source).await;
+            warn!(peer = self.peer.name, "link is down: {ended}");
+            if matches!(ended, Ended::Over) {
+                return;
+            }
             // What only fell silent may be out of reach, and whoever refuses for it then need not be its machine.
             left = ended.is_closed().then_some(life);
-            if let Ended::Replaced(newer) = ended {
-                waiting = Some(newer);
-            }
+            waiting = newer;
         }
     }
 
-    /// Runs a link to its end.
-    async fn run(&mut self, arrival: Arrival, source: &mut Source) -> Ended {
-        let (peer, name) = (NodeId::of(&self.peer.name), &self.peer.name);
-        if *self.life.borrow_and_update() != arrival.ours {
-            // It was greeted by a life of ours that has ended since.
-            return Ended::Reborn;
-        }
-        let pulse = self.presence.set(arrival.incarnation);
-        self.outgoing.clear();
-        info!(peer = name, incarnation = format_args!("{:016x}", arrival.incarnation.0), "link is up");
-        self.mailbox.send(Letter::PeerUp { peer, incarnation: arrival.incarnation, ours: arrival.ours });
-        let running = link::run(arrival.wire, peer, &mut self.outgoing, &self.mailbox, &pulse, self.patience);
-        let ended = tokio::select! {
-            ended = running => ended,
-            Some(newer) = source.newer() => Ended::Replaced(newer),
-            Ok(()) = self.life.changed() => Ended::Reborn,
+    /// Has a link run to its end, or until a newer one takes its place.
+    async fn hand_over(&self, arrival: Arrival, source: &mut Source) -> (Ended, Option<Arrival>) {
+        let (peer, Arrival { wire, incarnation, ours }) = (NodeId::of(&self.peer.name), arrival);
+        let channel = match wire.convey() {
+            Ok(channel) => channel,
+            Err(why) => return (why.into(), None),
         };
-        self.presence.clear();
-        warn!(peer = name, "link is down: {ended}");
-        self.mailbox.send(Letter::PeerDown { peer });
-        ended
+        let (ended, end) = oneshot::channel();
+        info!(peer = self.peer.name, incarnation = format_args!("{:016x}", incarnation.0), "link is up");
+        self.presence.set(Some(incarnation));
+        let handover = Handover { peer, incarnation, ours, channel, ended };
+        self.mailbox.send(Letter::Link(Box::new(handover)));
+        let over = tokio::select! {
+            // Without a word only the data plane itself ends.
+            ended = end => (ended.unwrap_or(Ended::Over), None),
+            Some(newer) = source.newer() => (Ended::Replaced, Some(newer)),
+        };
+        self.presence.set(None);
+        over
     }
 }

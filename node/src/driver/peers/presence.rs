@@ -3,45 +3,45 @@
 use core::time::Duration;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ferry_handoff::Incarnation;
+use ferry_handoff::{Incarnation, NodeId};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::link::Pulse;
+use crate::driver::mailbox::{Letter, Mailbox};
 
 /// Shared by a keeper and those who greet. Never touched by the data plane.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Presence(Arc<Mutex<Option<Linked>>>);
-
 #[derive(Clone, Debug)]
-struct Linked {
-    incarnation: Incarnation,
-    pulse: Arc<Pulse>,
+pub(super) struct Presence {
+    peer: NodeId,
+    linked: Arc<Mutex<Option<Incarnation>>>,
+    /// To the data plane, which runs the link.
+    mailbox: Mailbox,
 }
 
 impl Presence {
-    /// A link to this life of the node runs from now on.
-    pub(super) fn set(&self, incarnation: Incarnation) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse::default());
-        *self.lock() = Some(Linked { incarnation, pulse: Arc::clone(&pulse) });
-        pulse
+    /// Of another node, without a link yet.
+    pub(super) fn new(peer: NodeId, mailbox: Mailbox) -> Self {
+        Self { peer, linked: Arc::default(), mailbox }
     }
 
-    /// No link runs.
-    pub(super) fn clear(&self) {
-        *self.lock() = None;
+    /// A link to this life of the node runs from now on; `None`: none does.
+    pub(super) fn set(&self, incarnation: Option<Incarnation>) {
+        *self.lock() = incarnation;
     }
 
     /// Whether another life of the node is linked and gives a sign of life within `patience`. One that gives none is
     /// a link that has not noticed its end: the newcomer is the same node, started again.
     pub(super) async fn is_another_alive(&self, newcomer: Incarnation, patience: Duration) -> bool {
-        let linked = self.lock().clone();
-        match linked {
-            Some(Linked { incarnation, pulse }) if incarnation != newcomer => pulse.is_alive(patience).await,
-            _ => false,
+        if self.lock().is_none_or(|linked| linked == newcomer) {
+            return false;
         }
+        let (asker, heard) = oneshot::channel();
+        self.mailbox.send(Letter::Ask { peer: self.peer, asker });
+        timeout(patience, heard).await.is_ok_and(|heard| heard.is_ok())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Linked>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Incarnation>> {
         // No holder of the lock can panic, so it is never poisoned; and the value would be whole anyway.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.linked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

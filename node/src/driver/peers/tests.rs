@@ -1,18 +1,23 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv6Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use bytes::Bytes;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 
-use super::link::Pulse;
-use super::wire::{Kind, MAX_MESSAGE, frame_header};
+use super::conveyed::Wire;
 use super::*;
 use crate::config::{Group, KeyFiles, PeerLink, Tap};
+use crate::driver::links::ends;
 use crate::driver::mailbox::{Inbox, mailbox};
-use crate::{Placement, keygen};
+use crate::driver::now;
+use crate::{Input, Placement, keygen};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -93,9 +98,52 @@ impl Lab {
     }
 }
 
+/// A node without a core: a task that runs its links, and keeps what a core would get.
 struct Node {
-    links: PeerLinks,
+    plane: Arc<Mutex<Plane>>,
+    fatal: mpsc::Receiver<PeerError>,
+    life: watch::Sender<Incarnation>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct Plane {
     inbox: Inbox,
+    links: Links,
+    epoll: OwnedFd,
+    life: Incarnation,
+    inputs: VecDeque<Input>,
+}
+
+impl Plane {
+    fn turn(&mut self) {
+        let Self { inbox, links, epoll, life, inputs } = self;
+        while let Some(letter) = inbox.take() {
+            match letter {
+                Letter::Link(handover) => {
+                    links.begin(*handover, *life, epoll.as_fd(), now(), |input| inputs.push_back(input));
+                }
+                Letter::Ask { peer, asker } => links.ask(peer, asker),
+                Letter::PeerDead { peer, incarnation } => {
+                    inputs.push_back(Input::PeerDead { peer, incarnation });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(8);
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        epoll::wait(epoll, rustix::buffer::spare_capacity(&mut events), Some(&at_once)).unwrap();
+        for epoll::Event { flags, data } in events {
+            links.ready(data.u64(), flags);
+        }
+        links.take(now(), |input| inputs.push_back(input));
+        links.flush(now());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Node {
@@ -105,33 +153,56 @@ impl Node {
 
     async fn start_with(config: &Config, incarnation: u64, timing: Timing) -> Self {
         let (mailbox, inbox) = mailbox().unwrap();
-        let links = start_with(config, Incarnation(incarnation), &mailbox, timing).await.unwrap();
-        Self { links, inbox }
+        let life = Incarnation(incarnation);
+        let PeerLinks { running, fatal, life: sender } =
+            start_with(config, life, &mailbox, timing).await.unwrap();
+        let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
+        let plane = Plane { inbox, links: running, epoll, life, inputs: VecDeque::new() };
+        let plane = Arc::new(Mutex::new(plane));
+        let runs = Arc::clone(&plane);
+        let task = tokio::spawn(async move {
+            loop {
+                runs.lock().unwrap().turn();
+                tokio::task::yield_now().await;
+            }
+        });
+        Self { plane, fatal, life: sender, task }
     }
 
-    /// The next letter.
-    async fn letter(&self) -> Letter {
+    fn take(&self) -> Option<Input> {
+        self.plane.lock().unwrap().inputs.pop_front()
+    }
+
+    /// The next input.
+    async fn input(&self) -> Input {
         let until = Instant::now() + SOON;
         loop {
-            if let Some(letter) = self.inbox.take() {
-                return letter;
+            if let Some(input) = self.take() {
+                return input;
             }
-            assert!(Instant::now() < until, "no letter");
+            assert!(Instant::now() < until, "no input");
             tokio::task::yield_now().await;
         }
     }
 
     async fn up(&self, name: &str) -> u64 {
-        match self.letter().await {
-            Letter::PeerUp { peer, incarnation, .. } if peer == NodeId::of(name) => incarnation.0,
+        match self.input().await {
+            Input::PeerUp { peer, incarnation } if peer == NodeId::of(name) => incarnation.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn down(&self, name: &str) {
+        match self.input().await {
+            Input::PeerDown { peer } => assert_eq!(peer, NodeId::of(name)),
             other => panic!("{other:?}"),
         }
     }
 
     /// It is proved that this life of another node is over.
     async fn dead(&self, name: &str, life: u64) {
-        match self.letter().await {
-            Letter::PeerDead { peer, incarnation } => {
+        match self.input().await {
+            Input::PeerDead { peer, incarnation } => {
                 assert_eq!((peer, incarnation), (NodeId::of(name), Incarnation(life)));
             }
             other => panic!("{other:?}"),
@@ -139,18 +210,26 @@ impl Node {
     }
 
     async fn message(&self) -> (NodeId, Bytes) {
-        match self.letter().await {
-            Letter::Message { from, bytes, .. } => (from, bytes),
+        match self.input().await {
+            Input::Peer { from, bytes } => (from, bytes),
             other => panic!("{other:?}"),
         }
     }
 
     fn tell(&self, name: &str, message: impl Into<Bytes>) {
-        assert!(self.links.queues[&NodeId::of(name)].push(message.into().into()));
+        assert!(self.plane.lock().unwrap().links.tell(NodeId::of(name), message.into().into()));
+    }
+
+    /// Begins a new life, as a core does.
+    fn begin_anew(&self, life: u64) {
+        let mut plane = self.plane.lock().unwrap();
+        plane.life = Incarnation(life);
+        plane.links.end_life();
+        self.life.send_replace(Incarnation(life));
     }
 
     async fn fatal(&mut self) -> String {
-        timeout(SOON, self.links.fatal.recv()).await.unwrap().unwrap().to_string()
+        timeout(SOON, self.fatal.recv()).await.unwrap().unwrap().to_string()
     }
 }
 
@@ -178,7 +257,7 @@ async fn a_node_that_comes_back_is_linked_again_with_its_new_life() {
     let stop = short_lived(config, 2, "a");
     assert_eq!(a.up("b").await, 2);
     stop.await.unwrap();
-    assert!(matches!(a.letter().await, Letter::PeerDown { .. }));
+    a.down("b").await;
     a.dead("b", 2).await;
     let _b = Node::start(&lab.config("b", &["a"]), 3).await;
     assert_eq!(a.up("b").await, 3);
@@ -201,7 +280,7 @@ async fn the_end_of_a_process_is_proved_at_once_from_either_side() {
         let ends = short_lived(lab.config(goes, &[stays]), 2, stays);
         assert_eq!(node.up(goes).await, 2);
         ends.await.unwrap();
-        assert!(matches!(node.letter().await, Letter::PeerDown { .. }));
+        node.down(goes).await;
         node.dead(goes, 2).await;
     }
 }
@@ -224,7 +303,7 @@ async fn a_link_that_ends_while_somebody_listens_proves_nothing() {
     let wire = speaks_for_a(&lab, 2).await;
     assert_eq!(b.up("a").await, 2);
     drop(wire);
-    assert!(matches!(b.letter().await, Letter::PeerDown { .. }));
+    b.down("a").await;
     for _ in 0..2 {
         // It is asked, and says nothing, and hangs up.
         drop(timeout(SOON, listens.accept()).await.unwrap().unwrap());
@@ -254,7 +333,7 @@ async fn a_link_that_falls_silent_proves_nothing_although_nobody_listens_there()
     let b = Node::start(&lab.config("b", &["a"]), 1).await;
     let _silent = speaks_for_a(&lab, 2).await;
     assert_eq!(b.up("a").await, 2);
-    assert!(matches!(b.letter().await, Letter::PeerDown { .. }));
+    b.down("a").await;
     let _wire = speaks_for_a(&lab, 2).await;
     assert_eq!(b.up("a").await, 2, "nothing was said of it meanwhile");
 }
@@ -266,20 +345,18 @@ async fn a_node_that_goes_on_under_a_new_life_is_linked_anew() {
         let node = Node::start(&lab.config(stays, &[changes]), 1).await;
         let other = Node::start(&lab.config(changes, &[stays]), 2).await;
         assert_eq!((node.up(changes).await, other.up(stays).await), (2, 1));
-        other.links.life.send_replace(Incarnation(3));
-        assert!(matches!(node.letter().await, Letter::PeerDown { .. }));
+        other.begin_anew(3);
+        node.down(changes).await;
         // Asked before it has called again, it has proved the end of the former life by its answer.
         let life = loop {
-            match node.letter().await {
-                Letter::PeerUp { incarnation, .. } => break incarnation,
-                Letter::PeerDead { incarnation, .. } => assert_eq!(incarnation, Incarnation(2)),
+            match node.input().await {
+                Input::PeerUp { incarnation, .. } => break incarnation,
+                Input::PeerDead { incarnation, .. } => assert_eq!(incarnation, Incarnation(2)),
                 other => panic!("{other:?}"),
             }
         };
         assert_eq!(life, Incarnation(3));
-        assert!(matches!(other.letter().await, Letter::PeerDown { .. }));
-        let Letter::PeerUp { ours, .. } = other.letter().await else { panic!("no link") };
-        assert_eq!(ours, Incarnation(3));
+        assert_eq!(other.up(stays).await, 1, "of the end of its former links it is told nothing");
     }
 }
 
@@ -298,7 +375,7 @@ async fn a_second_node_with_a_taken_name_is_told_so() {
             "b refuses this node: another node with the name \"{name}\" is running; give each node a name of its own"
         );
         assert_eq!(second.fatal().await, expected);
-        assert!(b.inbox.take().is_none(), "the first was not disturbed");
+        assert!(b.take().is_none(), "the first was not disturbed");
     }
 }
 
@@ -314,7 +391,7 @@ async fn a_link_that_went_dumb_gives_way_to_the_same_node_started_again() {
     let _wire = dumb.next(None).await.unwrap();
     assert_eq!(b.up("a").await, 2);
     let _a = Node::start(&lab.config("a", &["b"]), 3).await;
-    assert!(matches!(b.letter().await, Letter::PeerDown { .. }));
+    b.down("a").await;
     assert_eq!(b.up("a").await, 3);
 }
 
@@ -369,7 +446,7 @@ async fn only_a_certificate_of_the_group_for_the_very_name_opens_a_link() {
         let why = call(name, keys, ca).await.unwrap_err();
         assert!(why.contains(expected), "{case}: {why}");
     }
-    assert!(b.inbox.take().is_none(), "nothing of it reached the data plane");
+    assert!(b.take().is_none(), "nothing of it reached the data plane");
     call("a", &right, &right.ca).await.unwrap();
 }
 
@@ -402,50 +479,22 @@ async fn plain_text_works_where_it_is_asked_for() {
     assert_eq!((a.up("b").await, b.up("a").await), (2, 1));
 }
 
-/// Runs one end of a link against a test that speaks for the other.
-async fn run_link(wire: tokio::io::DuplexStream) -> String {
-    let (mailbox, _inbox) = mailbox().unwrap();
-    let (_queue, mut outgoing) = queue::queue();
-    let patience = Patience { ping: Duration::from_secs(1), silence: Duration::from_secs(3) };
-    link::run(Box::new(wire), NodeId::of("b"), &mut outgoing, &mailbox, &Pulse::default(), patience)
-        .await
-        .to_string()
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_silent_link_is_given_up_after_three_seconds() {
-    let (wire, _silent) = tokio::io::duplex(1 << 16);
-    let start = Instant::now();
-    assert_eq!(run_link(wire).await, "nothing was heard for 3 s");
-    assert_eq!(start.elapsed(), Duration::from_secs(3));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_link_without_messages_stays_up_as_long_as_its_pings_are_answered() {
-    let (wire, mut other) = tokio::io::duplex(1 << 16);
-    let running = tokio::spawn(run_link(wire));
-    for _ in 0..60 {
-        let mut ping = [0; 5];
-        other.read_exact(&mut ping).await.unwrap();
-        assert_eq!(ping, frame_header(Kind::Ping, 0));
-        other.write_all(&frame_header(Kind::Pong, 0)).await.unwrap();
-    }
-    assert!(!running.is_finished());
-    drop(other);
-    let end = running.await.unwrap();
-    assert!(end.contains("closed") || end.contains("broke"), "{end}");
-}
-
-#[tokio::test]
-async fn a_frame_that_is_too_long_ends_the_link() {
-    let (wire, mut other) = tokio::io::duplex(1 << 16);
-    other.write_all(&frame_header(Kind::Message, MAX_MESSAGE + 1)).await.unwrap();
-    assert_eq!(run_link(wire).await, "it sent a frame of 8388610 octets, and 8388608 is the limit");
-}
-
 /// A log that a test can read.
 #[derive(Clone, Default)]
 struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Waits until all of these are in it.
+    async fn with(&self, lines: &[&str]) -> String {
+        loop {
+            let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            if lines.iter().all(|line| log.contains(line)) {
+                return log;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
 
 impl std::io::Write for Log {
     fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
@@ -481,17 +530,12 @@ async fn no_line_of_the_log_shows_what_goes_over_a_link_or_comes_instead() {
     let _ = stranger.read_to_end(&mut Vec::new()).await;
     // Instead of a frame, and in one that is cut off.
     for kind in [&[0, 0, 0, 9, 9][..], &[0xff; 5], &frame_header(Kind::Message, 1000)] {
-        let (wire, mut other) = tokio::io::duplex(1 << 16);
-        other.write_all(&[kind, SECRET].concat()).await.unwrap();
-        drop(other);
-        tracing::warn!("link is down: {}", run_link(wire).await);
+        tracing::warn!("one link ended: {}", ends(&[kind, SECRET].concat()));
     }
     drop(b);
-    assert!(matches!(a.letter().await, Letter::PeerDown { .. }));
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    for line in ["link is up", "no link of this group", "link is down"] {
-        assert!(log.contains(line), "{log}");
-    }
+    a.down("b").await;
+    let log =
+        timeout(SOON, log.with(&["link is up", "no link of this group", "link is down"])).await.unwrap();
     let numbers = SECRET[..6].iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let hex = SECRET[..6].iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().concat();
     for shown in [std::str::from_utf8(&SECRET[..12]).unwrap(), &numbers, &hex] {

@@ -25,16 +25,16 @@ pub(super) type Certificate = CertificateDer<'static>;
 
 /// Both roles of one node.
 #[derive(Clone)]
-pub(super) struct Tls {
-    pub(super) connector: TlsConnector,
-    pub(super) acceptor: TlsAcceptor,
+pub(in crate::driver) struct Tls {
+    pub(in crate::driver) connector: TlsConnector,
+    pub(in crate::driver) acceptor: TlsAcceptor,
 }
 
 const KEYGEN: &str = "use the files that `ferry keygen` made for this node";
 
 impl Tls {
     /// Reads the files; refuses a certificate that is not this node's.
-    pub(super) fn load(files: &KeyFiles, node: &str, group: &str) -> Result<Self, FileError> {
+    pub(in crate::driver) fn load(files: &KeyFiles, node: &str, group: &str) -> Result<Self, FileError> {
         let roots = roots(&files.ca)?;
         let chain = certificates(&files.certificate)?;
         is_for(&chain, &certified_name(node, group)).map_err(|what| malformed(&files.certificate, what))?;

@@ -135,7 +135,7 @@ fn parse_greeting<T: DeserializeOwned>(octets: &[u8]) -> Result<T, GreetError> {
 
 /// What a frame is, told by its first octet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::driver) enum Kind {
     /// For the node's core.
     Message,
     /// Asks for a sign of life.
@@ -155,14 +155,17 @@ impl Kind {
 }
 
 /// What precedes the payload of a frame.
-pub(super) fn frame_header(kind: Kind, payload: usize) -> [u8; PREFIX + 1] {
+pub(in crate::driver) type FrameHeader = [u8; PREFIX + 1];
+
+/// That of a frame with `payload` octets.
+pub(in crate::driver) fn frame_header(kind: Kind, payload: usize) -> FrameHeader {
     let len = u32::try_from(payload + 1).unwrap_or(u32::MAX).to_be_bytes();
     [len[0], len[1], len[2], len[3], kind.octet()]
 }
 
 /// Why octets from another node are no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FrameError {
+pub(in crate::driver) enum FrameError {
     #[error("it sent a frame of {0} octets, and {MAX_MESSAGE} is the limit")]
     TooLong(usize),
     #[error("it sent an empty frame")]
@@ -172,7 +175,7 @@ pub(super) enum FrameError {
 }
 
 /// Takes the next whole frame off `buffer`; makes room for the rest if there is only a part.
-pub(super) fn next_frame(buffer: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, FrameError> {
+pub(in crate::driver) fn next_frame(buffer: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, FrameError> {
     let Some(prefix) = buffer.first_chunk::<PREFIX>() else { return Ok(None) };
     let len = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
     match len {
