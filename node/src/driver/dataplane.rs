@@ -296,10 +296,11 @@ impl Loop {
     /// The node goes on under a new life, on new links.
     fn begin_anew(&mut self, life: Incarnation) {
         self.backlog.clear();
-        self.plane.links.end_life();
         if let Some(links) = &self.plane.life {
             links.send_replace(life);
         }
+        // Who hears of it calls under the new one.
+        self.plane.links.end_life();
     }
 
     fn tell(&mut self, to: NodeId, message: Pieces) {
@@ -426,7 +427,7 @@ impl Loop {
             self.unusable = unusable;
         }
         if messages > 0 {
-            warn!("{messages} messages to other nodes were lost: their links are down or too slow");
+            warn!("{messages} messages to other nodes were lost: their links are too slow");
         }
     }
 }

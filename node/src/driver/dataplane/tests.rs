@@ -1,7 +1,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ferry_handoff::Incarnation;
 use ferry_stack::{EthernetAddress, GroupClock, interface::Address, tcp};
@@ -211,21 +210,19 @@ fn a_node_that_talks_without_end_keeps_nobody_from_being_answered() {
     let Lab { plane, wire, mailbox, mut replies } = Lab::new(Duration::ZERO);
     let (thread, end) = plane.start().unwrap();
     let (mut other, _link_end) = link(&mailbox);
-    let enough = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let nonsense = [&frame_header(Kind::Message, 3)[..], b"???"].concat().repeat(1000);
-            while !enough.load(Ordering::Relaxed) && other.write_all(&nonsense).is_ok() {}
-        });
-        for id in 0..20 {
-            mailbox.send(Letter::Command { id, command: Command::Status });
-            assert_eq!(replies.blocking_recv().unwrap().0, id);
-            rustix::io::write(&wire, &solicitation()).unwrap();
-            assert!(advertises(&wire), "no neighbour advertisement");
-        }
-        enough.store(true, Ordering::Relaxed);
-        mailbox.send(Letter::Stop);
+    let talker = std::thread::spawn(move || {
+        let nonsense = [&frame_header(Kind::Message, 3)[..], b"???"].concat().repeat(1000);
+        // Until the data plane has ended.
+        while other.write_all(&nonsense).is_ok() {}
     });
+    for id in 0..20 {
+        mailbox.send(Letter::Command { id, command: Command::Status });
+        assert_eq!(replies.blocking_recv().unwrap().0, id);
+        rustix::io::write(&wire, &solicitation()).unwrap();
+        assert!(advertises(&wire), "no neighbour advertisement");
+    }
+    mailbox.send(Letter::Stop);
+    talker.join().unwrap();
     assert!(end.blocking_recv().unwrap().is_ok());
     thread.join().unwrap();
 }

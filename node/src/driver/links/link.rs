@@ -155,7 +155,9 @@ impl Link {
             }
             octets += self.read(scratch, now)?;
         }
-        match self.failed.take() {
+        // What was said before the end counts.
+        let heard_out = !self.untaken && !self.socket.readable;
+        match self.failed.take_if(|_| heard_out) {
             Some(ended) => Err(ended),
             None if self.is_silent(now) => Err(Ended::Silent(self.signs.patience.silence)),
             None => Ok(()),
@@ -225,7 +227,10 @@ impl Link {
         match self.write_share() {
             Ok(()) => {}
             Err(why) if why.kind() == ErrorKind::WouldBlock => self.socket.writable = false,
-            Err(why) => self.failed = Some(why.into()),
+            Err(why) => {
+                self.failed = Some(why.into());
+                self.socket.readable = true;
+            }
         }
     }
 

@@ -48,7 +48,7 @@ impl Lab {
     }
 
     fn go_on(&mut self) -> Result<(), Ended> {
-        self.link.take(&mut [0; READ], self.now, |message| self.messages.push(message))?;
+        self.link.take(&mut vec![0; READ], self.now, |message| self.messages.push(message))?;
         self.link.flush(self.now);
         Ok(())
     }
@@ -114,7 +114,7 @@ fn a_link_without_messages_stays_up_as_long_as_its_pings_are_answered() {
     }
     drop(lab.other);
     lab.link.ready(EventFlags::IN | EventFlags::RDHUP);
-    let ended = lab.link.take(&mut [0; READ], lab.now, |_| {}).unwrap_err();
+    let ended = lab.link.take(&mut vec![0; READ], lab.now, |_| {}).unwrap_err();
     assert!(matches!(ended, Ended::Closed), "{ended}");
 }
 
@@ -147,6 +147,18 @@ fn what_was_said_before_the_end_counts() {
         }
     };
     assert!(matches!(ended, Ended::Closed), "{ended}");
+    assert!(lab.messages.iter().eq(&numbered(1000)));
+}
+
+#[test]
+fn what_was_said_before_the_end_counts_when_there_is_nobody_to_answer_any_more() {
+    let mut lab = Lab::new();
+    let said: Vec<_> = numbered(1000).iter().flat_map(|message| frame(message)).collect();
+    lab.other.write_all(&said).unwrap();
+    lab.other.shutdown(std::net::Shutdown::Both).unwrap();
+    // It is written to before it is read.
+    lab.link.flush(START);
+    while lab.turn().is_ok() {}
     assert!(lab.messages.iter().eq(&numbered(1000)));
 }
 
@@ -289,7 +301,7 @@ fn what_came_with_the_end_of_the_greeting_is_heard_and_a_good_bye_ends_the_link(
     let mut messages = Vec::new();
     let ended = loop {
         link.ready(EventFlags::IN);
-        if let Err(ended) = link.take(&mut [0; READ], START, |message| messages.push(message)) {
+        if let Err(ended) = link.take(&mut vec![0; READ], START, |message| messages.push(message)) {
             break ended;
         }
     };
@@ -306,7 +318,7 @@ fn octets_that_were_tampered_with_end_the_link() {
     others.write_tls(&mut record).unwrap();
     *record.last_mut().unwrap() ^= 1;
     other.write_all(&record).unwrap();
-    let ended = link.take(&mut [0; READ], START, |message| panic!("{message:?}")).unwrap_err();
+    let ended = link.take(&mut vec![0; READ], START, |message| panic!("{message:?}")).unwrap_err();
     assert_eq!(ended.to_string(), "it broke: cannot decrypt peer's message");
 }
 
@@ -321,7 +333,7 @@ fn messages_of_one_turn_leave_in_few_records_and_arrive_whole() {
     let (mut records, mut plain) = (Vec::new(), Vec::new());
     while link.is_restless() {
         link.ready(EventFlags::OUT);
-        link.take(&mut [0; READ], START, |_| {}).unwrap();
+        link.take(&mut vec![0; READ], START, |_| {}).unwrap();
         link.flush(START);
         let mut octets = vec![0; 1 << 20];
         if let Ok(count) = other.read(&mut octets) {
