@@ -105,7 +105,9 @@ struct Signs {
     /// When to ask again.
     ping_at: Instant,
     heard: Instant,
-    /// Who wants to know that something was heard.
+    /// Who wants to know that something was heard, once everything has been that was said before.
+    askers: Vec<oneshot::Sender<()>>,
+    /// Who wants to know that something is heard from now on.
     asked: Vec<oneshot::Sender<()>>,
 }
 
@@ -119,7 +121,15 @@ impl Link {
             incoming,
             untaken: true,
             queue: Queue::default(),
-            signs: Signs { patience, ping: true, pong: false, ping_at: now, heard: now, asked: Vec::new() },
+            signs: Signs {
+                patience,
+                ping: true,
+                pong: false,
+                ping_at: now,
+                heard: now,
+                askers: Vec::new(),
+                asked: Vec::new(),
+            },
             failed,
         }
     }
@@ -160,7 +170,13 @@ impl Link {
         match self.failed.take_if(|_| heard_out) {
             Some(ended) => Err(ended),
             None if self.is_silent(now) => Err(Ended::Silent(self.signs.patience.silence)),
-            None => Ok(()),
+            None => {
+                if heard_out && !self.signs.askers.is_empty() {
+                    self.signs.asked.append(&mut self.signs.askers);
+                    self.signs.ping = true;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -198,11 +214,11 @@ impl Link {
         queued
     }
 
-    /// Asks the other side for a sign of life.
+    /// Asks the other side for a sign of life. What it has said already is none: its last words may lie there, and its end
+    /// behind them.
     pub(super) fn ask(&mut self, asker: oneshot::Sender<()>) {
         self.signs.asked.retain(|asker| !asker.is_closed());
-        self.signs.asked.push(asker);
-        self.signs.ping = true;
+        self.signs.askers.push(asker);
     }
 
     /// Sends its share of what waits, and the signs of life that are due.

@@ -247,6 +247,26 @@ fn who_asks_for_a_sign_of_life_gets_it_with_the_next_octets_and_never_from_a_lin
     assert!(answer.blocking_recv().is_err());
 }
 
+#[test]
+fn the_last_words_of_a_life_that_is_over_are_no_sign_of_it() {
+    let mut lab = Lab::new();
+    lab.turn().unwrap();
+    lab.other.write_all(&frame(b"farewell")).unwrap();
+    let (asker, mut answer) = oneshot::channel();
+    lab.link.ask(asker);
+    lab.turn().unwrap();
+    assert_eq!(lab.messages, ["farewell"]);
+    assert!(
+        matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)),
+        "the end may come behind it"
+    );
+    drop(lab.other);
+    lab.link.ready(EventFlags::IN | EventFlags::RDHUP);
+    assert!(lab.link.take(&mut vec![0; READ], lab.now, |_| {}).is_err());
+    drop(lab.link);
+    assert!(answer.blocking_recv().is_err());
+}
+
 /// Two ends of a connection whose keys are settled.
 fn sealed() -> [(TcpStream, Connection); 2] {
     let folder = tempfile::tempdir().unwrap();
