@@ -44,6 +44,11 @@ impl Epoch {
         Self(self.0.saturating_add(1 << 32))
     }
 
+    /// The same, if so many nodes that have died since may have begun with it, or with a better one.
+    pub const fn recovered_after(self, lives: u32) -> Self {
+        Self(self.recovered().0.saturating_add((lives as u64) << 32))
+    }
+
     /// Whether a connection can have moved, and been brought back to life, so often: what another node says need not be
     /// true, and who begins beyond all bounds leaves nothing to count on with.
     pub const fn is_plausible(self) -> bool {

@@ -28,8 +28,9 @@ pub(in crate::node) struct Guard {
     pub(super) former: BTreeSet<NodeId>,
     /// Versions that not all holders have, the oldest first.
     pending: VecDeque<Pending>,
-    /// The connection as the last delta has it.
+    /// The connection as the last delta has it, and when that was sent.
     told: Option<Told>,
+    sent: Option<Instant>,
     /// What all holders have at least.
     confirmed: Option<Point>,
     /// Whether its turn to be looked at will come: soon …
@@ -106,6 +107,7 @@ impl Guard {
             former,
             pending: VecDeque::new(),
             told: None,
+            sent: None,
             confirmed: None,
             queued: false,
             late: false,
@@ -139,7 +141,7 @@ impl Guard {
         let told = Told::of(tcb);
         let at = self.behind.take().unwrap_or(now);
         self.pending.push_back(Pending { version: self.mirror.version(), point: told.point, at });
-        self.told = Some(told);
+        (self.told, self.sent) = (Some(told), Some(now));
         (self.called, self.due) = (false, false);
     }
 
@@ -155,8 +157,9 @@ impl Guard {
     /// The time has come to look whether something is overdue: when to look again, if there is something to wait for.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Instant> {
         self.retry_at = None;
-        let first = self.pending.front()?;
-        let due = first.at + self.retry;
+        // Who catches up is not waited for where another is there, but not forgotten either.
+        let catches_up = || self.sent.filter(|_| !self.is_complete());
+        let due = self.pending.front().map(|first| first.at).or_else(catches_up)? + self.retry;
         if due > now {
             self.retry_at = Some(due);
             return self.retry_at;
@@ -192,7 +195,9 @@ impl Guard {
         }
         if news.is_some() {
             self.confirmed = news;
-            self.retry = FIRST_RETRY;
+            if self.is_complete() {
+                self.retry = FIRST_RETRY;
+            }
         }
         news
     }

@@ -369,3 +369,39 @@ fn every_client_of_a_dead_node_hears_at_once_from_the_one_that_goes_on() {
     let heard: BTreeSet<_> = lan.seen[before..].iter().filter_map(|segment| Some(segment.ack?.0)).collect();
     assert_eq!((heard.len(), lan.resets()), (200, 0));
 }
+
+#[test]
+fn whichever_message_of_a_handoff_is_lost_the_donor_hears_in_the_end_that_it_was_taken() {
+    for lost in 0..16 {
+        let mut lan = Lan::new(protected(2, Commit::Strict));
+        let client = lan.connect();
+        assert_eq!(lan.echo(client, b"x"), b"x");
+        lan.lose = Some(lost);
+        lan.ask("a", Command::Handoff { to: "b".to_owned(), which: Which::All });
+        lan.pass(5_000);
+        let under_way = lan::NAMES.map(|name| lan.nodes[name].status(lan.now).moving);
+        assert_eq!(under_way, [0; 3], "without message {lost}");
+        assert_eq!((lan.owner(), holders(&lan)), (vec!["b"], vec!["a", "c"]), "without message {lost}");
+    }
+}
+
+#[test]
+fn whoever_goes_on_with_a_connection_does_so_under_a_later_epoch_than_all_who_may_have_before() {
+    for lost in 0..12 {
+        let mut lan = Lan::new(protected(2, Commit::Regenerate));
+        let client = lan.connect();
+        assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+        assert_eq!(lan.echo(client, b"x"), b"x");
+        lan.kill("b");
+        lan.lose = Some(lost);
+        lan.prove_to_all("b");
+        let [first] = lan.owner()[..] else { continue };
+        let epoch = lan.nodes[first].connections()[0].epoch;
+        lan.kill(first);
+        lan.prove_to_all(first);
+        lan.pass(500);
+        let [second] = lan.owner()[..] else { panic!("nobody goes on, without message {lost}") };
+        let later = lan.nodes[second].connections()[0].epoch;
+        assert!(later > epoch, "{later} at {second} after {epoch} at {first}, without message {lost}");
+    }
+}
