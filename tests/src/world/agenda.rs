@@ -73,6 +73,8 @@ pub(super) enum Event {
         /// Since when.
         since: Instant,
     },
+    /// A node is told to take the role of the contact node.
+    TakeRole(usize),
     /// Something befalls a node, or a way.
     Befall(Blow),
     /// All faults end.

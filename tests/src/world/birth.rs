@@ -41,7 +41,7 @@ impl World {
     pub(super) fn attach_node(&mut self, origin: &Origin, nth: usize) {
         let place = self.places.len();
         let attachment = Attachment { name: name_of(nth), ..origin.plan.attachments[nth].clone() };
-        let interface = self.next_interface(attachment.mtu);
+        let interface = self.interface_of(place, attachment.mtu);
         let (incarnation, services) =
             (Incarnation(self.rng.any()), self.protection.of(services(&origin.plan, &mut self.rng)));
         // Some have just started, some have run for a month.
@@ -49,7 +49,11 @@ impl World {
         let drift = i32::try_from(self.rng.within(0..=400)).unwrap_or_default() - 200;
         let begin = Begin { incarnation, services, clock: Clock::new(ahead, drift) };
         let member = self.member_from(origin, nth, &interface, begin);
-        let home = if nth == 0 && self.agent.is_none() { vec![HOME_ROUTER] } else { Vec::new() };
+        let home = if nth == 0 && self.agent.is_none() && self.home.is_none() {
+            vec![HOME_ROUTER]
+        } else {
+            Vec::new()
+        };
         self.attach_body(Body::Node(Box::new(member)), Sender::Ours, attachment, home);
         self.group.enter(place, incarnation);
     }
@@ -64,9 +68,8 @@ impl World {
         let Origin { plan, secret, first } = origin;
         let Begin { incarnation, services, clock } = begin;
         let peers = (0..plan.attachments.len()).filter(|other| *other != nth);
-        let peers = peers
-            .map(|other| Peer { name: name_of(other), care_of: Self::address_of(first + other) })
-            .collect();
+        let peers =
+            peers.map(|other| Peer { name: name_of(other), care_of: self.care_of(first + other) }).collect();
         let setup = Setup {
             name: name_of(nth),
             group: "simulated".to_owned(),
@@ -74,7 +77,7 @@ impl World {
             secret: *secret,
             group_clock: self.group_clock(first + nth, &clock),
             care_of: interface.addresses[0],
-            gateway: Self::gateway_of(first + nth),
+            gateway: self.router_of(first + nth),
             mac: interface.mac,
             mtu: interface.mtu,
             offload: plan.offload[nth],
@@ -122,7 +125,7 @@ impl World {
         if self.rng.chance(500) {
             clock = Clock::switched_on(self.now, drift);
         }
-        let interface = Self::interface_at(place, origin.plan.attachments[nth].mtu);
+        let interface = self.interface_of(place, origin.plan.attachments[nth].mtu);
         let begin = Begin { incarnation, services, clock };
         let member = self.member_from(&origin, nth, &interface, begin);
         self.say(|| format!("{} starts anew", self.places[place].name));

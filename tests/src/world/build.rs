@@ -47,6 +47,7 @@ impl World {
             watch: Watch::default(),
             tokens_ahead: TokensAhead::default(),
             protection: Protection::default(),
+            home_link: 0,
             light: false,
             silences: Silences::default(),
             events: 0,
@@ -57,6 +58,7 @@ impl World {
             router_armed: None,
             places: Vec::new(),
             group: Group::default(),
+            home: None,
             agent: None,
             lost_nodes: 0,
             rebirths: 0,
@@ -114,7 +116,8 @@ impl World {
         prefixes.extend(more);
         self.router.attach(prefixes, mtu, path_mtu);
         let (up, down) = (Pipe::new(up, self.rng.fork()), Pipe::new(down, self.rng.fork()));
-        self.places.push(Place { name, body, sender, up, down, tap, armed: Some(self.now) });
+        let shared = self.is_on_home_link(nth);
+        self.places.push(Place { name, body, sender, up, down, tap, shared, armed: Some(self.now) });
         self.schedule(self.now, Event::Wake(nth));
         nth
     }

@@ -30,6 +30,8 @@ pub enum Blow {
     Stop(usize),
     /// It runs again (`SIGCONT`).
     Continue(usize),
+    /// The link between two nodes breaks, with all that is under way on it. They make another one at once.
+    Break(usize, usize),
     /// Nothing passes from the first to the second any more.
     Cut(End, End),
     /// It passes again.
@@ -86,6 +88,7 @@ impl World {
             Blow::Restart(nth) => self.give_birth_again(place(nth)),
             Blow::Stop(nth) => self.stop(place(nth)),
             Blow::Continue(nth) => self.go_on(place(nth)),
+            Blow::Break(one, other) => self.break_between(place(one), place(other)),
             Blow::Cut(from, to) => self.cut(from, to),
             Blow::Heal(from, to) => self.heal(from, to),
             Blow::Drift(nth, drift) => self.drift(place(nth), drift),
@@ -143,6 +146,14 @@ impl World {
         self.fulfil_all(place, undone.into());
         self.stir(place);
         self.settle(place);
+    }
+
+    fn break_between(&mut self, one: usize, other: usize) {
+        if self.group.is_joined(one, other) {
+            self.peers_part(one, other);
+            let soon = Duration::from_micros(self.rng.within(0..=5_000));
+            self.schedule(self.now + soon, Event::PeersMeet(one, other));
+        }
     }
 
     fn drift(&mut self, place: usize, drift: i32) {

@@ -73,6 +73,8 @@ pub struct Operation {
     pub agent_restarts: Vec<Instant>,
     /// The contact node is lost at these times, or as soon as it owns nothing.
     pub contact_losses: Vec<Instant>,
+    /// These nodes take the role of the contact node, by their numbers in the group, and when.
+    pub roles: Vec<(usize, Instant)>,
     /// What befalls nodes and ways, and when.
     pub blows: Vec<(Instant, Blow)>,
     /// Whether dead nodes stay dead when all faults end.
@@ -179,6 +181,7 @@ impl World {
             self.router.filters_sources = true;
             self.watch.home = Some(SERVICE_ADDRESS);
         }
+        self.attach_home_link();
         let first = self.places.len();
         let origin = Origin { plan: plan.clone(), secret: self.rng.secret(), first };
         for nth in 0..plan.attachments.len() {
@@ -213,6 +216,9 @@ impl World {
         }
         for at in operation.contact_losses.clone() {
             self.schedule(at, Event::LoseContact);
+        }
+        for (nth, at) in operation.roles.clone() {
+            self.schedule(at, Event::TakeRole(members[nth]));
         }
         for (at, blow) in operation.blows.clone() {
             self.schedule(at, Event::Befall(blow));
@@ -287,6 +293,13 @@ impl World {
         self.hand_off_any();
         let next = self.now + self.rng.millis(every);
         self.schedule(next, Event::Operate);
+    }
+
+    /// A node is to have the role of the contact node, if it can be told so.
+    pub(super) fn take_role(&mut self, nth: usize) {
+        if self.is_alive(nth) && !self.is_stopped(nth) {
+            self.command(nth, None, Command::Contact);
+        }
     }
 
     fn hand_off_any(&mut self) {

@@ -6,6 +6,7 @@ mod birth;
 mod build;
 mod faults;
 mod group;
+mod home;
 mod judge;
 mod links;
 mod losses;
@@ -28,6 +29,7 @@ use self::faults::Moments;
 pub use self::faults::{Blow, End};
 use self::group::Group;
 pub use self::group::{GroupPlan, Operation, SERVICE_ADDRESS, service_at};
+use self::home::HomeLink;
 use self::losses::Losses;
 pub use self::protection::Protection;
 use crate::link::{self, Passed, Pipe};
@@ -65,6 +67,8 @@ struct Place {
     down: Pipe,
     /// Whether the link is a TAP: super-segments and partial checksums pass it as they are.
     tap: bool,
+    /// Whether other machines are on the same link, and not only the router.
+    shared: bool,
     armed: Option<Instant>,
 }
 
@@ -77,12 +81,21 @@ impl Place {
 
     /// What comes of a frame that the machine sends.
     fn up(&mut self, frame: Frame, now: Instant) -> Vec<(Instant, Frame)> {
-        if self.is_next_door(&frame) { vec![(now, frame)] } else { self.up.carry(&frame, now) }
+        if self.is_next_door(&frame) { vec![self.next_door(frame, now)] } else { self.up.carry(&frame, now) }
     }
 
     /// What comes of a frame that the router sends.
     fn down(&mut self, frame: Frame, now: Instant) -> Vec<(Instant, Frame)> {
-        if self.is_next_door(&frame) { vec![(now, frame)] } else { self.down.carry(&frame, now) }
+        if self.is_next_door(&frame) {
+            vec![self.next_door(frame, now)]
+        } else {
+            self.down.carry(&frame, now)
+        }
+    }
+
+    /// On a link that is shared it takes as long as anything else.
+    fn next_door(&self, frame: Frame, now: Instant) -> (Instant, Frame) {
+        (if self.shared { now + self.up.quality.delay } else { now }, frame)
     }
 
     /// A node's TAP ends in the machine that it runs on: what lies between it and the rest of the network is far
@@ -109,6 +122,9 @@ pub struct World {
     pub tokens_ahead: TokensAhead,
     /// How the connections of the services are protected. To be set before nodes are attached.
     pub protection: Protection,
+    /// How many nodes are on the home link, the first contact node among them; if none, that one has it for itself. To be set
+    /// before nodes are attached.
+    pub home_link: usize,
     /// Whether what holds of any connection anywhere, such as that it is read back as it was written, is left to other
     /// worlds, so that more of this one can be had.
     pub light: bool,
@@ -124,6 +140,8 @@ pub struct World {
     router_armed: Option<Instant>,
     places: Vec<Place>,
     group: Group,
+    /// The home link, if nodes share it.
+    home: Option<HomeLink>,
     /// The home agent, if there is one.
     agent: Option<usize>,
     /// Nodes that were lost.
@@ -182,10 +200,7 @@ impl World {
         self.events += 1;
         match event {
             Event::ToMachine(nth, frame) => self.deliver(nth, frame),
-            Event::ToRouter(nth, frame) => {
-                self.router.receive(nth, frame, at);
-                self.settle_router();
-            }
+            Event::ToRouter(nth, frame) => self.emerge(nth, frame),
             Event::Wake(nth) => self.wake(nth),
             Event::WakeRouter => {
                 if self.router_armed.take_if(|armed| *armed == at).is_some() {
@@ -204,6 +219,7 @@ impl World {
             Event::Refused { by, of, life } => self.refused(by, of, life),
             Event::Silence { by, of, life, since } => self.silence(by, of, life, since),
             Event::Befall(blow) => self.befall(blow),
+            Event::TakeRole(nth) => self.take_role(nth),
             Event::Mend => self.mend(),
         }
         true
@@ -370,6 +386,7 @@ impl World {
 
     fn settle_router(&mut self) {
         while let Some((nth, frame)) = self.router.poll_transmit() {
+            let Some(frame) = self.put_on_home_link(nth, frame) else { continue };
             let place = &self.places[nth];
             let frames = if place.passes_whole(&place.down) { vec![frame] } else { link::finished(frame) };
             for frame in frames {

@@ -5,7 +5,7 @@ use core::time::Duration;
 use ferry_node::{Commit, Placement};
 use ferry_tests::draw::Kind;
 use ferry_tests::seeds::{self, Tally};
-use ferry_tests::world::Blow;
+use ferry_tests::world::{Blow, End};
 
 use super::scene::{Scene, ms};
 
@@ -20,6 +20,10 @@ pub(super) enum Fate {
     Stop,
     /// It ends, and a little later another one does.
     Pair,
+    /// It ends, and another one in the same moment.
+    Both,
+    /// The cable between its end of the home link and the router is pulled; the nodes reach each other.
+    Unplugged,
 }
 
 impl Fate {
@@ -29,9 +33,18 @@ impl Fate {
             Self::Crash => vec![(now, Blow::Crash(node)), (again, Blow::Restart(node))],
             Self::Vanish => vec![(now, Blow::Vanish(node)), (ms(600), Blow::Restart(node))],
             Self::Stop => vec![(now, Blow::Stop(node)), (ms(300 + moment * 37 % 400), Blow::Continue(node))],
+            Self::Both => {
+                let other = other_of(node, nodes, moment);
+                [Self::Crash.blows(node, nodes, moment), Self::Crash.blows(other, nodes, moment)].concat()
+            }
+            Self::Unplugged => {
+                let (node, long) = (End::Node(node), ms(50 + moment * 37 % 900));
+                let [there, back] = [(node, End::Clients), (End::Clients, node)];
+                let cut = |(from, to)| [(now, Blow::Cut(from, to)), (long, Blow::Heal(from, to))];
+                [cut(there), cut(back)].concat()
+            }
             Self::Pair => {
-                let others = usize::try_from(moment).unwrap_or(0) % (nodes - 1);
-                let other = (node + 1 + others) % nodes;
+                let other = other_of(node, nodes, moment);
                 let soon = Duration::from_micros(moment * 7_919 % 9_000);
                 let second = [(soon, Blow::Crash(other)), (again + soon, Blow::Restart(other))];
                 [Self::Crash.blows(node, nodes, moment), second.to_vec()].concat()
@@ -40,10 +53,19 @@ impl Fate {
     }
 }
 
-/// A scene of three nodes and one copy, or of four and two.
+fn other_of(node: usize, nodes: usize, moment: u64) -> usize {
+    let others = usize::try_from(moment).unwrap_or(0) % (nodes - 1);
+    (node + 1 + others) % nodes
+}
+
+/// A scene of three nodes and one copy, or of four and two. In the later half of four scenes all nodes are on the home link, unless two die soon after each other; in one
+/// of those the role of the contact node moves.
 pub(super) fn scene(nth: u64, commit: Commit, fate: Fate) -> Scene {
-    let (nodes, replicas) = if matches!(fate, Fate::Pair) { (4, 2) } else { (3, 1) };
+    let (nodes, replicas) = if matches!(fate, Fate::Pair | Fate::Both) { (4, 2) } else { (3, 1) };
+    let shared = nth % 4 >= 2 && !matches!(fate, Fate::Pair);
     Scene {
+        shared,
+        takes: (shared && nth % 4 == 3).then_some(1),
         seed: nth,
         nodes,
         replicas,
@@ -100,6 +122,18 @@ fn whoever_vanishes_at_any_moment_no_connection_is_lost() {
 fn whoever_stands_still_from_any_moment_on_no_connection_is_lost() {
     let name = "whoever_stands_still_from_any_moment_on_no_connection_is_lost";
     every_moment(name, Commit::Strict, Fate::Stop, 4, 3);
+}
+
+#[test]
+fn whichever_two_die_in_one_moment_no_connection_with_two_copies_is_lost() {
+    let name = "whichever_two_die_in_one_moment_no_connection_with_two_copies_is_lost";
+    every_moment(name, Commit::Strict, Fate::Both, 4, 5);
+}
+
+#[test]
+fn whoever_loses_the_home_link_at_any_moment_no_connection_is_lost() {
+    let name = "whoever_loses_the_home_link_at_any_moment_no_connection_is_lost";
+    every_moment(name, Commit::Strict, Fate::Unplugged, 4, 5);
 }
 
 #[test]

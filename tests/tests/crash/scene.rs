@@ -1,6 +1,7 @@
 //! A small group that serves a client, with copies.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use ferry_node::{Commit, DirectorySetup, Optimise, Placement, PlainSource, Status};
 use ferry_stack::Instant;
@@ -31,6 +32,10 @@ pub(super) struct Scene {
     pub(super) placement: Placement,
     pub(super) kind: Kind,
     pub(super) handoffs: u64,
+    /// Whether all nodes are on the home link, so that any can have the role of the contact node.
+    pub(super) shared: bool,
+    /// Takes the role of the contact node in the middle.
+    pub(super) takes: Option<usize>,
 }
 
 pub(super) const fn ms(millis: u64) -> Duration {
@@ -46,6 +51,7 @@ impl Scene {
     pub(super) fn world(&self, log: bool) -> World {
         let mut world = World::new(self.seed, log);
         (world.protection, world.light) = (self.protection(), true);
+        world.home_link = if self.shared { self.nodes } else { 0 };
         let mut rng = world.rng.fork();
         let attachments = (0..self.nodes).map(|_| draw::sound_attachment(&mut rng, "", 50..=500)).collect();
         let delay = Duration::from_micros(rng.within(100..=2_000));
@@ -65,6 +71,7 @@ impl Scene {
             at_most: Some(self.handoffs),
             in_turn: true,
             dead_for_good: true,
+            roles: self.takes.map(|node| (node, Instant::from_millis(45))).into_iter().collect(),
             ..Operation::default()
         };
         world.attach_group(&plan, operation);
@@ -95,11 +102,27 @@ impl Scene {
         world.run(PATIENCE);
         assert_eq!(world.excused(), 0, "no connection is lost");
         let tally = world.tally();
+        one_has_the_role(&mut world);
         if moment.is_multiple_of(100) {
             world.everything_is_forgotten_in_the_end();
         }
         copies_are_forgotten(&mut world, self.replicas);
         tally
+    }
+}
+
+/// Of all nodes one is the contact node, and all say so.
+pub(super) fn one_has_the_role(world: &mut World) {
+    let limit = world.now + FORGOTTEN;
+    loop {
+        let statuses = world.statuses();
+        let named: BTreeSet<_> = statuses.iter().map(|status| &status.contact_node).collect();
+        let contacts = statuses.iter().filter(|status| status.contact).count();
+        if named.len() == 1 && contacts == 1 {
+            return;
+        }
+        assert!(world.now < limit, "of all nodes one is the contact node: {statuses:?}");
+        world.run_for(ms(100));
     }
 }
 
