@@ -6,10 +6,13 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use ferry_stack::tcp::Flow;
-use ferry_stack::{Alarms, Instant};
+use ferry_stack::tcp::{Flow, MapKey};
+use ferry_stack::{HashedAlarms, Instant};
+use hashbrown::HashMap;
 
+use self::memory::in_order;
 use crate::acceptor::{Decided, MEMORY, RESERVATION, Repeat, Reservation, Returned};
 use crate::donor::{Donor, Failure, Next};
 use crate::{Copy, Delta, Epoch, Incarnation, Message, NodeId, Pieces, Refusal, Snapshot};
@@ -90,7 +93,7 @@ pub enum Action {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
     Donor(Flow),
     Reservation(Flow),
@@ -104,28 +107,35 @@ enum Timer {
 /// It can be cloned, and hashed once all that there was to do is done, so that a search can go through its states.
 #[derive(Clone, Debug, Default)]
 pub struct Handoffs {
-    donors: BTreeMap<Flow, (Donor, String)>,
-    reservations: BTreeMap<Flow, Reservation>,
+    donors: HashMap<Flow, (Donor, String), MapKey>,
+    reservations: HashMap<Flow, Reservation, MapKey>,
     /// How many of these each donor has.
     reserved: BTreeMap<NodeId, usize>,
     /// Octets that have come ahead of connections.
     copied: u64,
-    decided: BTreeMap<Flow, Decided>,
+    decided: HashMap<Flow, Decided, MapKey>,
     returned: Returned,
     /// Taken, but the donor is not told yet, because no other node could go on with it.
-    unconfirmed: BTreeMap<Flow, (NodeId, Epoch)>,
+    unconfirmed: HashMap<Flow, (NodeId, Epoch), MapKey>,
     /// Who is within reach, which life of it, and since when.
     peers: BTreeMap<NodeId, (Incarnation, Instant)>,
-    timers: Alarms<Timer>,
+    timers: HashedAlarms<Timer>,
     actions: VecDeque<Action>,
     /// Set while the node empties itself: nothing new is accepted.
     draining: bool,
 }
 
 impl Handoffs {
-    /// No handoffs.
-    pub fn new() -> Self {
-        Self::default()
+    /// No handoffs. Clients choose what connections are called, so that they are found by a hash with a secret key.
+    pub fn new(key: &MapKey) -> Self {
+        Self {
+            donors: HashMap::with_hasher(key.clone()),
+            reservations: HashMap::with_hasher(key.clone()),
+            decided: HashMap::with_hasher(key.clone()),
+            unconfirmed: HashMap::with_hasher(key.clone()),
+            timers: HashedAlarms::new(key.clone()),
+            ..Self::default()
+        }
     }
 
     /// From now on nothing is accepted.
@@ -263,8 +273,9 @@ impl Handoffs {
         }
     }
 
-    fn flows_with(&self, peer: NodeId) -> alloc::vec::Vec<Flow> {
-        self.donors.iter().filter(|(_, (donor, _))| donor.to() == peer).map(|(flow, _)| *flow).collect()
+    fn flows_with(&self, peer: NodeId) -> Vec<Flow> {
+        let given = self.donors.iter().filter(|(_, (donor, _))| donor.to() == peer);
+        in_order(given.map(|(flow, _)| *flow))
     }
 
     /// A message that concerns a handoff. Others are ignored.

@@ -1,6 +1,10 @@
 use alloc::collections::{BTreeMap, BTreeSet};
+use core::hash::{BuildHasher as _, Hash};
+
+use hashbrown::HashTable;
 
 use crate::Instant;
+use crate::tcp::MapKey;
 
 /// Deadlines by name: at most one each, moved and removed in logarithmic time, so that none is ever out of date.
 #[derive(Clone, Debug)]
@@ -54,6 +58,74 @@ impl<K: Copy + Ord> Alarms<K> {
     }
 }
 
+/// The same for many names that are long, and whose deadlines move often: found by a keyed hash. What is due at the same
+/// moment comes in the order of these hashes.
+#[derive(Clone, Debug)]
+pub struct HashedAlarms<K> {
+    by_time: BTreeSet<(Instant, u64, K)>,
+    by_name: HashTable<(K, Instant)>,
+    key: MapKey,
+}
+
+impl<K> HashedAlarms<K> {
+    /// No deadlines.
+    pub fn new(key: MapKey) -> Self {
+        Self { by_time: BTreeSet::new(), by_name: HashTable::new(), key }
+    }
+}
+
+impl<K> Default for HashedAlarms<K> {
+    fn default() -> Self {
+        Self::new(MapKey::default())
+    }
+}
+
+impl<K: Copy + Ord + Hash> HashedAlarms<K> {
+    /// Sets the deadline of `name`, in place of the one that it may have, or removes it.
+    pub fn set(&mut self, name: K, at: Option<Instant>) {
+        let hash = self.key.hash_one(name);
+        let entry = self.by_name.find_entry(hash, |(other, _)| *other == name);
+        let before = match (entry, at) {
+            (Ok(mut entry), Some(at)) => Some(core::mem::replace(&mut entry.get_mut().1, at)),
+            (Ok(entry), None) => Some(entry.remove().0.1),
+            (Err(_), Some(at)) => {
+                self.by_name.insert_unique(hash, (name, at), |(other, _)| self.key.hash_one(other));
+                None
+            }
+            (Err(_), None) => None,
+        };
+        if before == at {
+            return;
+        }
+        if let Some(before) = before {
+            self.by_time.remove(&(before, hash, name));
+        }
+        if let Some(at) = at {
+            self.by_time.insert((at, hash, name));
+        }
+    }
+
+    /// The deadline of `name`.
+    pub fn at(&self, name: &K) -> Option<Instant> {
+        self.by_name.find(self.key.hash_one(name), |(other, _)| other == name).map(|(_, at)| *at)
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<Instant> {
+        self.by_time.first().map(|(at, ..)| *at)
+    }
+
+    /// Takes out what is due the longest, if anything is due by `now`.
+    pub fn due(&mut self, now: Instant) -> Option<K> {
+        let (at, _, name) = *self.by_time.first()?;
+        if at > now {
+            return None;
+        }
+        self.set(name, None);
+        Some(name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +144,30 @@ mod tests {
         assert_eq!(alarms.due(at(30)), Some('b'));
         assert_eq!(alarms.due(at(30)), Some('a'));
         assert_eq!((alarms.due(at(99)), alarms.next()), (None, None));
+    }
+    #[test]
+    fn hashed_deadlines_come_due_like_others() {
+        let at = Instant::from_millis;
+        let (mut hashed, mut plain) = (HashedAlarms::default(), Alarms::default());
+        // Each name is set, moved and removed in turn, at times of which no two are the same.
+        for step in 0..2000_u64 {
+            let name = step * 7919 % 61;
+            let time = (step % 5 != 0).then(|| at(step * 1009 % 4999 + 5000));
+            hashed.set(name, time);
+            plain.set(name, time);
+            assert_eq!((hashed.at(&name), hashed.next()), (plain.at(&name), plain.next()), "{step}");
+            if step % 11 == 0 {
+                let now = at(5000 + step);
+                assert_eq!(hashed.due(now), plain.due(now), "{step}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_hashed_deadlines_of_one_moment_come_due() {
+        let mut alarms = HashedAlarms::default();
+        (0..100_u8).for_each(|name| alarms.set(name, Some(Instant::ZERO)));
+        let due: BTreeSet<_> = core::iter::from_fn(|| alarms.due(Instant::ZERO)).collect();
+        assert_eq!((due.len(), alarms.next()), (100, None));
     }
 }

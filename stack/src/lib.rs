@@ -31,7 +31,7 @@ mod seq;
 pub mod tcp;
 mod time;
 
-pub use alarms::Alarms;
+pub use alarms::{Alarms, HashedAlarms};
 pub use frame::{Checksum, Frame, Gso, Offload};
 pub use interface::Interface;
 pub use seq::Seq;

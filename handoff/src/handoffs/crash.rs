@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use ferry_stack::tcp::Flow;
 
+use super::memory::in_order;
 use super::{Action, Handoffs};
 use crate::donor::{Donor, Failure};
 use crate::{Epoch, Incarnation, Message, NodeId, Snapshot};
@@ -57,7 +58,7 @@ impl Handoffs {
             decided.donors.remove(&dead);
         }
         let reserved = self.reservations.iter().filter(|(_, reserved)| reserved.from == dead);
-        for flow in reserved.map(|(flow, _)| *flow).collect::<Vec<_>>() {
+        for flow in in_order(reserved.map(|(flow, _)| *flow)) {
             self.unreserve(flow);
             self.actions.push_back(Action::Release { flow });
         }

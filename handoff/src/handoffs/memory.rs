@@ -1,10 +1,12 @@
 //! What is remembered of epochs that were decided, and the whole state as a search sees it.
 
 use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 
 use ferry_stack::Instant;
-use ferry_stack::tcp::Flow;
+use ferry_stack::tcp::{Flow, MapKey};
+use hashbrown::HashMap;
 
 use super::{Handoffs, Timer};
 use crate::acceptor::{Decided, HEARD, Reservation};
@@ -15,7 +17,7 @@ impl Handoffs {
     /// The connections that have left and of which nobody has said that he runs them: to whom they went, and under
     /// which epoch. Their snapshots are still here.
     pub fn committed(&self) -> impl Iterator<Item = (Flow, NodeId, Epoch)> {
-        self.donors.iter().filter_map(|(flow, (donor, _))| match donor {
+        sorted(&self.donors).into_iter().filter_map(|(flow, (donor, _))| match donor {
             Donor::Committed { to, epoch, .. } => Some((*flow, *to, *epoch)),
             _ => None,
         })
@@ -23,7 +25,7 @@ impl Handoffs {
 
     /// What those were when they left.
     pub fn unconfirmed(&self) -> impl Iterator<Item = &Snapshot> {
-        self.donors.values().filter_map(|(donor, _)| match donor {
+        sorted(&self.donors).into_iter().filter_map(|(_, (donor, _))| match donor {
             Donor::Committed { snapshot, .. } => Some(&**snapshot),
             _ => None,
         })
@@ -31,9 +33,10 @@ impl Handoffs {
 
     /// Notes that an epoch was taken. Its donor may repeat the transfer until it has heard that.
     pub(super) fn decide(&mut self, flow: Flow, epoch: Epoch, donor: Option<NodeId>, until: Option<Instant>) {
-        let mut donors = self.decided.remove(&flow).map_or_else(BTreeSet::new, |before| before.donors);
-        donors.extend(donor);
-        self.decided.insert(flow, Decided { epoch, donors, until });
+        let first = || Decided { epoch, donors: BTreeSet::new(), until };
+        let decided = self.decided.entry(flow).or_insert_with(first);
+        decided.donors.extend(donor);
+        (decided.epoch, decided.until) = (epoch, until);
         self.timers.set(Timer::Decided(flow), until);
     }
 
@@ -70,10 +73,25 @@ impl Hash for Handoffs {
             actions: _,
             draining,
         } = self;
-        for (flow, Reservation { from, epoch, copy }) in reservations {
+        for (flow, Reservation { from, epoch, copy }) in sorted(reservations) {
             let version = copy.as_ref().map(|copy| copy.version());
             (flow, from, epoch, version.map(|version| (version.epoch, version.number))).hash(state);
         }
-        (donors, reserved, copied, decided, returned, unconfirmed, peers, draining).hash(state);
+        (sorted(donors), sorted(decided), sorted(unconfirmed)).hash(state);
+        (reserved, copied, returned, peers, draining).hash(state);
     }
+}
+
+/// Where the order matters.
+fn sorted<T>(map: &HashMap<Flow, T, MapKey>) -> Vec<(&Flow, &T)> {
+    let mut all: Vec<_> = map.iter().collect();
+    all.sort_unstable_by_key(|(flow, _)| **flow);
+    all
+}
+
+/// The same of flows alone.
+pub(super) fn in_order(flows: impl Iterator<Item = Flow>) -> Vec<Flow> {
+    let mut flows: Vec<_> = flows.collect();
+    flows.sort_unstable();
+    flows
 }

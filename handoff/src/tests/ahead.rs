@@ -41,7 +41,7 @@ fn node(name: &str) -> NodeId {
 
 impl Two {
     fn with_payload(octets: usize) -> Self {
-        let (mut donor, mut acceptor) = (Handoffs::new(), Handoffs::new());
+        let (mut donor, mut acceptor) = (Handoffs::default(), Handoffs::default());
         donor.peer_up(node("acceptor"), Incarnation(1), NOW);
         acceptor.peer_up(node("donor"), Incarnation(2), NOW);
         let mut snapshot = snapshot(7);
@@ -193,7 +193,7 @@ fn a_connection_whose_copy_was_lost_comes_whole() {
         two.deliver(0, false);
     }
     // The acceptor starts anew, and has forgotten everything.
-    two.acceptor = Handoffs::new();
+    two.acceptor = Handoffs::default();
     two.finish();
     assert!(two.given && two.installed == two.frozen);
     assert_eq!(two.sizes.len(), 3);
@@ -259,7 +259,7 @@ fn a_handoff_that_is_broken_off_forgets_what_went_ahead() {
 
 #[test]
 fn what_goes_ahead_of_all_connections_together_is_bounded() {
-    let mut acceptor = Handoffs::new();
+    let mut acceptor = Handoffs::default();
     let mut answers = Vec::new();
     for port in 1..=20 {
         let mut snapshot = snapshot(7);
@@ -296,7 +296,7 @@ fn a_copy_that_nobody_expects_or_that_is_of_something_else_changes_nothing() {
         ("no delta", EPOCH, Bytes::from_static(b"FRRYxxxxxxxxxxxxxxxxxx")),
     ];
     for (name, epoch, delta) in cases {
-        let mut acceptor = Handoffs::new();
+        let mut acceptor = Handoffs::default();
         let prepare = Message::Prepare { flow: flow(), epoch: EPOCH, service: "echo".into() };
         acceptor.receive(node("donor"), prepare, NOW);
         while acceptor.poll().is_some() {}

@@ -31,7 +31,7 @@ fn sent(handoffs: &mut Handoffs) -> Vec<Message> {
 }
 
 fn asking() -> Handoffs {
-    let mut donor = Handoffs::new();
+    let mut donor = Handoffs::default();
     donor.peer_up(b(), Incarnation(1), NOW);
     donor.give(flow(), b(), Epoch(2), "echo", NOW);
     assert_eq!(
@@ -56,7 +56,7 @@ fn transfer(epoch: u64) -> Message {
 
 /// An acceptor that runs the connection since epoch 2.
 fn owner() -> Handoffs {
-    let mut acceptor = Handoffs::new();
+    let mut acceptor = Handoffs::default();
     acceptor.peer_up(a(), Incarnation(1), NOW);
     acceptor.receive(a(), Message::Prepare { flow: flow(), epoch: Epoch(2), service: "echo".into() }, NOW);
     assert_eq!(sent(&mut acceptor), [Message::Ready { flow: flow(), epoch: Epoch(2) }]);
@@ -213,7 +213,7 @@ fn every_repeated_message_is_answered_as_the_first_time() {
 
 #[test]
 fn a_transfer_that_was_returned_is_never_taken() {
-    let mut acceptor = Handoffs::new();
+    let mut acceptor = Handoffs::default();
     acceptor.receive(a(), transfer(2), NOW);
     assert!(matches!(drain(&mut acceptor)[..], [Action::Install { .. }]));
     acceptor.rejected(flow(), a(), Epoch(2), Refusal::Session("the file is missing".into()), NOW);
@@ -224,7 +224,7 @@ fn a_transfer_that_was_returned_is_never_taken() {
 
 #[test]
 fn a_transfer_that_does_not_decode_is_returned_with_the_reason() {
-    let mut acceptor = Handoffs::new();
+    let mut acceptor = Handoffs::default();
     let mut bytes = snapshot(2).encode().unwrap().to_vec();
     bytes[40] ^= 4;
     acceptor.receive(a(), Message::Transfer { flow: flow(), epoch: Epoch(2), snapshot: bytes.into() }, NOW);
@@ -234,7 +234,7 @@ fn a_transfer_that_does_not_decode_is_returned_with_the_reason() {
 
 #[test]
 fn a_transfer_of_another_connection_under_this_name_is_returned() {
-    let mut acceptor = Handoffs::new();
+    let mut acceptor = Handoffs::default();
     let bytes = snapshot(5).pieces().unwrap();
     acceptor.receive(a(), Message::Transfer { flow: flow(), epoch: Epoch(2), snapshot: bytes }, NOW);
     assert!(matches!(sent(&mut acceptor)[..], [Message::Returned { why: Refusal::Snapshot(_), .. }]));
@@ -243,7 +243,7 @@ fn a_transfer_of_another_connection_under_this_name_is_returned() {
 #[test]
 fn a_reservation_ends_with_an_abort_or_by_itself() {
     for by_itself in [false, true] {
-        let mut acceptor = Handoffs::new();
+        let mut acceptor = Handoffs::default();
         acceptor.receive(
             a(),
             Message::Prepare { flow: flow(), epoch: Epoch(2), service: "echo".into() },
@@ -284,7 +284,7 @@ fn a_transfer_is_not_taken_again_however_long_its_donor_was_out_of_reach() {
 
 #[test]
 fn a_draining_node_accepts_nothing() {
-    let mut acceptor = Handoffs::new();
+    let mut acceptor = Handoffs::default();
     acceptor.drain();
     acceptor.receive(a(), Message::Prepare { flow: flow(), epoch: Epoch(2), service: "echo".into() }, NOW);
     assert_eq!(

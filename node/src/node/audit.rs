@@ -1,19 +1,23 @@
 //! What is told of each move of a connection, and which moves a node refuses because they were not allowed.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use ferry_handoff::{Epoch, Message, NodeId, Refusal};
 use ferry_stack::Instant;
-use ferry_stack::tcp::Flow;
+use ferry_stack::tcp::{Flow, MapKey};
 
 use super::Node;
 use crate::io::{Audit, AuditResult, Reason, TraceEvent};
 
 /// The epochs under which connections run that are being given away.
-#[derive(Debug, Default)]
-pub(super) struct Leaving(BTreeMap<Flow, Epoch>);
+#[derive(Debug)]
+pub(super) struct Leaving(HashMap<Flow, Epoch, MapKey>);
 
 impl Leaving {
+    pub(super) fn new(key: MapKey) -> Self {
+        Self(HashMap::with_hasher(key))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -404,7 +404,7 @@ impl Node {
         (away.claim, away.doubted, away.met) = (None, false, up);
         if node == self.id {
             away.let_go = None;
-            self.updates = Updates::default();
+            self.updates = Updates::new(self.places.hasher());
             self.contact_since = now;
             self.assert_role(now);
         } else {

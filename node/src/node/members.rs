@@ -147,14 +147,14 @@ impl Node {
         }
         self.places.clear();
         self.suspended.take_all();
-        self.handoffs = Handoffs::new();
+        let key = self.places.hasher().clone();
+        self.handoffs = Handoffs::new(&key);
+        (self.updates, self.leaving) = (Updates::new(&key), Leaving::new(key));
         self.forget_copies();
         if self.draining {
             self.handoffs.drain();
         }
-        (self.warming, self.leaving) = (Warming::default(), Leaving::default());
-        (self.updates, self.asks) = (Updates::default(), Asks::default());
-        self.claims = Claims::default();
+        (self.warming, self.asks, self.claims) = (Warming::default(), Asks::default(), Claims::default());
         self.fail_jobs("the others have given this node up");
         let mut next = SipHasher13::new_with_keys(0x6665_7272_795f_6c69, 0x6665_5f61_6e65_7721);
         next.write_u64(self.incarnation.0);

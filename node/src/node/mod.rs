@@ -42,7 +42,7 @@ use ferry_mipv6::{Stage, TUNNEL_OVERHEAD};
 use ferry_stack::interface::Config as InterfaceConfig;
 use ferry_stack::ip::Packet;
 use ferry_stack::tcp::{Endpoint, Flow, Handle, HandleMap, Listener, MapKey, Path, Secret, Tcb};
-use ferry_stack::{Alarms, Instant, Interface};
+use ferry_stack::{HashedAlarms, Instant, Interface};
 
 use self::ask::Asks;
 use self::audit::Leaving;
@@ -105,7 +105,7 @@ pub struct Node {
     services: BTreeMap<u16, Service>,
     owned: HandleMap<Owned>,
     /// When which session wants to be woken. Those that sleep without end take no room here.
-    wakes: Alarms<Flow>,
+    wakes: HashedAlarms<Flow>,
     /// Connections that are not here: where their segments go.
     places: HashMap<Flow, Place, MapKey>,
     placed: Placed,
@@ -185,16 +185,16 @@ impl Node {
             path: Path { overhead: 0, segmentation: setup.offload },
             services: setup.services.into_iter().map(|service| (service.port(), service)).collect(),
             owned: HandleMap::default(),
-            wakes: Alarms::default(),
+            wakes: HashedAlarms::new(MapKey(key)),
             places: HashMap::with_hasher(MapKey(key)),
             ended: Ended::new(MapKey(key)),
             placed: Placed::default(),
-            handoffs: Handoffs::new(),
+            handoffs: Handoffs::new(&MapKey(key)),
             warming: Warming::default(),
-            leaving: Leaving::default(),
+            leaving: Leaving::new(MapKey(key)),
             claims: Claims::default(),
             held: Held::default(),
-            updates: Updates::default(),
+            updates: Updates::new(&MapKey(key)),
             asks: Asks::default(),
             jobs: Jobs::default(),
             draining: false,

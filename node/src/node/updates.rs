@@ -1,12 +1,12 @@
 //! Owner updates: the contact node must know where a connection lives, and when it lives no more, so they are repeated
 //! until it does.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ferry_handoff::{Epoch, Message, NodeId};
-use ferry_stack::tcp::{Flow, Handle};
-use ferry_stack::{Alarms, Instant};
+use ferry_stack::tcp::{Flow, Handle, MapKey};
+use ferry_stack::{HashedAlarms, Instant};
 
 use super::Node;
 use super::places::{Place, Route};
@@ -17,10 +17,10 @@ const LAST_REPEAT: Duration = Duration::from_secs(5);
 const MAX_UNCONFIRMED: usize = 1 << 16;
 
 /// Updates that the contact node has not confirmed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Updates {
-    unconfirmed: BTreeMap<Flow, Update>,
-    due: Alarms<Flow>,
+    unconfirmed: HashMap<Flow, Update, MapKey>,
+    due: HashedAlarms<Flow>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,10 @@ enum What {
 }
 
 impl Updates {
+    pub(super) fn new(key: &MapKey) -> Self {
+        Self { unconfirmed: HashMap::with_hasher(key.clone()), due: HashedAlarms::new(key.clone()) }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.unconfirmed.len()
     }

@@ -56,7 +56,7 @@ impl Model {
     pub(super) fn new(me: usize, life: u64) -> Self {
         let others = (0..NODES).filter(|other| *other != me).map(id);
         Self {
-            handoffs: Handoffs::new(),
+            handoffs: Handoffs::default(),
             owned: BTreeMap::new(),
             given: BTreeMap::new(),
             holdings: Holdings::new(id(me), others, life << 20, MapKey::default()),
