@@ -9,14 +9,20 @@ use crate::copy::Delta;
 use crate::{Epoch, Pieces};
 
 /// The format's version. A change of the golden bytes in the tests means a new one.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bounds what another node can make us allocate: both buffers of a connection, and a session, with room to spare.
 pub const MAX_SNAPSHOT: usize = 8 << 20;
 
 const MAGIC: [u8; 4] = *b"FRRY";
-/// Magic, version, length of the body, CRC-32 of the body; all big-endian. The body is a [`Delta`]: first what it says, then
-/// its octets of payload.
-pub(crate) const HEADER: usize = 4 + 2 + 4 + 4;
+/// Magic, version, length of the body, how many octets of it are checked, CRC-32 of these and of all that is before the check;
+/// all big-endian. The body is a [`Delta`]: first what it says, then its octets of payload.
+///
+/// What is one piece is checked whole. In several pieces it only ever leaves over a link, on which TLS authenticates each
+/// octet (the tag finds more than a CRC, which would take most of the time that a long payload needs to leave and to come):
+/// there the check reaches as far as the first piece, in which everything stands but long payload.
+pub(crate) const HEADER: usize = UNCHECKED + 4;
+/// What is before the check.
+const UNCHECKED: usize = 4 + 2 + 4 + 4;
 
 /// A frozen connection with its application's state: everything that moves.
 #[derive(Clone, derive_more::Debug, PartialEq, Eq)]
@@ -91,12 +97,12 @@ pub enum Refused {
 }
 
 impl Snapshot {
-    /// The snapshot as octets, in one piece.
+    /// The snapshot as octets, in one piece, of which the check notices each flipped bit.
     pub fn encode(&self) -> Result<Bytes, TooLarge> {
-        Ok(self.pieces()?.join())
+        Delta::whole(self).encode()
     }
 
-    /// The snapshot as octets. Long payloads are shared, not copied.
+    /// The snapshot as octets, for a link that authenticates them. Long payloads are shared, neither copied nor checked.
     pub fn pieces(&self) -> Result<Pieces, TooLarge> {
         Delta::whole(self).pieces()
     }
@@ -112,34 +118,40 @@ impl Snapshot {
     }
 }
 
-/// Writes the header in front of a body that goes on in `rest`, where room was left for it.
-pub(crate) fn write_header(octets: &mut [u8], rest: &[Bytes]) -> Result<(), TooLarge> {
+/// Writes the header in front of a body that goes on `behind` these octets, where room was left for it.
+pub(crate) fn write_header(octets: &mut [u8], behind: usize) -> Result<(), TooLarge> {
     let Some((header, body)) = octets.split_at_mut_checked(HEADER) else { return Err(TooLarge(0)) };
-    let length = body.len() + rest.iter().map(Bytes::len).sum::<usize>();
-    let length = u32::try_from(length).map_err(|_| TooLarge(length))?;
+    let number = |octets: usize| u32::try_from(octets).map(u32::to_be_bytes).map_err(|_| TooLarge(octets));
+    let (length, checked) = (number(body.len() + behind)?, number(body.len())?);
     header[..4].copy_from_slice(&MAGIC);
     header[4..6].copy_from_slice(&VERSION.to_be_bytes());
-    header[6..10].copy_from_slice(&length.to_be_bytes());
-    header[10..].copy_from_slice(&check(body, rest).to_be_bytes());
+    header[6..10].copy_from_slice(&length);
+    header[10..UNCHECKED].copy_from_slice(&checked);
+    let check = check(&header[..UNCHECKED], [&*body], usize::MAX);
+    header[UNCHECKED..].copy_from_slice(&check.to_be_bytes());
     Ok(())
 }
 
-fn check(body: &[u8], rest: &[Bytes]) -> u32 {
+/// Of a header and the first octets of the body behind it.
+fn check<'a>(header: &[u8], body: impl IntoIterator<Item = &'a [u8]>, mut checked: usize) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(body);
-    for piece in rest {
+    hasher.update(header);
+    for piece in body {
+        let piece = &piece[..piece.len().min(checked)];
+        checked -= piece.len();
         hasher.update(piece);
     }
     hasher.finalize()
 }
 
-/// The first piece of the body that the header announces and vouches for.
-pub(crate) fn check_header(octets: &Pieces) -> Result<&[u8], Refused> {
+/// The first piece of the body that the header announces, and for how many octets of the body it vouches.
+pub(crate) fn check_header(octets: &Pieces) -> Result<(&[u8], usize), Refused> {
     let present = octets.len();
     let truncated = |wanted| Refused::Truncated { present, wanted };
     let (magic, rest) = octets.head.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
     let (version, rest) = rest.split_first_chunk::<2>().ok_or(truncated(HEADER))?;
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
+    let (checked, rest) = rest.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
     let (check, body) = rest.split_first_chunk::<4>().ok_or(truncated(HEADER))?;
     if *magic != MAGIC {
         return Err(Refused::Magic);
@@ -147,15 +159,18 @@ pub(crate) fn check_header(octets: &Pieces) -> Result<&[u8], Refused> {
     if u16::from_be_bytes(*version) != VERSION {
         return Err(Refused::Version(u16::from_be_bytes(*version)));
     }
-    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    let number = |octets| usize::try_from(u32::from_be_bytes(octets)).unwrap_or(usize::MAX);
+    let (length, checked) = (number(*length), number(*checked));
     if present - HEADER < length {
         return Err(truncated(HEADER.saturating_add(length)));
     }
     if present - HEADER > length {
         return Err(Refused::Trailing(present - HEADER - length));
     }
-    if self::check(body, &octets.rest) != u32::from_be_bytes(*check) {
+    let pieces = core::iter::once(body).chain(octets.rest.iter().map(|piece| &piece[..]));
+    let found = self::check(&octets.head[..UNCHECKED], pieces, checked);
+    if checked > length || found != u32::from_be_bytes(*check) {
         return Err(Refused::Check);
     }
-    Ok(body)
+    Ok((body, checked))
 }

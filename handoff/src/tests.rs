@@ -13,7 +13,7 @@ use bytes::Bytes;
 use ferry_stack::tcp::{Config, Flow, Opening, Path, Tcb};
 use ferry_stack::{Instant, Seq};
 
-use crate::{Epoch, Snapshot};
+use crate::{Epoch, Snapshot, VERSION};
 
 pub(super) fn flow() -> Flow {
     let end = |last, port| SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last), port, 0, 0);
@@ -55,6 +55,19 @@ pub(super) fn busy() -> Tcb {
     server.write(Bytes::from(alloc::vec![b's'; 5000]));
     while server.poll_transmit(Path::default(), now).is_some() {}
     server
+}
+
+/// A body behind a header that vouches for all of it.
+pub(super) fn vouched(body: &[u8]) -> Bytes {
+    vouched_for(body, body.len())
+}
+
+/// A body behind a header that says that it vouches for so much of it, and does as far as it can.
+pub(super) fn vouched_for(body: &[u8], checked: usize) -> Bytes {
+    let [length, said] = [body.len(), checked].map(|octets| u32::try_from(octets).unwrap().to_be_bytes());
+    let header = [&b"FRRY"[..], &VERSION.to_be_bytes(), &length, &said].concat();
+    let check = crc32fast::hash(&[&header, &body[..checked.min(body.len())]].concat());
+    [&header, &check.to_be_bytes()[..], body].concat().into()
 }
 
 pub(super) fn snapshot(epoch: u64) -> Snapshot {

@@ -87,12 +87,18 @@ impl Delta {
         self.fresh.iter().map(Bytes::len).sum()
     }
 
-    /// The delta as octets, in one piece.
+    /// The delta as octets, in one piece, of which the check notices each flipped bit.
     pub fn encode(&self) -> Result<Bytes, TooLarge> {
-        Ok(self.pieces()?.join())
+        let pieces = self.pieces()?;
+        if pieces.rest.is_empty() {
+            return Ok(pieces.head);
+        }
+        let mut octets = Vec::from(pieces.join());
+        write_header(&mut octets, 0)?;
+        Ok(octets.into())
     }
 
-    /// The delta as octets. Long payloads are shared, not copied.
+    /// The delta as octets, for a link that authenticates them. Long payloads are shared, neither copied nor checked.
     pub fn pieces(&self) -> Result<Pieces, TooLarge> {
         let fresh = self.fresh();
         let held = usize::try_from(self.extents.len()).unwrap_or(usize::MAX);
@@ -104,11 +110,12 @@ impl Delta {
         let octets = octets(HEADER, self, short.iter().map(|piece| &piece[..]));
         let mut octets = octets.ok_or(TooLarge(usize::MAX))?;
         // What is held and what is sent together: no copy grows beyond what a snapshot may hold.
-        let all = octets.len() - short.iter().map(Bytes::len).sum::<usize>() + held;
+        let copied = if short.is_empty() { 0 } else { fresh };
+        let all = octets.len() - copied + held;
         if all > MAX_SNAPSHOT {
             return Err(TooLarge(all));
         }
-        write_header(&mut octets, long)?;
+        write_header(&mut octets, fresh - copied)?;
         Ok(Pieces { head: octets.into(), rest: long.to_vec() })
     }
 
@@ -122,8 +129,11 @@ impl Delta {
         if octets.len() > MAX_SNAPSHOT {
             return Err(Refused::TooLarge(octets.len()));
         }
-        let body = check_header(octets)?;
+        let (body, checked) = check_header(octets)?;
         let (mut delta, fresh) = postcard::take_from_bytes::<Self>(body).map_err(|_| Refused::Malformed)?;
+        if checked < body.len() - fresh.len() {
+            return Err(Refused::Check);
+        }
         if delta.extents.len() > MAX_SNAPSHOT as u64 {
             return Err(Refused::TooLarge(usize::try_from(delta.extents.len()).unwrap_or(usize::MAX)));
         }

@@ -21,11 +21,9 @@ fn pair() -> (Copy, Snapshot, Delta) {
 
 /// The octets of a delta whose body was changed, behind a header that vouches for them.
 fn vouched(octets: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-    let mut body = octets[14..].to_vec();
+    let mut body = octets[18..].to_vec();
     change(&mut body);
-    let length = u32::try_from(body.len()).unwrap();
-    let header: [&[u8]; 3] = [&octets[..6], &length.to_be_bytes(), &crc32fast::hash(&body).to_be_bytes()];
-    [&header.concat()[..], &body].concat().into()
+    super::vouched(&body)
 }
 
 #[test]
@@ -40,7 +38,8 @@ fn a_delta_comes_back_as_it_was_and_fits() {
 
 #[test]
 fn a_delta_that_was_cut_or_has_a_flipped_bit_is_refused() {
-    let octets = pair().2.encode().unwrap();
+    let delta = pair().2;
+    let octets = delta.encode().unwrap();
     for len in 0..octets.len() {
         let refused = Delta::decode(&octets.slice(..len)).unwrap_err();
         assert!(matches!(refused, Refused::Truncated { .. }), "cut at {len}: {refused}");
@@ -50,6 +49,27 @@ fn a_delta_that_was_cut_or_has_a_flipped_bit_is_refused() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert!(Delta::decode(&Bytes::copy_from_slice(&flipped)).is_err(), "bit {bit}");
         flipped[bit / 8] ^= 1 << (bit % 8);
+    }
+    // For a link, too, but for the long payload behind the first piece: that is the link's to guard.
+    let pieces = delta.pieces().unwrap();
+    let (said, mut flipped) = (pieces.iter().next().unwrap().len(), pieces.clone().join().to_vec());
+    assert_eq!(flipped.len() - said, 3000);
+    for bit in 0..said * 8 {
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(Delta::decode(&Bytes::copy_from_slice(&flipped)).is_err(), "bit {bit}");
+        flipped[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn octets_that_vouch_for_less_than_what_they_say_are_refused() {
+    let octets = pair().2.encode().unwrap();
+    for checked in [0, 1, 50, octets.len() - 18 + 1] {
+        assert_eq!(
+            Delta::decode(&super::vouched_for(&octets[18..], checked)),
+            Err(Refused::Check),
+            "{checked}"
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use core::cmp::Ordering;
 use core::net::SocketAddrV6;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use smoltcp::wire::{TcpOption, TcpPacket, TcpSeqNumber};
 use thiserror::Error;
 
@@ -21,7 +21,7 @@ pub(super) const TIMESTAMPS_LEN: u16 = 12;
 pub(super) const MAX_SACK_BLOCKS: usize = 3;
 
 /// The two ends of a connection as TCP sees them, that is, with home addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// Our end.
     pub local: SocketAddrV6,
@@ -49,16 +49,56 @@ impl PartialOrd for Flow {
 impl core::hash::Hash for Flow {
     /// In one piece, which a keyed hasher takes in much faster than field by field; each segment is looked up by it.
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        state.write(&self.octets());
+    }
+}
+
+impl Serialize for Flow {
+    /// In one piece, too: almost everything that nodes tell each other names one.
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(&self.octets())
+    }
+}
+
+impl<'de> Deserialize<'de> for Flow {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Octets;
+        impl de::Visitor<'_> for Octets {
+            type Value = Flow;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("the two ends of a connection")
+            }
+
+            fn visit_bytes<E: de::Error>(self, octets: &[u8]) -> Result<Flow, E> {
+                let wrong = || E::invalid_length(octets.len(), &self);
+                octets.try_into().map(Flow::from_octets).map_err(|_| wrong())
+            }
+        }
+        from.deserialize_bytes(Octets)
+    }
+}
+
+impl Flow {
+    /// Addresses and ports, our end first.
+    fn octets(&self) -> [u8; 36] {
         let mut octets = [0; 36];
         for (half, end) in octets.chunks_exact_mut(18).zip([&self.local, &self.remote]) {
             half[..16].copy_from_slice(&end.ip().octets());
             half[16..].copy_from_slice(&end.port().to_be_bytes());
         }
-        state.write(&octets);
+        octets
     }
-}
 
-impl Flow {
+    fn from_octets(octets: [u8; 36]) -> Self {
+        let end = |at: usize| {
+            let address: [u8; 16] = core::array::from_fn(|nth| octets[at + nth]);
+            let port = u16::from_be_bytes([octets[at + 16], octets[at + 17]]);
+            SocketAddrV6::new(address.into(), port, 0, 0)
+        };
+        Self { local: end(0), remote: end(18) }
+    }
+
     /// In whole numbers.
     fn cmp_at_one_port(&self, other: &Self) -> Ordering {
         let ips = |flow: &Self| (flow.remote.ip().to_bits(), flow.local.port(), flow.local.ip().to_bits());

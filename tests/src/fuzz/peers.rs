@@ -54,10 +54,13 @@ pub fn snapshot(octets: &[u8]) {
 
 /// A body behind the header that a snapshot of this version has.
 fn vouched(body: &[u8]) -> Bytes {
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let check = crc32fast::hash(body);
-    let header: [&[u8]; 4] = [b"FRRY", &VERSION.to_be_bytes(), &length.to_be_bytes(), &check.to_be_bytes()];
-    [&header.concat(), body].concat().into()
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let header: [&[u8]; 4] = [b"FRRY", &VERSION.to_be_bytes(), &length, &length];
+    let header = header.concat();
+    let mut check = crc32fast::Hasher::new();
+    check.update(&header);
+    check.update(body);
+    [&header, &check.finalize().to_be_bytes()[..], body].concat().into()
 }
 
 /// Runs what a snapshot holds for a while: sends, waits for its timers, reads, writes.
