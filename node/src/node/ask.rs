@@ -97,7 +97,7 @@ impl Node {
             return;
         }
         let silent: BTreeSet<_> = self.peers.reachable().collect();
-        let certain = self.all_can_answer(&flow);
+        let certain = self.all_can_answer(&flow, now);
         if silent.is_empty() && certain {
             return self.open_or_refuse(&flow, segment, now);
         }

@@ -1,6 +1,7 @@
 //! What the directory says about who is alive, and what follows from it.
 
 use std::hash::Hasher as _;
+use std::time::Duration;
 
 use ferry_handoff::{Epoch, Handoffs, Incarnation, Message, NodeId};
 use ferry_stack::Instant;
@@ -14,6 +15,10 @@ use super::belief::Claims;
 use super::{Leaving, Node, Updates, Warming};
 use crate::directory::Event;
 use crate::io::{AuditResult, Output, Reason, Standing, TraceEvent};
+
+/// So long after a death every node within reach knows of it, and has taken in what the dead one had sent: a link that says
+/// nothing for three seconds is given up.
+const ALL_KNOW: Duration = Duration::from_secs(4);
 
 impl Node {
     /// Whether this node may act for its connections: nobody can have taken its place. Without it, it sends nothing of them and
@@ -86,6 +91,7 @@ impl Node {
     /// newcomer, say, is told of others.
     fn node_died(&mut self, peer: NodeId, life: Incarnation, now: Instant) {
         self.trace(TraceEvent::Dead { peer: self.peers.name(peer).to_owned() }, now);
+        self.last_death = Some(now);
         let is_last = self.peers.last_life(peer) == Some(life);
         if is_last && self.peers.is_up(peer) {
             self.peer_down(peer, now);
@@ -99,20 +105,22 @@ impl Node {
         // What it owned is lost, or owned by somebody who will say so when asked.
         self.places.retain(|_, place| place.route().is_none_or(|route| route.to != peer));
         for flow in self.asks.waiting_for(peer) {
-            if !self.may_be_recovered(&flow) {
+            if !self.may_be_recovered(&flow, now) {
                 self.not_mine(peer, &flow, now);
             }
         }
     }
 
-    /// Whether a connection of a node that is dead may go on elsewhere, so that nobody can say yet that it is lost.
-    fn may_be_recovered(&self, flow: &Flow) -> bool {
-        self.is_protected(flow) || matches!(self.holds_copy(flow), Copied::Ownerless)
+    /// Whether a connection of a node that is dead may go on elsewhere, so that nobody can say yet that it is lost. Who goes on
+    /// with it has a copy by now, or has been told of the death.
+    fn may_be_recovered(&self, flow: &Flow, now: Instant) -> bool {
+        let recently = self.last_death.is_some_and(|at| at.since(now) < ALL_KNOW);
+        (recently && self.is_protected(flow)) || matches!(self.holds_copy(flow), Copied::Ownerless)
     }
 
     /// Whether every other node can say whether it owns a connection. The dead own nothing.
-    pub(super) fn all_can_answer(&self, flow: &Flow) -> bool {
-        let lost = !self.may_be_recovered(flow);
+    pub(super) fn all_can_answer(&self, flow: &Flow, now: Instant) -> bool {
+        let lost = !self.may_be_recovered(flow, now);
         self.peers.ids().all(|peer| self.peers.is_up(peer) || (lost && self.is_dead(peer)))
     }
 

@@ -86,6 +86,8 @@ pub struct Node {
     contact: NodeId,
     /// Since when this node is the contact node, if it is.
     contact_since: Instant,
+    /// When this node learned last that another is dead.
+    last_death: Option<Instant>,
     home: Home,
     placement: Placement,
     policy: Box<dyn Policy>,
@@ -161,6 +163,7 @@ impl Node {
             id,
             contact,
             contact_since: now,
+            last_death: None,
             home: Home::new(&setup, now),
             incarnation: setup.incarnation,
             care_of: setup.care_of.address,

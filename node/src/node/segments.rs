@@ -252,8 +252,8 @@ impl Node {
         }
     }
 
-    /// The connection was placed elsewhere before: the client may come to know that one, and not ours.
-    fn doubt(&mut self, flow: &Flow) {
+    /// There may be another connection between the same ends elsewhere: the client may come to know that one, and not ours.
+    pub(super) fn doubt(&mut self, flow: &Flow) {
         if let Some(owned) = self.tcp.find(flow).and_then(|handle| self.owned.get_mut(handle)) {
             owned.doubtful = true;
         }

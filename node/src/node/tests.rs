@@ -1,3 +1,4 @@
+mod after;
 mod ahead;
 mod cookies;
 mod crash;

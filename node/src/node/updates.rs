@@ -170,6 +170,10 @@ impl Node {
         }
         let here = self.tcp.find(&flow).and_then(|handle| Some((handle, self.owned.get(handle)?.epoch)));
         match here {
+            // Two have answered one SYN, and the client knows whose answer came first.
+            Some((handle, ours)) if ours < epoch && self.is_rival(handle, epoch) => {
+                return self.doubt(&flow);
+            }
             // Only epochs decide: the other one is the owner, and ours ends without a word to the client.
             Some((handle, ours)) if ours < epoch => self.let_go(&flow, handle, now),
             Some(_) => return,
@@ -187,6 +191,13 @@ impl Node {
             // Who still forwards does not know when the connection ends. The owner says so if it has.
             self.tell(node, &Message::Ask { flow });
         }
+    }
+
+    /// Whether a half-open connection of ours is none that another node can have got from here, though that owns one between the
+    /// same ends: ours was opened by a SYN, and never moved.
+    fn is_rival(&self, handle: Handle, other: Epoch) -> bool {
+        let (Some(tcb), Some(owned)) = (self.tcp.get(handle), self.owned.get(handle)) else { return false };
+        !tcb.state.is_synchronised() && owned.epoch == Epoch::FIRST && other.recoveries() == 0
     }
 
     /// Ends a connection without a word to the client: another node has it.

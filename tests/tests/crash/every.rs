@@ -58,11 +58,11 @@ fn other_of(node: usize, nodes: usize, moment: u64) -> usize {
     (node + 1 + others) % nodes
 }
 
-/// A scene of three nodes and one copy, or of four and two. In the later half of four scenes all nodes are on the home link, unless two die soon after each other; in one
-/// of those the role of the contact node moves.
+/// A scene of three nodes and one copy, or of four and two. In the later half of four scenes all nodes are on the home link; in one of
+/// those the role of the contact node moves.
 pub(super) fn scene(nth: u64, commit: Commit, fate: Fate) -> Scene {
     let (nodes, replicas) = if matches!(fate, Fate::Pair | Fate::Both) { (4, 2) } else { (3, 1) };
-    let shared = nth % 4 >= 2 && !matches!(fate, Fate::Pair);
+    let shared = nth % 4 >= 2;
     Scene {
         shared,
         takes: (shared && nth % 4 == 3).then_some(1),
