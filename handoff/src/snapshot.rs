@@ -19,7 +19,8 @@ const MAGIC: [u8; 4] = *b"FRRY";
 ///
 /// What is one piece is checked whole. In several pieces it only ever leaves over a link, on which TLS authenticates each
 /// octet (the tag finds more than a CRC, which would take most of the time that a long payload needs to leave and to come):
-/// there the check reaches as far as the first piece, in which everything stands but long payload.
+/// there the check reaches as far as the first piece, in which everything stands but long payload. On a link in plain text,
+/// which has to be asked for, long payload has TCP's checksum only.
 pub(crate) const HEADER: usize = UNCHECKED + 4;
 /// What is before the check.
 const UNCHECKED: usize = 4 + 2 + 4 + 4;

@@ -74,6 +74,11 @@ impl<T> Held<T> {
         Self { owner, standing, others: BTreeSet::new(), lives: 0, copy, stage: Stage::Owned }
     }
 
+    /// The epoch in which the connection goes on from this copy: no node that has died since can have begun with it.
+    pub const fn recovered(&self) -> Epoch {
+        self.standing.epoch.recovered_after(self.lives)
+    }
+
     /// Whether its owner is dead, and nobody goes on with it yet.
     pub fn is_claimed(&self) -> bool {
         self.stage != Stage::Owned
@@ -364,7 +369,7 @@ impl<T> Holdings<T> {
     /// die before they can say so in any other way.
     fn object(&mut self, from: NodeId, claim: &Claim) -> Option<Standing> {
         let held = self.held.get_mut(&claim.flow)?;
-        let going_on = Standing::of_owner(held.standing.iss, held.standing.epoch.recovered());
+        let going_on = Standing::of_owner(held.standing.iss, held.recovered());
         if held.stage == Stage::Agreed && claim.standing.is_covered_by(&going_on) {
             held.others.insert(from);
             return Some(going_on);

@@ -272,7 +272,7 @@ impl World {
         let from = (held.standing.epoch, held.standing.version);
         assert!(self.seen[&flow] <= from, "the client has seen no more: {from:?} {self:#?}");
         let former = held.others.iter().map(|other| nth(*other)).collect();
-        let epoch = held.standing.epoch.recovered();
+        let epoch = held.recovered();
         self.member(at).owned.insert(flow, Own { epoch, former, ..Own::default() });
         self.protect(at, flow);
         self.carry_out(at);

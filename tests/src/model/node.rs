@@ -299,7 +299,7 @@ impl World {
             let Some(held) = node.holdings.remove(&flow) else { return };
             // Another has gone on from it.
             if held.lives == 0 && matches!(verdict, Verdict::Recover { .. }) {
-                let epoch = held.standing.epoch.recovered();
+                let epoch = held.recovered();
                 node.owned.insert(which(&flow), Running { epoch, offered: epoch, seen: held.copy });
                 node.handoffs.recovered(flow, epoch);
             }

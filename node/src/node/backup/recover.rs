@@ -195,7 +195,7 @@ impl Node {
             return;
         }
         let (owner, standing, former) = (held.owner, held.standing, held.others.clone());
-        let epoch = standing.epoch.recovered_after(held.lives);
+        let epoch = held.recovered();
         let spent = held.copy.at.since(now);
         let one =
             Move { flow, from: owner, to: self.id, before: Some(standing.epoch), epoch, why: Reason::Crash };
