@@ -10,8 +10,6 @@ use tracing::{info, warn};
 use super::gather;
 use crate::{Audit, AuditResult};
 
-/// Moves that may wait to be written; of more only the number is told.
-const WAITING: usize = 65_536;
 /// How long they are gathered.
 const GATHER: Duration = Duration::from_millis(10);
 /// The target of the lines, by which a log is filtered.
@@ -64,9 +62,7 @@ impl Auditor {
     }
 
     fn send(&mut self, moved: Moved) {
-        // A queue that has its room from the start would be pages that a process has to give back before its end shows.
-        let sent = self.sender.len() < WAITING && self.sender.send(moved).is_ok();
-        self.lost += u64::from(!sent);
+        self.lost += u64::from(!gather::put(&self.sender, moved));
     }
 }
 
@@ -87,7 +83,7 @@ impl AuditWriter {
 }
 
 fn write(moves: &Receiver<Moved>) {
-    while let Some(some) = gather(moves, GATHER) {
+    while let Some(some) = gather::next(moves, GATHER) {
         for moved in some {
             match moved {
                 Moved::Connection(audit) => info!(target: TARGET, "{}", line(&audit)),

@@ -15,6 +15,7 @@ mod clock;
 mod control;
 mod dataplane;
 mod etcd;
+mod gather;
 mod links;
 mod mailbox;
 mod metrics;
@@ -39,15 +40,3 @@ pub(crate) use etcd::probe as probe_etcd;
 pub(crate) use peers::{certified_name, verify_own};
 pub(crate) use start::mac_of;
 pub(crate) use tap::{ROOM as TAP_ROOM, owner as tap_owner};
-
-/// The next events to be written down, gathered for so long: who writes is not woken for each of many, and takes no time from
-/// what happens. `None` once there will be no more.
-fn gather<T>(
-    events: &crossbeam_channel::Receiver<T>,
-    span: core::time::Duration,
-) -> Option<impl Iterator<Item = T>> {
-    let first = events.recv().ok()?;
-    // It always comes.
-    let _ = crossbeam_channel::after(span).recv();
-    Some(core::iter::once(first).chain(events.try_iter()))
-}

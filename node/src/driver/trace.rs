@@ -14,9 +14,6 @@ use tracing::warn;
 use super::gather;
 use crate::Trace;
 
-/// Events that may wait to be written; more are lost, and counted.
-const WAITING: usize = 65_536;
-
 /// How long they are gathered: no longer than who reads along would take for the present.
 const GATHER: Duration = Duration::from_millis(2);
 
@@ -52,7 +49,7 @@ pub(crate) fn tracer(file: &Path) -> io::Result<(Tracer, TraceWriter)> {
 impl Tracer {
     /// Never blocks.
     pub(crate) fn put(&self, trace: Trace) {
-        if self.sender.len() >= WAITING || self.sender.send(trace).is_err() {
+        if !gather::put(&self.sender, trace) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -68,7 +65,7 @@ impl TraceWriter {
 
 /// Flushes whenever there is nothing more to write, so that a reader sees whole lines soon.
 fn write(mut output: BufWriter<File>, events: &Receiver<Trace>) -> io::Result<()> {
-    while let Some(some) = gather(events, GATHER) {
+    while let Some(some) = gather::next(events, GATHER) {
         for event in some {
             serde_json::to_writer(&mut output, &event)?;
             output.write_all(b"\n")?;
