@@ -41,6 +41,14 @@ impl Lab {
         Self { link, other, messages: Vec::new(), now: START }
     }
 
+    /// The other side has said a thousand numbers.
+    fn with_a_thousand() -> Self {
+        let mut lab = Self::new();
+        let said: Vec<_> = numbered(1000).iter().flat_map(|message| frame(message)).collect();
+        lab.other.write_all(&said).unwrap();
+        lab
+    }
+
     /// As the data plane does it, once epoll has told what there is.
     fn turn(&mut self) -> Result<(), Ended> {
         self.link.ready(EventFlags::IN | EventFlags::OUT);
@@ -136,9 +144,7 @@ fn a_frame_that_is_too_long_ends_the_link() {
 
 #[test]
 fn what_was_said_before_the_end_counts() {
-    let mut lab = Lab::new();
-    let said: Vec<_> = numbered(1000).iter().flat_map(|message| frame(message)).collect();
-    lab.other.write_all(&said).unwrap();
+    let mut lab = Lab::with_a_thousand();
     lab.other.shutdown(std::net::Shutdown::Write).unwrap();
     lab.link.ready(EventFlags::IN | EventFlags::RDHUP);
     let ended = loop {
@@ -152,9 +158,7 @@ fn what_was_said_before_the_end_counts() {
 
 #[test]
 fn what_was_said_before_the_end_counts_when_there_is_nobody_to_answer_any_more() {
-    let mut lab = Lab::new();
-    let said: Vec<_> = numbered(1000).iter().flat_map(|message| frame(message)).collect();
-    lab.other.write_all(&said).unwrap();
+    let mut lab = Lab::with_a_thousand();
     lab.other.shutdown(std::net::Shutdown::Both).unwrap();
     // It is written to before it is read.
     lab.link.flush(START);
@@ -164,9 +168,7 @@ fn what_was_said_before_the_end_counts_when_there_is_nobody_to_answer_any_more()
 
 #[test]
 fn who_talks_without_end_gets_a_share_of_each_turn_and_is_heard_to_the_end() {
-    let mut lab = Lab::new();
-    let said: Vec<_> = numbered(1000).iter().flat_map(|message| frame(message)).collect();
-    lab.other.write_all(&said).unwrap();
+    let mut lab = Lab::with_a_thousand();
     lab.turn().unwrap();
     assert!(lab.messages.len() <= 64, "{} in one turn", lab.messages.len());
     // Nothing new comes, so that epoll has nothing to tell.

@@ -35,6 +35,15 @@ fn at_b() -> (Lan, Handle) {
     (lan, client)
 }
 
+/// That node has died, which only the contact node knows: it asks `c`, and hears nothing.
+fn in_doubt() -> (Lan, Handle) {
+    let (mut lan, client) = at_b();
+    lan.kill("b");
+    lan.deafen("a", "c", true);
+    lan.prove_at("b", "a");
+    (lan, client)
+}
+
 #[test]
 fn a_session_that_will_not_go_on_after_a_crash_is_lost_and_both_the_audit_and_the_client_are_told() {
     let mut lan = Lan::new(|setup| {
@@ -65,10 +74,7 @@ fn a_session_that_will_not_go_on_after_a_crash_is_lost_and_both_the_audit_and_th
 
 #[test]
 fn what_comes_while_it_is_found_out_who_goes_on_waits_at_the_contact_node_and_is_not_lost() {
-    let (mut lan, client) = at_b();
-    lan.kill("b");
-    lan.deafen("a", "c", true);
-    lan.prove_at("b", "a");
+    let (mut lan, client) = in_doubt();
     let before = lan.nodes["a"].status(lan.now).counters.held;
     say(&mut lan, client, b"into the gap");
     assert_eq!(lan.nodes["a"].status(lan.now).counters.held, before + 1);
@@ -83,10 +89,7 @@ fn what_comes_while_it_is_found_out_who_goes_on_waits_at_the_contact_node_and_is
 
 #[test]
 fn no_more_than_64_segments_of_a_connection_wait_and_none_for_longer_than_a_second() {
-    let (mut lan, client) = at_b();
-    lan.kill("b");
-    lan.deafen("a", "c", true);
-    lan.prove_at("b", "a");
+    let (mut lan, client) = in_doubt();
     let tcb = lan.client.tcp.get(client).unwrap();
     let (flow, seq, ack) = (tcb.flow, tcb.snd.nxt, tcb.rcv.nxt);
     let counted = |lan: &Lan| {
