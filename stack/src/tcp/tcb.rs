@@ -431,6 +431,13 @@ impl TimestampState<Instant> {
     pub fn value_at(&self, now: Instant) -> u32 {
         self.value.wrapping_add(self.at.since(now).as_millis() as u32)
     }
+
+    /// `TSval` at a moment that may lie before the last freeze; no later than it was.
+    #[expect(clippy::cast_possible_truncation, reason = "the timestamp clock wraps by design")]
+    pub fn value_then(&self, then: Instant) -> u32 {
+        let before = then.since(self.at).as_nanos().div_ceil(1_000_000);
+        self.value_at(then).wrapping_sub(before as u32)
+    }
 }
 
 impl<At> Rack<At> {

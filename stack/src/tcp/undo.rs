@@ -13,8 +13,16 @@ impl Tcb {
     /// Remembers what a congestion response is about to change. Whatever an earlier one changed stays so.
     pub(super) fn prepare_undo(&mut self) {
         let congestion = self.congestion.clone();
-        let undo = Undo { since: self.snd.una, first: None, unreported: 0, congestion };
+        let undo = Undo { since: self.snd.una, first: self.copy_of_move(), unreported: 0, congestion };
         self.undo = Some(Box::new(undo));
+    }
+
+    /// `TSval` of the copy of the oldest octets that a move has sent, if it has: that they arrive with the copy, which no
+    /// congestion response had to do with, does not prove that the original did.
+    fn copy_of_move(&self) -> Option<u32> {
+        let first = self.snd.sent.front().filter(|first| first.retransmissions > 0)?;
+        let copied = self.snd.kicked.filter(|kicked| *kicked >= first.at)?;
+        Some(self.timestamps.as_ref()?.value_then(copied))
     }
 
     /// Octets were sent again.
