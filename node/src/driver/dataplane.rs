@@ -106,6 +106,9 @@ struct Loop {
     /// The last input.
     active: Instant,
     patience: Patience,
+    /// With the answers of other nodes.
+    answers: Patience,
+    awaited: Awaited,
     /// Whether epoll was asked since the last inputs.
     looked: bool,
     /// Whether there may be frames on the TAP.
@@ -116,6 +119,14 @@ struct Loop {
     refused: u64,
     /// Frames that were no frames, as far as that was told.
     unusable: u64,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Anything,
+    /// Because of the last input another node was told something.
+    Answer,
 }
 
 /// Counts of what had no room.
@@ -143,7 +154,9 @@ impl Loop {
             backlog: VecDeque::new(),
             wants_room: false,
             active: now(),
-            patience: Patience::default(),
+            patience: Patience::with_input(),
+            answers: Patience::with_answers(),
+            awaited: Awaited::Anything,
             looked: false,
             frames: true,
             lost: Lost::default(),
@@ -163,19 +176,33 @@ impl Loop {
             if deadline.is_some_and(|deadline| deadline <= now()) {
                 self.plane.node.handle(Input::Tick, now());
             }
+            let awaited = core::mem::replace(&mut self.awaited, Awaited::Anything);
             deadline = self.carry_out()?;
             self.plane.links.flush(now());
             if matches!(input, Taken::Something) {
                 self.active = now();
+            } else {
+                self.awaited = awaited;
             }
-            let patient = self.active + self.plane.busy_poll.max(self.patience.span()) > now();
             // Else there is nothing more than what epoll would tell of.
-            if !patient && !self.frames && !self.plane.links.is_restless() {
+            if !self.is_patient() && !self.frames && !self.plane.links.is_restless() {
                 let fell_asleep = now();
                 self.sleep(deadline)?;
-                self.patience.slept(fell_asleep.since(now()));
+                match self.awaited {
+                    Awaited::Anything => self.patience.waited(fell_asleep.since(now())),
+                    Awaited::Answer => self.answers.waited(self.active.since(now())),
+                }
             }
         }
+    }
+
+    /// Whether to ask for input once more before sleeping.
+    fn is_patient(&self) -> bool {
+        let patience = match self.awaited {
+            Awaited::Anything => self.patience,
+            Awaited::Answer => self.answers,
+        };
+        self.active + self.plane.busy_poll.max(patience.span()) > now()
     }
 
     fn take_inputs(&mut self) -> io::Result<Taken> {
@@ -304,6 +331,7 @@ impl Loop {
     }
 
     fn tell(&mut self, to: NodeId, message: Pieces) {
+        self.awaited = Awaited::Answer;
         if !self.plane.links.tell(to, message) {
             self.lost.messages += 1;
         }
