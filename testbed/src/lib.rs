@@ -11,6 +11,7 @@ pub mod capture;
 pub mod clients;
 pub mod clock;
 pub mod control;
+pub mod cores;
 pub mod correspondent;
 pub mod crash;
 pub mod demo;

@@ -14,7 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock::await_some;
 use crate::control::Control;
+use crate::cores::pin_process;
 use crate::error::Doing;
+use crate::sys::urgent::as_server;
 use crate::trace::{self, Event};
 use crate::world::{Host, SERVICE, TAP, World};
 use crate::{Error, Result};
@@ -264,6 +266,11 @@ impl Node {
         kill_process(pid, signal).doing(format!("signal node {}", self.name))
     }
 
+    /// Keeps its process on one core; on a machine with fewer, on the last.
+    pub fn keep_on(&self, core: usize) -> Result<()> {
+        pin_process(self.child.id(), core)
+    }
+
     /// Waits for the end of a process that was killed.
     pub fn await_death(&mut self, within: Duration) -> Result<ExitStatus> {
         let what = format!("the death of node {}", self.name);
@@ -326,7 +333,7 @@ pub fn spawn(host: &Host, config: &Path, hand_tap: bool) -> Result<Child> {
     let log = File::options().create(true).append(true).open(log(host.node)).doing("open a node's log")?;
     // A process group of its own: Ctrl-C on the terminal is for the testbed to deal with.
     command.process_group(0).stdout(Stdio::piped()).stderr(log);
-    command.spawn().doing(format!("start node {}", host.node))
+    as_server(|| command.spawn()).doing(format!("start node {}", host.node))
 }
 
 fn await_ready(child: &mut Child, host: &Host) -> Result<()> {

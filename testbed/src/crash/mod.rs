@@ -72,10 +72,11 @@ impl Crash {
         events.iter().find(died).map(Event::at_ns)
     }
 
-    /// When the last of its connections to the port went on. What came after `until` is not laid to it: then the node was
-    /// killed again, with what it had taken over meanwhile.
-    pub fn restored_ns(&self, until: u64, events: &[Event]) -> Option<u64> {
-        self.recoveries(events).map(|(event, ..)| event.at_ns()).filter(|at| *at < until).max()
+    /// When the first of its connections to the port went on, and when the last. What came after `until` is not laid to it:
+    /// then the node was killed again, with what it had taken over meanwhile.
+    pub fn restored_ns(&self, until: u64, events: &[Event]) -> Option<[u64; 2]> {
+        let times = || self.recoveries(events).map(|(event, ..)| event.at_ns()).filter(|at| *at < until);
+        Some([times().min()?, times().max()?])
     }
 
     /// Who went on with the connection from a port of the client, under which epoch, and when.

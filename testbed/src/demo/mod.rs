@@ -92,7 +92,8 @@ fn tell_recoveries(seen: &[Crash], events: &[Event], demo: &mut Demo) {
         let later = seen.iter().filter(|other| other.victim == crash.victim && other.at_ns > crash.at_ns);
         later.map(|other| other.at_ns).min().unwrap_or(u64::MAX)
     };
-    let restored =
-        detected.iter().filter_map(|(crash, at)| Some(millis(*at, crash.restored_ns(again(crash), events)?)));
+    let restored = detected
+        .iter()
+        .filter_map(|(crash, at)| Some(millis(*at, crash.restored_ns(again(crash), events)?[1])));
     demo.restore_ms = Spread::of(restored.collect());
 }

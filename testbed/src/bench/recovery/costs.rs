@@ -11,6 +11,7 @@ use crate::Result;
 use crate::bench::stack::Figures;
 use crate::clients::{Download, digest, make_file};
 use crate::clock::{now_ns, pause};
+use crate::cores::pin;
 use crate::crash::{Crew, service};
 use crate::error::Doing;
 use crate::nodes::{self, FILES};
@@ -22,6 +23,9 @@ const OCTETS: usize = 256 << 20;
 /// Requests of one figure.
 const ROUNDS: usize = 2000;
 const REQUEST: usize = 200;
+/// The contact node owns the connection.
+const OWNER_CORE: usize = 0;
+const OTHER_CORE: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A download whose connection is held by another node, and one that is not, in turn.
@@ -45,12 +49,17 @@ pub(super) fn throughput(means: &Means<'_>, port: u16) -> Result<Figures> {
 }
 
 /// What a request takes longer when its answer waits for a copy; beside it, a round trip between two processes on the hosts
-/// of two nodes.
+/// of two nodes. The host of the owner has a core of its own, here as there, because two processes that take turns on the
+/// same core wake each other in a tenth of the time.
 pub(super) fn latency(means: &Means<'_>) -> Result<Figures> {
-    let crew = Crew::gather(means.ferry, LAN, Means::group())?;
+    let mut crew = Crew::gather(means.ferry, LAN, Means::group())?;
+    for (index, core) in [OWNER_CORE, OTHER_CORE, OTHER_CORE].into_iter().enumerate() {
+        crew.node(index)?.keep_on(core)?;
+    }
     let rounds = means.scale.count(ROUNDS);
     let ask = |port| {
         crew.world.client.run(|| {
+            pin(OTHER_CORE)?;
             let mut stream = connect(service(port))?;
             round_trips(&mut stream, rounds)
         })
@@ -61,11 +70,15 @@ pub(super) fn latency(means: &Means<'_>) -> Result<Figures> {
     let between = || {
         std::thread::scope(|scope| {
             let echo = scope.spawn(|| {
+                pin(OTHER_CORE)?;
                 let (stream, _) = listener.accept().doing("accept")?;
                 stream.set_nodelay(true).doing("send at once")?;
                 std::io::copy(&mut &stream, &mut &stream).doing("echo")
             });
-            let trips = a.namespace.run(|| round_trips(&mut connect(to)?, rounds));
+            let trips = a.namespace.run(|| {
+                pin(OWNER_CORE)?;
+                round_trips(&mut connect(to)?, rounds)
+            });
             echo.join().map_err(|_| broken("the echo panicked"))??;
             trips
         })

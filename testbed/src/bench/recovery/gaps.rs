@@ -9,7 +9,8 @@ use crate::analysis::Spread;
 use crate::bench::stack::{Figures, Scale};
 use crate::clock::{await_some, now_ns};
 use crate::crash::crowd::Crowd;
-use crate::crash::{Crew, PATIENCE, attempt, service};
+use crate::crash::{Crash, Crew, PATIENCE, attempt, service};
+use crate::report::median;
 use crate::sys::urgent::urgently;
 use crate::world::NODES;
 
@@ -26,21 +27,40 @@ const BEFORE: Duration = Duration::from_millis(500);
 const AFTER: Duration = Duration::from_millis(1500);
 const ATTEMPT: Duration = Duration::from_millis(50);
 
-/// What one death came to.
+/// What one death came to, in milliseconds.
 #[derive(Clone, Debug)]
 pub(super) struct Kill {
     p50: f64,
     p99: f64,
+    /// Until another node knew of it …
+    known: f64,
+    /// … and until the first connection went on, and the last one.
+    first: f64,
+    last: f64,
+}
+
+impl Kill {
+    /// Figures of all of them, and what they are made of.
+    fn figures(kills: &[Self], gap: impl Fn(&Self) -> f64) -> Figures {
+        let median =
+            |part: fn(&Self) -> f64| median(&kills.iter().map(part).collect::<Vec<_>>()).unwrap_or(f64::NAN);
+        let (p99, known) = (median(|kill| kill.p99), median(|kill| kill.known));
+        let (first, last) = (median(|kill| kill.first), median(|kill| kill.last));
+        let note = format!(
+            "p99 {p99:.0}; known after {known:.1} ms, connections go on after {first:.1} to {last:.1} ms"
+        );
+        Figures { note: Some(note), ..Figures::alone(kills.iter().map(gap).collect()) }
+    }
 }
 
 /// The median gap of the clients, of each kill.
 pub(super) fn kill_p50(means: &Means<'_>) -> Result<Figures> {
-    Ok(Figures::alone(kills(means)?.iter().map(|kill| kill.p50).collect()))
+    Ok(Kill::figures(kills(means)?, |kill| kill.p50))
 }
 
 /// The gap that one client in a hundred exceeds, of each kill.
 pub(super) fn kill_p99(means: &Means<'_>) -> Result<Figures> {
-    Ok(Figures::alone(kills(means)?.iter().map(|kill| kill.p99).collect()))
+    Ok(Kill::figures(kills(means)?, |kill| kill.p99))
 }
 
 fn kills<'a>(means: &'a Means<'_>) -> Result<&'a [Kill]> {
@@ -53,7 +73,7 @@ fn kills<'a>(means: &'a Means<'_>) -> Result<&'a [Kill]> {
     Ok(means.kills.get_or_init(|| kills))
 }
 
-/// The same when nobody sees a socket close.
+/// The median gap when nobody sees a socket close.
 pub(super) fn cut(means: &Means<'_>) -> Result<Figures> {
     let cut = |crew: &mut Crew| {
         let at = now_ns();
@@ -63,7 +83,7 @@ pub(super) fn cut(means: &Means<'_>) -> Result<Figures> {
     let Means { ferry, scale, .. } = *means;
     let cuts = (0..scale.runs).map(|_| urgently(|| one(ferry, scale, cut)));
     let cuts = cuts.collect::<Result<Vec<_>>>()?;
-    Ok(Figures::alone(cuts.iter().map(|cut| cut.p99).collect()))
+    Ok(Kill::figures(&cuts, |cut| cut.p50))
 }
 
 /// Clients whose streams come from one node, which dies.
@@ -81,7 +101,12 @@ fn one(ferry: &Path, scale: Scale, end: impl FnOnce(&mut Crew) -> Result<u64>) -
     crowd.await_all(PATIENCE)?;
     check(&crowd)?;
     let Spread { p50, p99, .. } = Spread::of(gaps).ok_or_else(|| broken("nobody was measured"))?;
-    Ok(Kill { p50, p99 })
+    let (crash, events) = (Crash { at_ns: at, victim: VICTIM, port: STREAM }, crew.events()?);
+    #[allow(clippy::cast_precision_loss)] // Nanoseconds of a recovery.
+    let after = |at_ns: Option<u64>| at_ns.map_or(f64::NAN, |at_ns| (at_ns - at) as f64 * 1e-6);
+    let restored = crash.restored_ns(u64::MAX, &events);
+    let [first, last] = restored.map_or([None; 2], |times| times.map(Some)).map(after);
+    Ok(Kill { p50, p99, known: after(crash.detected_ns(&events)), first, last })
 }
 
 /// All connections go to the node that will die, and are held elsewhere.

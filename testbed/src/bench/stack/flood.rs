@@ -8,11 +8,12 @@ use ferry_stack::Seq;
 use ferry_stack::tcp::{Control, Flow, Options, Segment};
 
 use super::client::honest;
-use super::ground::{CLIENT_CORE, Ground, TAP, broken, on, pin};
+use super::ground::{CLIENT_CORE, Ground, TAP, broken, on};
 use super::ours::{ECHO, MAC, Ours};
 use super::{Figures, Scale};
 use crate::Result;
 use crate::clock::{now_ns, pause};
+use crate::cores::pin;
 use crate::error::Doing;
 use crate::sys::packet;
 

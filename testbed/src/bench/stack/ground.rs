@@ -12,10 +12,8 @@ use core::time::Duration;
 use std::net::{SocketAddr, SocketAddrV6, TcpStream};
 use std::path::Path;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
-
 use crate::clock::await_some;
-use crate::error::Doing;
+use crate::cores::pin;
 use crate::link::{Link, Profile};
 use crate::namespace::Namespace;
 use crate::sys::tap::{self, Header};
@@ -158,14 +156,6 @@ fn plug(tap: &Tap) -> String {
         tap.gateway(),
         tap.service(),
     )
-}
-
-/// Keeps this thread, and those that it starts, on one core; on a machine with fewer, on the last.
-pub(in crate::bench) fn pin(core: usize) -> Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
-    let mut set = CpuSet::new();
-    set.set(core.min(cores - 1));
-    sched_setaffinity(None, &set).doing(format!("stay on core {core}"))
 }
 
 /// Runs `work` on a thread inside a namespace and on one core.

@@ -1,9 +1,10 @@
 //! What a connection costs when there are very many.
 
 use super::crowd::Crowd;
-use super::ground::{SERVER_CORE, broken, pin};
+use super::ground::{SERVER_CORE, broken};
 use super::{Figures, Scale};
 use crate::Result;
+use crate::cores::pin;
 use crate::error::Doing;
 
 /// Connections.
