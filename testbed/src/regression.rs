@@ -1,4 +1,4 @@
-//! Ordinary least squares: what each term of a formula weighs, how sure that is, and what the formula does not explain.
+//! Least squares: what each term of a formula weighs, how sure that is, and what the formula does not explain.
 
 use core::fmt;
 
@@ -26,7 +26,7 @@ pub struct Fit {
     pub terms: Vec<Term>,
     /// How many figures it was fitted to.
     pub points: usize,
-    /// The standard deviation of the residuals, in the unit of the figures.
+    /// The standard deviation of the residuals, in the unit of the figures; those of noisy points count for less.
     pub residual: f64,
     /// The greatest residual, either way.
     pub greatest: f64,
@@ -49,23 +49,41 @@ impl fmt::Display for Fit {
     }
 }
 
-/// Fits `figure = Σ weight · value + constant` to points, each of them its values and its figure. `None` if the points do
-/// not determine it.
-pub fn fit(name: String, terms: &[(&'static str, Option<f64>)], points: &[(Vec<f64>, f64)]) -> Option<Fit> {
+/// Something that was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Of each term.
+    pub values: Vec<f64>,
+    /// What came of them.
+    pub figure: f64,
+    /// How far off that may be, as far as is known without it; in the same unit.
+    pub noise: f64,
+}
+
+/// Noise that nobody has seen: without any, a sample does not count without end. In the unit of the figures.
+const LEAST_NOISE: f64 = 0.25;
+
+/// Fits `figure = Σ weight · value + constant` to samples, each of which counts by the inverse of its variance. `None` if they
+/// do not determine it.
+pub fn fit(name: String, terms: &[(&'static str, Option<f64>)], samples: &[Sample]) -> Option<Fit> {
     let width = terms.len() + 1;
-    let rows: Vec<(Vec<f64>, f64)> =
-        points.iter().map(|(values, figure)| ([&values[..], &[1.0]].concat(), *figure)).collect();
-    let inverse = inverted(&products(&rows, width))?;
-    let right: Vec<f64> =
-        (0..width).map(|column| rows.iter().map(|(row, figure)| row[column] * figure).sum()).collect();
+    let rows: Vec<(Vec<f64>, f64)> = samples
+        .iter()
+        .map(|Sample { values, figure, .. }| ([&values[..], &[1.0]].concat(), *figure))
+        .collect();
+    let shares = shares(samples);
+    let inverse = inverted(&products(&rows, &shares, width))?;
+    let right: Vec<f64> = (0..width)
+        .map(|column| sum(&shares, rows.iter().map(|(row, figure)| row[column] * figure)))
+        .collect();
     let weights: Vec<f64> = inverse.iter().map(|line| dot(line, &right)).collect();
     let residuals: Vec<f64> = rows.iter().map(|(row, figure)| figure - dot(row, &weights)).collect();
     let free = rows.len().checked_sub(width).filter(|free| *free > 0)?;
-    let squares = dot(&residuals, &residuals);
+    let squares = sum(&shares, residuals.iter().map(|residual| residual * residual));
     #[allow(clippy::cast_precision_loss)] // Points of a fit.
     let (variance, mean) =
-        (squares / free as f64, rows.iter().map(|(_, figure)| figure).sum::<f64>() / rows.len() as f64);
-    let total: f64 = rows.iter().map(|(_, figure)| (figure - mean).powi(2)).sum();
+        (squares / free as f64, sum(&shares, rows.iter().map(|(_, figure)| *figure)) / rows.len() as f64);
+    let total = sum(&shares, rows.iter().map(|(_, figure)| (figure - mean).powi(2)));
     let names = terms.iter().copied().chain([("σ", None)]);
     let terms = names.enumerate().map(|(column, (name, formula))| Term {
         name,
@@ -83,13 +101,26 @@ pub fn fit(name: String, terms: &[(&'static str, Option<f64>)], points: &[(Vec<f
     })
 }
 
+/// How much each sample counts; one in the mean.
+fn shares(samples: &[Sample]) -> Vec<f64> {
+    let precise = |sample: &Sample| 1.0 / (sample.noise.powi(2) + LEAST_NOISE.powi(2));
+    #[allow(clippy::cast_precision_loss)] // Points of a fit.
+    let mean = samples.iter().map(precise).sum::<f64>() / samples.len() as f64;
+    samples.iter().map(|sample| precise(sample) / mean).collect()
+}
+
+/// Of values, each by its share.
+fn sum(shares: &[f64], values: impl Iterator<Item = f64>) -> f64 {
+    shares.iter().zip(values).map(|(share, value)| share * value).sum()
+}
+
 fn dot(one: &[f64], other: &[f64]) -> f64 {
     one.iter().zip(other).map(|(one, other)| one * other).sum()
 }
 
 /// The matrix of the normal equations.
-fn products(rows: &[(Vec<f64>, f64)], width: usize) -> Vec<Vec<f64>> {
-    let product = |one: usize, other: usize| rows.iter().map(|(row, _)| row[one] * row[other]).sum();
+fn products(rows: &[(Vec<f64>, f64)], shares: &[f64], width: usize) -> Vec<Vec<f64>> {
+    let product = |one: usize, other: usize| sum(shares, rows.iter().map(|(row, _)| row[one] * row[other]));
     (0..width).map(|one| (0..width).map(|other| product(one, other)).collect()).collect()
 }
 
@@ -138,13 +169,13 @@ mod tests {
 
     const TERMS: [(&str, Option<f64>); 2] = [("a", Some(2.0)), ("b", Some(-1.0))];
 
-    fn grid(noise: impl Fn(usize) -> f64) -> Vec<(Vec<f64>, f64)> {
+    fn grid(noise: impl Fn(usize) -> f64) -> Vec<Sample> {
         let of = |nth: usize| {
             let (a, b) = (
                 f64::from(u8::try_from(nth % 7).expect("few")),
                 f64::from(u8::try_from(nth / 7).expect("few")),
             );
-            (vec![a, b], 2.0 * a - b + 0.5 + noise(nth))
+            Sample { values: vec![a, b], figure: 2.0 * a - b + 0.5 + noise(nth), noise: 0.0 }
         };
         (0..49).map(of).collect()
     }
@@ -170,8 +201,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_to_be_noisy_counts_for_little() {
+        let far_off = |nth: usize| if nth.is_multiple_of(5) { 20.0 } else { 0.0 };
+        let known = |known: bool| {
+            let mut points = grid(far_off);
+            points.iter_mut().step_by(5).for_each(|point| point.noise = if known { 25.0 } else { 0.0 });
+            fit("noisy".to_owned(), &TERMS, &points).expect("determined")
+        };
+        let off = |fit: &Fit| (fit.terms[2].fitted - 0.5).abs();
+        assert!(off(&known(true)) < 0.01 && off(&known(false)) > 1.0);
+        assert!(known(true).terms[0].uncertain < 0.1 * known(false).terms[0].uncertain);
+    }
+
+    #[test]
     fn points_that_do_not_tell_two_terms_apart_fit_nothing() {
-        let points: Vec<_> = (0..9_u8).map(|a| (vec![f64::from(a), 2.0 * f64::from(a)], 1.0)).collect();
+        let point = |a: u8| {
+            let a = f64::from(a);
+            Sample { values: vec![a, 2.0 * a], figure: 1.0, noise: 0.0 }
+        };
+        let points: Vec<_> = (0..9).map(point).collect();
         assert_eq!(fit("singular".to_owned(), &TERMS, &points), None);
         assert_eq!(
             fit("few".to_owned(), &TERMS, &grid(|_| 0.0)[..3]),

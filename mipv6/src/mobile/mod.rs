@@ -142,6 +142,17 @@ impl Mobile {
         self.play(client, Role::Standby, now);
     }
 
+    /// The same, with what the node knows that owns them now: tokens of a client that understands are kept, and it is not
+    /// asked whether it does.
+    pub fn back(&mut self, client: Ipv6Addr, known: Client<Duration>, now: Instant) {
+        let mut known = self.with_ours(client, known, now);
+        (known.bound, known.unsure) = (None, false);
+        if self.make_room() {
+            self.put(client, known, Role::Standby);
+            self.advance(client, now);
+        }
+    }
+
     /// This node has nothing to do with the client any more; what it knows stays for a while.
     pub fn release(&mut self, client: Ipv6Addr) {
         let Some(entry) = self.clients.get_mut(&client) else { return };
@@ -179,9 +190,19 @@ impl Mobile {
         self.clients.get(&client).map(|entry| entry.client.clone().freeze(now))
     }
 
-    /// Takes over what another node knew of a client, whose connections have come here. Our own tests of our own
-    /// care-of address are later than those that travelled.
+    /// Takes over what another node knew of a client, whose connections have come here.
     pub fn import(&mut self, address: Ipv6Addr, client: Client<Duration>, now: Instant) {
+        let mut client = self.with_ours(address, client, now);
+        client.unsure = client.ability == Ability::Aware;
+        if self.make_room() {
+            self.put(address, client, Role::Owner);
+            self.advance(address, now);
+        }
+    }
+
+    /// What another node knew of a client, and what this one did, which is forgotten for the moment. Our own tests of our own
+    /// care-of address are later than those that travelled.
+    fn with_ours(&mut self, address: Ipv6Addr, client: Client<Duration>, now: Instant) -> Client<Instant> {
         let mut client = client.thaw(now);
         if let Some(ours) = self.take(address) {
             if let Some(tested) = ours.care_of.get(&self.here) {
@@ -193,11 +214,7 @@ impl Mobile {
         }
         client.limit(self.here);
         client.update = None;
-        client.unsure = client.ability == Ability::Aware;
-        if self.make_room() {
-            self.put(address, client, Role::Owner);
-            self.advance(address, now);
-        }
+        client
     }
 
     /// What is known of a client.

@@ -136,7 +136,7 @@ impl Node {
             self.tcp.export(*handle, now);
             self.owned.remove(*handle);
             self.wakes.set(*flow, None);
-            self.mobility.gone(*flow.remote.ip());
+            self.mobility.gone(*flow.remote.ip(), now);
             let (from, to) = (self.id, self.id);
             let lost =
                 Move { flow: *flow, from, to, before: Some(*epoch), epoch: *epoch, why: Reason::Crash };
@@ -158,7 +158,7 @@ impl Node {
         let key = self.places.hasher().clone();
         self.handoffs = Handoffs::new(&key);
         (self.updates, self.leaving) = (Updates::new(&key), Leaving::new(key));
-        self.forget_copies();
+        self.forget_copies(now);
         if self.draining {
             self.handoffs.drain();
         }

@@ -54,6 +54,8 @@ pub(super) struct Mobility {
     plain_source: PlainSource,
     /// How many connections of each client are owned here.
     owned: BTreeMap<Ipv6Addr, usize>,
+    /// Of how many connections of each client that understands copies are held here.
+    backed: BTreeMap<Ipv6Addr, usize>,
     /// At the contact node: who has asked a client for a home test last.
     seekers: Seekers,
     /// Of clients that send straight to this node.
@@ -78,6 +80,7 @@ impl Mobility {
             },
             plain_source: setup.plain_source,
             owned: BTreeMap::new(),
+            backed: BTreeMap::new(),
             seekers: Seekers::default(),
             hearing: Hearing::default(),
             errors: Pace::default(),
@@ -130,13 +133,45 @@ impl Mobility {
     }
 
     /// A connection of the client is not owned here any more.
-    pub(super) fn gone(&mut self, client: Ipv6Addr) {
+    pub(super) fn gone(&mut self, client: Ipv6Addr, now: Instant) {
         let Some(left) = self.owned.get_mut(&client) else { return };
         *left -= 1;
         if *left == 0 {
             self.owned.remove(&client);
             self.hearing.gone(client);
-            self.release(client);
+            self.release(client, now);
+        }
+    }
+
+    /// A copy of a connection of the client is held here from now on, with what its owner knows of the client: this node
+    /// keeps a care-of token, so that it needs one message if the owner dies.
+    pub(super) fn backs(&mut self, client: Ipv6Addr, known: &Bytes, now: Instant) {
+        let copies = self.backed.entry(client).or_default();
+        *copies += 1;
+        if *copies == 1
+            && !self.owned.contains_key(&client)
+            && let Some(mobile) = &mut self.mobile
+            && let Ok(known) = postcard::from_bytes::<Client<Duration>>(known)
+            && known.ability == Ability::Aware
+        {
+            mobile.back(client, known, now);
+        }
+    }
+
+    /// A copy is not held here any more.
+    pub(super) fn backs_no_longer(&mut self, client: Ipv6Addr, now: Instant) {
+        let Some(left) = self.backed.get_mut(&client) else { return };
+        *left -= 1;
+        if *left == 0 {
+            self.backed.remove(&client);
+            self.stand_down(client, now);
+        }
+    }
+
+    /// No copies are held here any more.
+    pub(super) fn backs_none(&mut self, now: Instant) {
+        for client in core::mem::take(&mut self.backed).into_keys() {
+            self.stand_down(client, now);
         }
     }
 
@@ -144,7 +179,7 @@ impl Mobility {
     /// its connections are there: those that stay are reached through that node.
     pub(super) fn take_along(&mut self, client: Ipv6Addr, now: Instant) -> Bytes {
         let known = self.mobile.as_mut().and_then(|mobile| mobile.export(client, now));
-        self.release(client);
+        self.release(client, now);
         known.and_then(|known| postcard::to_allocvec(&known).ok()).unwrap_or_default().into()
     }
 
@@ -175,14 +210,17 @@ impl Mobility {
     }
 
     /// It has not come.
-    pub(super) fn stand_down(&mut self, client: Ipv6Addr) {
+    pub(super) fn stand_down(&mut self, client: Ipv6Addr, now: Instant) {
         if !self.owned.contains_key(&client) {
-            self.release(client);
+            self.release(client, now);
         }
     }
 
-    fn release(&mut self, client: Ipv6Addr) {
-        if let Some(mobile) = &mut self.mobile {
+    fn release(&mut self, client: Ipv6Addr, now: Instant) {
+        let Some(mobile) = &mut self.mobile else { return };
+        if self.backed.contains_key(&client) {
+            mobile.stand_by(client, now);
+        } else {
             mobile.release(client);
         }
     }

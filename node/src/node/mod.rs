@@ -350,7 +350,7 @@ impl Node {
                 self.session_event(event, now);
             } else if let Some(action) = self.handoffs.poll() {
                 self.act(action, now);
-            } else if !self.carry_out_verdicts() {
+            } else if !self.carry_out_verdicts(now) {
                 return any;
             }
             any = true;

@@ -70,7 +70,7 @@ impl Node {
             return;
         }
         let Some(Place::Arriving(arriving)) = self.places.remove(flow) else { return };
-        self.mobility.stand_down(*flow.remote.ip());
+        self.mobility.stand_down(*flow.remote.ip(), now);
         let route = arriving.before.unwrap_or(Route { to: arriving.from, epoch: arriving.epoch });
         if self.is_contact() || arriving.before.is_some() {
             self.places.insert(*flow, Place::Elsewhere(route));
@@ -110,7 +110,7 @@ impl Node {
         };
         let Some(mut owned) = self.owned.remove(handle) else { return };
         let client = *flow.remote.ip();
-        self.mobility.gone(client);
+        self.mobility.gone(client, now);
         let known = self.mobility.take_along(client, now);
         let snapshot = self.snapshot(&owned, tcb, epoch, known, now);
         self.wakes.set(flow, None);
@@ -159,7 +159,7 @@ impl Node {
         self.owned.insert(handle, owned);
         self.sleep_on(flow, snapshot.wake, now);
         self.handoffs.installed_for_now(flow, from, epoch);
-        self.forget_copy(&flow);
+        self.forget_copy(&flow, now);
         let former = self.take_left(&flow);
         self.guard(handle, former, true, now);
         self.audit_taken(flow, from, epoch, AuditResult::Moved, now);

@@ -88,7 +88,7 @@ impl Node {
         let epoch = owned.epoch;
         self.wakes.set(*flow, None);
         self.discard_copies(&mut owned, *flow, now);
-        self.mobility.gone(*flow.remote.ip());
+        self.mobility.gone(*flow.remote.ip(), now);
         self.handoffs.ended(flow, now);
         if ending == tcp::Ending::Finished {
             self.ended.remember(*flow, epoch, now);

@@ -207,7 +207,7 @@ impl Node {
         if let Some(mut owned) = self.owned.remove(handle) {
             self.discard_copies(&mut owned, *flow, now);
         }
-        self.mobility.gone(*flow.remote.ip());
+        self.mobility.gone(*flow.remote.ip(), now);
         self.handoffs.ended(flow, now);
         self.updates.forget(flow);
     }

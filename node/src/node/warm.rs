@@ -141,7 +141,7 @@ impl Node {
             if until <= now {
                 self.warming.expected.remove(&flow);
                 if !matches!(self.places.get(&flow), Some(super::Place::Arriving(_))) {
-                    self.mobility.stand_down(*flow.remote.ip());
+                    self.mobility.stand_down(*flow.remote.ip(), now);
                 }
             }
         }

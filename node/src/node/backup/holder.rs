@@ -8,7 +8,7 @@ use ferry_stack::tcp::Flow;
 use ferry_stack::{Instant, Seq};
 
 use super::Kept;
-use crate::node::Node;
+use crate::node::{Node, TokensAhead};
 
 /// Copies that a node holds at most.
 const MAX_COPIES: usize = 1 << 20;
@@ -50,14 +50,17 @@ impl Node {
             return self.refuse_copy(from, flow, iss, epoch);
         }
         match self.apply(from, flow, standing, delta, now) {
-            Ok(has) => self.tell(from, &Message::Copied { flow, epoch, version: has.number }),
+            Ok(has) => {
+                self.tell(from, &Message::Copied { flow, epoch, version: has.number });
+                self.stand_by_for(&flow, now);
+            }
             Err(Unfit::Lacks { have }) => {
                 let have = if have.epoch == epoch { have.number } else { 0 };
                 self.tell(from, &Message::Lacks { flow, epoch, version, have });
             }
             Err(Unfit::Refused(_)) => {
                 self.counters.dropped += 1;
-                self.forget_copy(&flow);
+                self.forget_copy(&flow, now);
                 self.refuse_copy(from, flow, iss, epoch);
             }
         }
@@ -78,7 +81,11 @@ impl Node {
         let Some(held) = self.backup.holdings.get_mut(&flow).filter(fits) else {
             let mut kept = Kept::new(now);
             let has = kept.copy.apply(delta)?;
-            self.backup_insert(flow, Held::new(from, Standing { version: has.number, ..standing }, kept));
+            self.backup_insert(
+                flow,
+                Held::new(from, Standing { version: has.number, ..standing }, kept),
+                now,
+            );
             return Ok(has);
         };
         let before = octets(&held.copy.copy);
@@ -136,8 +143,8 @@ impl Node {
         self.tell(to, &Message::Discarded { flow, iss, epoch });
     }
 
-    fn backup_insert(&mut self, flow: Flow, held: Held<Kept>) {
-        let others = self.forget_copy(&flow);
+    fn backup_insert(&mut self, flow: Flow, held: Held<Kept>, now: Instant) {
+        let others = self.forget_copy(&flow, now);
         self.backup.octets += octets(&held.copy.copy);
         self.backup.holdings.insert(flow, held);
         if let (Some(others), Some(held)) = (others, self.backup.holdings.get_mut(&flow)) {
@@ -145,11 +152,31 @@ impl Node {
         }
     }
 
+    /// Keeps a care-of token of the client of a connection of which a copy is held, if it is one that understands: it is told
+    /// that much sooner where its connection goes on.
+    fn stand_by_for(&mut self, flow: &Flow, now: Instant) {
+        let Some(held) = self.backup.holdings.get_mut(flow).filter(|held| !held.copy.stands_by) else {
+            return;
+        };
+        let known = held.copy.copy.client().filter(|known| !known.is_empty()).cloned();
+        if let Some(known) = known.filter(|_| self.rules.tokens_ahead == TokensAhead::Auto) {
+            held.copy.stands_by = true;
+            self.mobility.backs(*flow.remote.ip(), &known, now);
+        }
+    }
+
     /// Holds a copy no longer. Tells who holds less.
-    pub(in crate::node) fn forget_copy(&mut self, flow: &Flow) -> Option<BTreeSet<NodeId>> {
+    pub(in crate::node) fn forget_copy(&mut self, flow: &Flow, now: Instant) -> Option<BTreeSet<NodeId>> {
         let held = self.backup.holdings.remove(flow)?;
-        self.backup.octets -= octets(&held.copy.copy);
+        self.held_no_longer(flow, &held.copy, now);
         Some(held.others)
+    }
+
+    pub(super) fn held_no_longer(&mut self, flow: &Flow, kept: &Kept, now: Instant) {
+        self.backup.octets -= octets(&kept.copy);
+        if kept.stands_by {
+            self.mobility.backs_no_longer(*flow.remote.ip(), now);
+        }
     }
 
     /// A copy is of no use any more.
@@ -162,7 +189,7 @@ impl Node {
         now: Instant,
     ) {
         if let Some(held) = self.backup.holdings.discard(&flow, iss, epoch) {
-            self.backup.octets -= octets(&held.copy.copy);
+            self.held_no_longer(&flow, &held.copy, now);
             if held.owner != from && self.peers.is_up(held.owner) {
                 // If that is not true, its owner brings another one.
                 let Standing { iss, epoch, .. } = held.standing;
@@ -187,7 +214,7 @@ impl Node {
 
 impl Kept {
     pub(super) fn new(now: Instant) -> Self {
-        Self { copy: Copy::default(), at: now, given: false }
+        Self { copy: Copy::default(), at: now, given: false, stands_by: false }
     }
 }
 

@@ -136,6 +136,8 @@ pub(super) struct Kept {
     at: Instant,
     /// Whether it is what this node has given away itself.
     given: bool,
+    /// Whether this node keeps a token of the client for it.
+    stands_by: bool,
 }
 
 /// Claims that came before it was known here that their owner is dead.

@@ -40,7 +40,7 @@ impl Node {
                 self.backup.early.push_back(early);
             }
         }
-        self.carry_out_verdicts();
+        self.carry_out_verdicts(now);
     }
 
     fn claim_all_of(&mut self, dead: NodeId, life: Incarnation, now: Instant) {
@@ -77,7 +77,7 @@ impl Node {
                 known.others.extend(held.others);
                 continue;
             }
-            self.forget_copy(&flow);
+            self.forget_copy(&flow, now);
             self.backup.octets += octets(&held.copy.copy);
             self.backup.holdings.insert(flow, held);
         }
@@ -138,7 +138,7 @@ impl Node {
             self.discard_at(from, flow, iss, epoch, now);
         }
         self.settle_former(copies, now);
-        self.carry_out_verdicts();
+        self.carry_out_verdicts(now);
     }
 
     /// Those that are protected already need the claimers' copies no longer.
@@ -151,7 +151,7 @@ impl Node {
     }
 
     /// Carries out what the holdings want.
-    pub(in crate::node) fn carry_out_verdicts(&mut self) -> bool {
+    pub(in crate::node) fn carry_out_verdicts(&mut self, now: Instant) -> bool {
         let mut any = false;
         while let Some(verdict) = self.backup.holdings.poll() {
             any = true;
@@ -162,7 +162,9 @@ impl Node {
                         self.backup.agreed.flows.push((held.copy.at, flow));
                     }
                 }
-                Verdict::Yielded { flow, .. } if !self.is_protected(&flow) => drop(self.forget_copy(&flow)),
+                Verdict::Yielded { flow, .. } if !self.is_protected(&flow) => {
+                    self.forget_copy(&flow, now);
+                }
                 Verdict::Yielded { .. } => {}
             }
         }
@@ -187,7 +189,7 @@ impl Node {
     /// Nobody has come further: the connection goes on here.
     fn recover(&mut self, flow: Flow, now: Instant) {
         let Some(held) = self.backup.holdings.agreed(&flow) else { return };
-        self.backup.octets -= octets(&held.copy.copy);
+        self.held_no_longer(&flow, &held.copy, now);
         // Without output commit a copy is of no use once another has gone on from it.
         let outdated = held.lives > 0 && !self.is_protected(&flow);
         self.backup.counts.lost += u64::from(outdated);
@@ -288,8 +290,9 @@ impl Node {
     }
 
     /// This life of the node is over, without its having ended: it holds nothing any more.
-    pub(in crate::node) fn forget_copies(&mut self) {
+    pub(in crate::node) fn forget_copies(&mut self, now: Instant) {
         self.backup.holdings.clear();
+        self.mobility.backs_none(now);
         self.backup.octets = 0;
         self.backup.discards.clear();
         self.backup.leaving.clear();
@@ -305,7 +308,7 @@ impl Node {
         now: Instant,
     ) {
         self.backup.holdings.answered(from, run, objections, now);
-        self.carry_out_verdicts();
+        self.carry_out_verdicts(now);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What comes with Mobile IPv6 in it, and belongs to nobody.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use ferry_stack::{Seq, checksum};
 use super::lan::{Lan, address, service_address};
 use super::*;
 use crate::Setup;
+use crate::node::Commit;
 
 /// A segment of the client to the service that belongs to no connection.
 fn stray(flags: u8) -> Packet {
@@ -155,6 +156,56 @@ fn a_connection_of_a_client_that_understands_is_frozen_when_the_acceptor_has_its
     let before = lan.nodes["c"].status(lan.now).counters.optimised;
     assert_eq!(lan.echo(client, b"straight from c"), b"straight from c");
     assert!(lan.nodes["c"].status(lan.now).counters.optimised > before);
+}
+
+/// A client that understands, the node that owns its connection, and the one that holds a copy; neither is the contact node,
+/// which is at home and needs no token.
+fn backed() -> (Lan, tcp::Handle, [&'static str; 2]) {
+    let mut lan = Lan::new(|setup| {
+        setup.rules.allowed = [("a".to_owned(), BTreeSet::new())].into();
+        let services = core::mem::take(&mut setup.services).into_iter();
+        setup.services = services.map(|service| service.protected(1, Commit::Strict)).collect();
+    });
+    lan.aware = Some((Correspondent::new([5; 20]), VecDeque::new()));
+    let client = lan.connect();
+    let [owner] = lan.owner()[..] else { panic!("{:?}", lan.owner()) };
+    for _ in 0..8 {
+        lan.answer_mobility();
+        lan.pass(500);
+        assert_eq!(lan.echo(client, b"straight"), b"straight");
+    }
+    (lan, client, if owner == "b" { ["b", "c"] } else { ["c", "b"] })
+}
+
+#[test]
+fn a_backup_has_a_token_of_a_client_that_understands_before_the_owner_dies() {
+    let (mut lan, client, [owner, backup]) = backed();
+    let optimised = |lan: &Lan| lan.nodes[backup].status(lan.now).counters.optimised;
+    // Ten minutes later, too: tokens are good for three and a half.
+    for _ in 0..60 {
+        lan.pass(10_000);
+        lan.answer_mobility();
+        assert_eq!(lan.echo(client, b"still"), b"still");
+    }
+    lan.answer_mobility();
+    lan.kill(owner);
+    lan.prove_to_all(owner);
+    assert_eq!((lan.owner(), optimised(&lan)), (vec![backup], 0));
+    assert_eq!(unheard_answers(&lan), 1, "to the Binding Update: nothing else was asked");
+    lan.answer_mobility();
+    assert_eq!(lan.echo(client, b"straight from there"), b"straight from there");
+    assert!(optimised(&lan) > 0);
+}
+
+#[test]
+fn who_holds_no_copy_any_more_keeps_no_token() {
+    let (mut lan, client, _) = backed();
+    lan.client.tcp.with(client, tcp::Tcb::finish);
+    lan.run();
+    lan.pass(500);
+    lan.answer_mobility();
+    lan.pass(600_000);
+    assert_eq!(unheard_answers(&lan), 0);
 }
 
 #[test]

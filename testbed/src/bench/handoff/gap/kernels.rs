@@ -42,8 +42,10 @@ const SILENCE: Duration = Duration::from_millis(2);
 const REQUEST: [u8; 64] = [7; 64];
 /// Milliseconds of noise that count as none …
 const CALM: f64 = 1.0;
-/// … and how often more of it is waited for to pass.
-const MOST_ROUNDS: usize = 4;
+/// … and how often it is tried whether there is none.
+const MOST_ROUNDS: usize = 2;
+/// What is waited at most for a quiet host, before a handoff.
+const MOST_RESTS: u32 = 3;
 /// Answers before a handoff by which the noise is judged.
 const BEFORE: usize = 9;
 
@@ -276,9 +278,9 @@ impl Paced {
     }
 
     /// Until answers have come at the pace for so long: at first the client's own congestion window holds requests back. A
-    /// host that is never so quiet is not waited for; how noisy it was is seen afterwards.
+    /// host that is never so quiet is not waited for long; how noisy it was is seen afterwards.
     fn rest(&self, rest: Duration) {
-        let until = now_ns() + nanos(rest + PATIENCE);
+        let until = now_ns() + nanos(rest * MOST_RESTS);
         pause(rest);
         while now_ns() < until.min(self.uneven.load(Ordering::Relaxed) + nanos(rest)) {
             pause(BEAT);

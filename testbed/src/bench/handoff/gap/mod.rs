@@ -16,7 +16,7 @@ use super::{Means, Measured, broken};
 use crate::Result;
 use crate::error::Doing;
 use crate::progress::Progress;
-use crate::regression::{Fit, Term, fit};
+use crate::regression::{Fit, Sample, Term, fit};
 use crate::report::{Bar, Row};
 
 /// How the client is reached, and what the acceptor has at hand.
@@ -85,6 +85,12 @@ pub(super) struct Point {
     pub(super) noise_ms: f64,
     /// From the freeze until the client first sent straight to the acceptor.
     pub(super) straight_ms: Option<f64>,
+}
+
+impl Point {
+    fn sample(&self, values: &[f64], figure: f64) -> Sample {
+        Sample { values: values.to_vec(), figure, noise: self.noise_ms }
+    }
 }
 
 /// The distances of four hosts from a router between them all, in milliseconds.
@@ -295,7 +301,7 @@ fn gap(name: String, mode: Mode, points: &[&Point]) -> Option<Fit> {
     let terms = if mode == Mode::NoToken { &terms[..3] } else { &terms[..] };
     let of = |point: &&Point| {
         let Latencies { da, ac, dc, ha, .. } = point.latencies;
-        ([da, ac, dc, ha][..terms.len()].to_vec(), point.gap_ms)
+        point.sample(&[da, ac, dc, ha][..terms.len()], point.gap_ms)
     };
     fit(name, terms, &points.iter().map(of).collect::<Vec<_>>())
 }
@@ -305,7 +311,7 @@ fn filtered(name: String, points: &[&Point]) -> Option<Fit> {
     let terms = [("L(D,A)", Some(1.0)), ("L(H,A)", Some(1.0)), ("L(H,D)", Some(-1.0)), ("L(H,C)", Some(0.0))];
     let of = |point: &&Point| {
         let Latencies { da, ha, hd, hc, .. } = point.latencies;
-        (vec![da, ha, hd, hc], point.gap_ms)
+        point.sample(&[da, ha, hd, hc], point.gap_ms)
     };
     fit(name, &terms, &points.iter().map(of).collect::<Vec<_>>())
 }
@@ -323,7 +329,7 @@ fn straight(name: &str, mode: Mode, points: &[&Point]) -> Option<Fit> {
     };
     let of = |point: &&Point| {
         let Latencies { da, ac, ha, hc, .. } = point.latencies;
-        Some((vec![da, ac, ha + hc], point.straight_ms?))
+        Some(point.sample(&[da, ac, ha + hc], point.straight_ms?))
     };
     fit(format!("{name}: until straight"), terms, &points.iter().filter_map(of).collect::<Vec<_>>())
 }
