@@ -1,6 +1,8 @@
 //! Which cores threads run on.
 
-use std::fs;
+use core::num::NonZero;
+use std::sync::OnceLock;
+use std::{fs, thread};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -30,7 +32,9 @@ pub fn pin_process(id: u32, core: usize) -> Result<()> {
 }
 
 fn only(core: usize) -> CpuSet {
-    let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
+    /// Of the machine: a thread that was kept on one sees no others any more.
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get));
     let mut set = CpuSet::new();
     set.set(core.min(cores - 1));
     set

@@ -20,8 +20,9 @@ use crate::world::{NODES, SERVICE};
 
 const NAME: &str = "file.bin";
 const OCTETS: usize = 256 << 20;
-/// Requests of one figure.
-const ROUNDS: usize = 2000;
+/// Requests of each kind in a row, and how often.
+const BLOCK: usize = 50;
+const BLOCKS: usize = 40;
 const REQUEST: usize = 200;
 /// The contact node owns the connection.
 const OWNER_CORE: usize = 0;
@@ -56,34 +57,44 @@ pub(super) fn latency(means: &Means<'_>) -> Result<Figures> {
     for (index, core) in [OWNER_CORE, OTHER_CORE, OTHER_CORE].into_iter().enumerate() {
         crew.node(index)?.keep_on(core)?;
     }
-    let rounds = means.scale.count(ROUNDS);
-    let ask = |port| {
-        crew.world.client.run(|| {
-            pin(OTHER_CORE)?;
-            let mut stream = connect(service(port))?;
-            round_trips(&mut stream, rounds)
-        })
-    };
+    let runs = (0..means.scale.runs).map(|_| added(&crew, means.scale.count(BLOCKS)));
+    let (ours, peer) = runs.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    Ok(Figures { ours, peer, note: None })
+}
+
+/// Of one run, in microseconds: what is added, and a round trip. All of them in turn, a few at a time, because what else the
+/// machine has to do changes.
+fn added(crew: &Crew, blocks: usize) -> Result<(f64, f64)> {
     let (a, b) = (crew.world.host(NODES[0])?, crew.world.host(NODES[1])?);
     let to = SocketAddrV6::new(b.link_address, 9000, 0, 0);
     let listener = b.namespace.run(|| TcpListener::bind(to).doing("listen"))?;
-    let between = || {
-        std::thread::scope(|scope| {
-            let echo = scope.spawn(|| {
-                pin(OTHER_CORE)?;
-                let (stream, _) = listener.accept().doing("accept")?;
-                stream.set_nodelay(true).doing("send at once")?;
-                std::io::copy(&mut &stream, &mut &stream).doing("echo")
-            });
-            let trips = a.namespace.run(|| {
-                pin(OWNER_CORE)?;
-                round_trips(&mut connect(to)?, rounds)
-            });
-            echo.join().map_err(|_| broken("the echo panicked"))??;
-            trips
-        })
-    };
-    Figures::alternate(means.scale.runs, || Ok(ask(ECHO_STRICT)? - ask(ECHO)?), between)
+    let client = |port| crew.world.client.run(|| connect(service(port)));
+    let (mut strict, mut plain) = (client(ECHO_STRICT)?, client(ECHO)?);
+    std::thread::scope(|scope| {
+        let echo = scope.spawn(|| {
+            pin(OTHER_CORE)?;
+            let (stream, _) = listener.accept().doing("accept")?;
+            stream.set_nodelay(true).doing("send at once")?;
+            std::io::copy(&mut &stream, &mut &stream).doing("echo")
+        });
+        let mut between = a.namespace.run(|| connect(to))?;
+        let asked = scope.spawn(move || {
+            let mut times = [const { Vec::new() }; 3];
+            for _ in 0..blocks {
+                let turns = [(&mut strict, OTHER_CORE), (&mut plain, OTHER_CORE), (&mut between, OWNER_CORE)];
+                for ((stream, core), times) in turns.into_iter().zip(&mut times) {
+                    pin(core)?;
+                    round_trips(stream, times)?;
+                }
+            }
+            Ok(times)
+        });
+        let times: [_; 3] = asked.join().map_err(|_| broken("who asks panicked"))??;
+        echo.join().map_err(|_| broken("the echo panicked"))??;
+        let medians: Vec<f64> = times.iter().filter_map(|times| median(times)).collect();
+        let [strict, plain, between] = medians[..] else { return Err(broken("nothing was asked")) };
+        Ok((strict - plain, between))
+    })
 }
 
 fn connect(to: SocketAddrV6) -> Result<TcpStream> {
@@ -93,16 +104,15 @@ fn connect(to: SocketAddrV6) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// The median time of a request and its answer, in microseconds.
-fn round_trips(stream: &mut TcpStream, rounds: usize) -> Result<f64> {
+/// Adds the times of some requests and their answers, in microseconds.
+fn round_trips(stream: &mut TcpStream, times: &mut Vec<f64>) -> Result<()> {
     let (request, mut answer) = ([7; REQUEST], [0; REQUEST]);
-    let mut times = Vec::with_capacity(rounds);
-    for _ in 0..rounds {
+    for _ in 0..BLOCK {
         let begun = now_ns();
         stream.write_all(&request).doing("ask")?;
         stream.read_exact(&mut answer).doing("wait for an answer")?;
         #[allow(clippy::cast_precision_loss)] // Nanoseconds of a round trip.
         times.push((now_ns() - begun) as f64 * 1e-3);
     }
-    median(&times).ok_or_else(|| broken("nothing was asked"))
+    Ok(())
 }
