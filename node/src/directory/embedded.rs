@@ -21,7 +21,7 @@ use std::time::Duration;
 use ferry_handoff::{Incarnation, Message, NodeId, Opinion, Pulse, Verdict};
 use ferry_stack::Instant;
 
-use super::member::{End, Life, Member};
+use super::member::{End, Life, Member, TOLD};
 use super::{Directory, DirectorySetup, Event, Lease, Standing};
 
 /// What one pulse can say. More lives are not remembered.
@@ -109,15 +109,16 @@ impl Embedded {
         self.members.iter().filter(|(_, member)| member.up).map(|(id, _)| *id).collect()
     }
 
-    /// A fact: told once, to this node and to all others.
-    fn die(&mut self, node: NodeId, life: Incarnation, now: Instant) {
-        let Some(known) = self.members.get_mut(&node).and_then(|member| member.meet(life, now)) else {
-            return;
-        };
-        if known.is_dead() {
+    /// A fact: told once, to this node and to all others. `news`: whether it has just happened, as far as is known.
+    fn die(&mut self, node: NodeId, life: Incarnation, news: bool, now: Instant) {
+        let Some(member) = self.members.get_mut(&node) else { return };
+        if member.is_long_over(life) || member.life(life).is_some_and(Life::is_dead) {
             return;
         }
-        known.end = End::Certain;
+        match member.life_mut(life) {
+            Some(known) => known.end = End::Certain,
+            None => member.hear_of(life, news, now),
+        }
         self.events.push_back(Event::Died(node, life));
         for peer in self.reachable() {
             if peer != node {
@@ -191,7 +192,8 @@ impl Embedded {
             let node = *node;
             let opinion =
                 move |known: &Life| Some(Opinion { node, life: known.id, verdict: known.verdict()? });
-            member.lives.iter().filter_map(opinion).collect::<Vec<_>>()
+            // The latest first: what was before them is older than all that whoever hears of it knows.
+            member.lives.iter().rev().take(TOLD).filter_map(opinion).collect::<Vec<_>>()
         };
         self.members.iter().flat_map(of).take(MAX_OPINIONS).collect()
     }
@@ -229,6 +231,27 @@ impl Embedded {
         true
     }
 
+    /// Another node says that a life is over.
+    fn take_word(&mut self, from: NodeId, node: NodeId, life: Incarnation, news: bool, now: Instant) {
+        if self.standing(from) == Standing::Dead {
+            return;
+        }
+        if node == self.id {
+            if life == self.life {
+                self.given_up(now);
+            }
+            return;
+        }
+        let Some(member) = self.members.get_mut(&node) else { return };
+        let heard = member.up && member.link == Some(life);
+        if heard && let Some(known) = member.life_mut(life) {
+            // It speaks to us. Our own link will end, or a majority votes, or it is not true.
+            known.end = known.end.max(End::Told);
+        } else {
+            self.die(node, life, news, now);
+        }
+    }
+
     /// What another node thinks replaces what it thought before.
     fn note_opinions(&mut self, from: NodeId, pulse: &Pulse, now: Instant) {
         self.forget_opinions_of(from, pulse.life);
@@ -241,7 +264,7 @@ impl Embedded {
                 continue;
             }
             if verdict == Verdict::Dead {
-                self.told(from, node, life, now);
+                self.take_word(from, node, life, false, now);
             }
             if let Some(known) = self.members.get_mut(&node).and_then(|member| member.life_mut(life)) {
                 known.others.insert(from, (pulse.life, verdict));
@@ -281,7 +304,7 @@ impl Directory for Embedded {
             self.tell(peer, Message::Dead { node: peer, life });
         }
         if let Some(former) = former {
-            self.die(peer, former, now);
+            self.die(peer, former, true, now);
         }
         self.hurry(now);
         !over
@@ -292,32 +315,16 @@ impl Directory for Embedded {
         member.up = false;
         let doubted = member.lives.iter().find(|known| known.end == End::Told).map(|known| known.id);
         if let Some(life) = doubted {
-            self.die(peer, life, now);
+            self.die(peer, life, true, now);
         }
     }
 
     fn proved(&mut self, peer: NodeId, life: Incarnation, now: Instant) {
-        self.die(peer, life, now);
+        self.die(peer, life, true, now);
     }
 
     fn told(&mut self, from: NodeId, node: NodeId, life: Incarnation, now: Instant) {
-        if self.standing(from) == Standing::Dead {
-            return;
-        }
-        if node == self.id {
-            if life == self.life {
-                self.given_up(now);
-            }
-            return;
-        }
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let heard = member.up && member.link == Some(life);
-        if heard && let Some(known) = member.life_mut(life) {
-            // It speaks to us. Our own link will end, or a majority votes, or it is not true.
-            known.end = known.end.max(End::Told);
-        } else {
-            self.die(node, life, now);
-        }
+        self.take_word(from, node, life, true, now);
     }
 
     fn pulse(&mut self, from: NodeId, pulse: &Pulse, now: Instant) {

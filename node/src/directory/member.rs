@@ -9,9 +9,11 @@ use ferry_stack::Instant;
 use super::arrivals::Arrivals;
 
 /// Lives of one node that are remembered. One more is not acknowledged, so that it has no vote against us.
-const MAX_LIVES: usize = 16;
-/// Lives that are over and of no matter any more, which are remembered for those who have not heard.
-const MAX_SETTLED: usize = 8;
+const MAX_LIVES: usize = 64;
+/// The latest of them, of which others are told: twice those of which newcomers have to say that they know.
+pub(super) const TOLD: usize = 2 * RECENT;
+/// The latest that are over and matter again when a newcomer comes, which may not have heard.
+const RECENT: usize = 8;
 /// Lives that were remembered once, and are over: nobody who tells of them again tells anything new.
 const MAX_OVER: usize = 1024;
 
@@ -139,7 +141,7 @@ impl Member {
             if self.is_long_over(life) {
                 return None;
             }
-            self.forget_old();
+            self.make_room();
             if self.lives.len() >= MAX_LIVES {
                 return None;
             }
@@ -148,18 +150,32 @@ impl Member {
         self.life_mut(life)
     }
 
-    fn forget_old(&mut self) {
+    /// Remembers a life that is over and was not known here, if others have no news of it but have known it for a while, as one
+    /// that was before all others.
+    pub(super) fn hear_of(&mut self, life: Incarnation, news: bool, now: Instant) {
+        self.make_room();
+        if self.lives.len() < MAX_LIVES {
+            let at = if news { self.lives.len() } else { 0 };
+            self.lives.insert(at, Life { end: End::Certain, ..Life::new(life, now) });
+        }
+    }
+
+    /// The oldest that are over, and of no matter, are remembered by their names only.
+    fn make_room(&mut self) {
         let of_no_matter = |known: &Life| known.is_dead() && !known.is_open();
-        let mut spare =
-            self.lives.iter().filter(|known| of_no_matter(known)).count().saturating_sub(MAX_SETTLED);
-        self.lives.retain(|known| {
-            let goes = spare > 0 && of_no_matter(known);
-            spare -= usize::from(goes);
-            if goes {
-                self.over.push_back(known.id);
-            }
-            !goes
-        });
+        while self.lives.len() >= MAX_LIVES
+            && let Some(oldest) = self.lives.iter().position(of_no_matter)
+        {
+            self.over.push_back(self.lives.remove(oldest).id);
+        }
         self.over.drain(..self.over.len().saturating_sub(MAX_OVER));
+    }
+
+    /// The latest of those whose votes counted nowhere any more count again.
+    pub(super) fn unsettle(&mut self) {
+        let latest = self.lives.iter_mut().rev().filter(|known| known.is_dead()).take(RECENT);
+        for known in latest.filter(|known| known.end == End::Settled) {
+            known.end = End::Certain;
+        }
     }
 }

@@ -75,7 +75,7 @@ impl Embedded {
             self.hurry(now);
         }
         if dies {
-            self.die(node, life, now);
+            self.die(node, life, true, now);
         }
     }
 
@@ -95,10 +95,7 @@ impl Embedded {
 
     /// Somebody may vote against us from now on who has not said yet whose votes it counts.
     pub(super) fn unsettle(&mut self) {
-        let all = self.members.values_mut().flat_map(|member| &mut member.lives);
-        for known in all.filter(|known| known.end == End::Settled) {
-            known.end = End::Certain;
-        }
+        self.members.values_mut().for_each(Member::unsettle);
     }
 
     /// Votes of lives that are over count nowhere any more once all who live have said that they know.

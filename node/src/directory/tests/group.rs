@@ -400,6 +400,30 @@ fn a_silent_node_is_dead_to_all_after_a_lease_and_a_few_heartbeats() {
     }
 }
 
+/// Those that stay remember fewer of the former lives than there were, and so do newcomers.
+#[test]
+fn nodes_may_be_started_anew_any_number_of_times_and_those_that_stay_keep_their_leases() {
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        (world.faults, world.loss, world.delay) = (false, u64::MAX, 2 * MS);
+        world.run(1_000 * MS).unwrap();
+        for round in 0..100 {
+            let (nth, now) = (1 + round % (world.places.len() - 1), world.now);
+            let life = world.places[nth].life.0;
+            world.places[nth].directory = None;
+            world.crashed.insert(life);
+            for other in world.others(nth) {
+                world.schedule(now + MS, Happening::Down(other, nth, life));
+                world.schedule(now + 2 * MS, Happening::Proof(other, nth, life));
+            }
+            world.run(now + 20 * MS).unwrap();
+            world.start(nth);
+            world.run(now + 100 * MS).unwrap();
+            assert_eq!(world.wrong(), BTreeMap::new(), "seed {seed}, after {round}");
+        }
+    }
+}
+
 #[test]
 fn a_minority_declares_nobody_dead_and_may_not_serve() {
     for seed in 0..20 {
