@@ -115,6 +115,14 @@ impl World {
         world
     }
 
+    /// After a second in which nothing went wrong.
+    fn calm(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        world.mend();
+        world.run(1_000 * MS).unwrap();
+        world
+    }
+
     fn schedule(&mut self, at: u64, what: Happening) {
         self.order += 1;
         self.agenda.push(Reverse((at, self.order, what)));
@@ -385,9 +393,7 @@ fn nobody_who_has_a_lease_is_dead_to_anybody_and_when_all_is_well_everybody_has_
 #[test]
 fn a_silent_node_is_dead_to_all_after_a_lease_and_a_few_heartbeats() {
     for seed in 0..20 {
-        let mut world = World::new(seed);
-        (world.faults, world.loss, world.delay) = (false, u64::MAX, 2 * MS);
-        world.run(1_000 * MS).unwrap();
+        let mut world = World::calm(seed);
         let (silent, life) = (world.places[0].id, world.places[0].life);
         world.places[0].directory = None;
         world.run((1_000 + 202 + 60) * MS).unwrap();
@@ -404,9 +410,7 @@ fn a_silent_node_is_dead_to_all_after_a_lease_and_a_few_heartbeats() {
 #[test]
 fn nodes_may_be_started_anew_any_number_of_times_and_those_that_stay_keep_their_leases() {
     for seed in 0..10 {
-        let mut world = World::new(seed);
-        (world.faults, world.loss, world.delay) = (false, u64::MAX, 2 * MS);
-        world.run(1_000 * MS).unwrap();
+        let mut world = World::calm(seed);
         for round in 0..100 {
             let (nth, now) = (1 + round % (world.places.len() - 1), world.now);
             let life = world.places[nth].life.0;
@@ -427,9 +431,7 @@ fn nodes_may_be_started_anew_any_number_of_times_and_those_that_stay_keep_their_
 #[test]
 fn a_minority_declares_nobody_dead_and_may_not_serve() {
     for seed in 0..20 {
-        let mut world = World::new(seed);
-        (world.faults, world.loss, world.delay) = (false, u64::MAX, 2 * MS);
-        world.run(1_000 * MS).unwrap();
+        let mut world = World::calm(seed);
         for other in world.others(0) {
             world.cut.extend([(0, other), (other, 0)]);
         }
