@@ -177,6 +177,7 @@ pub enum Reply {
 
 /// How a node is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself")]
 pub struct Status {
     /// The node's name.
     pub name: String,
@@ -186,6 +187,9 @@ pub struct Status {
     pub service_address: Ipv6Addr,
     /// This node's own address.
     pub care_of: Ipv6Addr,
+    /// Whether its gateway has answered: before that, what is to leave the link waits.
+    #[serde(default)]
+    pub gateway_answers: bool,
     /// Whether this node answers for the service address on the home link, or has it registered with the home agent.
     pub contact: bool,
     /// Who does, as far as it knows.

@@ -152,6 +152,11 @@ impl Cache {
         }
     }
 
+    /// Whether the neighbour that is never evicted has said where it is.
+    pub(crate) fn has_found_kept(&self) -> bool {
+        self.kept.and_then(|kept| self.entries.get(&kept)).is_some_and(|entry| entry.state.mac().is_some())
+    }
+
     fn room(&self, neighbour: Ipv6Addr) -> Room {
         if self.kept == Some(neighbour) { GATEWAY_QUEUE } else { QUEUE }
     }

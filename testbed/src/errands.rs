@@ -6,11 +6,12 @@ use core::time::Duration;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddrV6, TcpStream};
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use sha2::{Digest, Sha256};
 
 use crate::clients::{Pattern, Upload};
-use crate::clock::pause;
+use crate::clock::{nanos, now_ns, pause};
 use crate::error::Doing;
 use crate::namespace::Namespace;
 use crate::world::SERVICE;
@@ -55,6 +56,8 @@ enum Errand {
     Fetch,
     /// Fetches one with a small buffer, and is busy with something else at first: the window shuts.
     FetchSlowly,
+    /// Fetches small files one after the other from one port, while the service is still in TIME-WAIT.
+    FetchAgain,
     /// Asks for a small file and finishes while the answer is under way, so that both ends may finish at once.
     Cross,
     /// Sends something that nobody answers.
@@ -63,13 +66,14 @@ enum Errand {
     Rest,
 }
 
-const ERRANDS: [Errand; 10] = [
+const ERRANDS: [Errand; 11] = [
     Errand::Talk,
     Errand::Talk,
     Errand::Stream,
     Errand::Fetch,
     Errand::Fetch,
     Errand::FetchSlowly,
+    Errand::FetchAgain,
     Errand::Cross,
     Errand::Cross,
     Errand::Store,
@@ -118,6 +122,7 @@ impl Client<'_> {
                 let busy = self.some_time(100..400);
                 self.fetch(1, Some(NARROW), busy)
             }
+            Errand::FetchAgain => self.fetch_again(),
             Errand::Cross => self.cross(),
             Errand::Store => self.store(),
             Errand::Rest => self.rest(),
@@ -129,6 +134,11 @@ impl Client<'_> {
     }
 
     fn connect(&self, port: u16, receive_buffer: Option<usize>) -> Result<TcpStream> {
+        self.connect_from(0, port, receive_buffer)
+    }
+
+    /// From the client's port `own`, or from any if that is zero.
+    fn connect_from(&self, own: u16, port: u16, receive_buffer: Option<usize>) -> Result<TcpStream> {
         self.namespace.run(|| {
             let (family, kind) = (AddressFamily::INET6, SocketType::STREAM);
             let socket =
@@ -137,8 +147,10 @@ impl Client<'_> {
                 rustix::net::sockopt::set_socket_recv_buffer_size(&socket, octets)
                     .doing("narrow a buffer")?;
             }
-            rustix::net::bind(&socket, &SocketAddrV6::new(self.address, 0, 0, 0)).doing("take an address")?;
-            rustix::net::connect(&socket, &SocketAddrV6::new(SERVICE, port, 0, 0)).doing("connect")?;
+            let (here, there) =
+                (SocketAddrV6::new(self.address, own, 0, 0), SocketAddrV6::new(SERVICE, port, 0, 0));
+            when_free(|| rustix::net::bind(&socket, &here)).doing("take an address")?;
+            when_free(|| rustix::net::connect(&socket, &there)).doing("connect")?;
             let stream = TcpStream::from(socket);
             stream.set_nodelay(true).doing("send at once")?;
             stream.set_read_timeout(Some(STALL)).doing("limit the wait")?;
@@ -188,6 +200,17 @@ impl Client<'_> {
         self.check(&mut stream, file)
     }
 
+    fn fetch_again(&mut self) -> Result<u64> {
+        let (mut own, mut octets) = (0, 0);
+        for _ in 0..3 {
+            let mut stream = self.connect_from(own, HTTP, None)?;
+            own = stream.local_addr().doing("ask for our port")?.port();
+            self.ask(&mut stream, 0)?;
+            octets += self.check(&mut stream, 0)?;
+        }
+        Ok(octets)
+    }
+
     fn cross(&mut self) -> Result<u64> {
         let mut stream = self.connect(HTTP, None)?;
         self.ask(&mut stream, 0)?;
@@ -226,6 +249,19 @@ impl Client<'_> {
         stream.write_all(&octets).doing("send to discard")?;
         finish(&mut stream)?;
         Ok(octets.len() as u64)
+    }
+}
+
+/// Tries again as long as the port's last connection is not over.
+fn when_free(attempt: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    let until = now_ns() + nanos(STALL);
+    loop {
+        match attempt() {
+            Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if now_ns() < until => {
+                pause(Duration::from_millis(1));
+            }
+            done => return done,
+        }
     }
 }
 

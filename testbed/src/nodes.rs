@@ -295,13 +295,15 @@ impl Drop for Node {
     }
 }
 
-/// Nodes say that they are ready before they have found each other: waits until each has links to so many others.
+/// Nodes say that they are ready before they have found each other, or where packets leave their link: waits until each has links
+/// to so many others, and its gateway has answered. That may have come to its link too late for the first question.
 pub fn await_links(nodes: &mut [Node], others: usize) -> Result<()> {
     for node in nodes {
-        let what = format!("the links of node {}", node.name);
+        let what = format!("the links of node {}, and its gateway", node.name);
         await_some(&what, START, Duration::from_millis(10), || {
-            let up = node.control.status()?.peers.iter().filter(|peer| peer.up).count();
-            Ok((up >= others).then_some(()))
+            let status = node.control.status()?;
+            let up = status.peers.iter().filter(|peer| peer.up).count();
+            Ok((up >= others && status.gateway_answers).then_some(()))
         })?;
     }
     Ok(())

@@ -179,7 +179,9 @@ fn the_gateway_is_found_before_it_is_needed_and_what_many_connections_send_waits
         assert_eq!(cache.route(GATEWAY, packet(1 + nth % 100), at(1)), None);
     }
     assert_eq!((actions(&mut cache), cache.overflowed), (vec![], 0));
+    assert!(!cache.has_found_kept());
     cache.advertised(Advert { target: GATEWAY, ..advert(Some(MAC), true, true) }, at(2));
+    assert!(cache.has_found_kept());
     assert_eq!(actions(&mut cache).len(), 10_000);
     cache.look_for_kept(at(3));
     assert_eq!(actions(&mut cache), [], "it is known");

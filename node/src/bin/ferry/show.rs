@@ -54,6 +54,10 @@ fn status_text(status: &Status) -> String {
         ["placement".to_owned(), places.to_owned()],
         ["directory".to_owned(), directory_text(status)],
     ];
+    if !status.gateway_answers {
+        let what = "has not answered: nothing can leave the link yet";
+        rows.insert(3, ["gateway".to_owned(), what.to_owned()]);
+    }
     if let Some(agent) = home_agent {
         rows.insert(2, ["home agent".to_owned(), home_agent_text(agent)]);
     }

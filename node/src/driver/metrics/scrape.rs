@@ -41,6 +41,7 @@ impl Page<'_> {
             group,
             service_address,
             care_of,
+            gateway_answers,
             contact,
             contact_node: _,
             contact_term,
@@ -63,6 +64,7 @@ impl Page<'_> {
         let identity = [("name", name), ("group", group), ("service_address", &service_address)];
         self.identity(identity.into_iter().chain([("care_of", &care_of), ("placement", placement)]))?;
         self.gauge("uptime_seconds", "Since the node started", uptime_ms / 1000)?;
+        self.gauge("gateway_answers", "Whether its gateway has answered", u64::from(*gateway_answers))?;
         self.gauge("contact_node", "Whether it answers for the service address", u64::from(*contact))?;
         if let Some(term) = contact_term {
             self.gauge("contact_term", "Counts the contact nodes", *term)?;

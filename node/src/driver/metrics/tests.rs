@@ -11,6 +11,7 @@ fn status() -> NodeStatus {
         group: "demo".into(),
         service_address: "2001:db8:5::1".parse().unwrap(),
         care_of: "2001:db8:a::2".parse().unwrap(),
+        gateway_answers: true,
         contact: true,
         contact_node: "a".into(),
         contact_term: Some(3),
@@ -48,6 +49,7 @@ fn the_page_has_a_sample_for_each_counter_and_for_each_peer() {
     let value = |name: &str| samples.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
     let expected = [
         ("ferry_uptime_seconds", "12"),
+        ("ferry_gateway_answers", "1"),
         ("ferry_contact_node", "1"),
         ("ferry_contact_term", "3"),
         ("ferry_draining", "0"),
