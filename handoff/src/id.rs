@@ -25,46 +25,80 @@ impl fmt::Debug for NodeId {
 }
 
 /// Counts the owners of a connection: it grows with every move and never shrinks. Who holds the greater epoch
-/// is the owner. The upper half counts how often a copy of it was brought back to life after a crash, so that whoever does
-/// that is ahead of every move of which the copy may know nothing.
+/// is the owner.
+///
+/// A client may use its port again, and several nodes remember the connection that there was between the same ends: a later
+/// life is greater than all epochs of the lives before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Epoch(pub u64);
+pub struct Epoch {
+    /// Which of the connections between the same ends it is: when it was opened, in milliseconds of the group's clock.
+    pub life: u64,
+    /// Counts the owners of this one. The upper half counts how often a copy of it was brought back to life after a crash, so
+    /// that whoever does that is ahead of every move of which the copy may know nothing.
+    pub count: u64,
+}
 
 impl Epoch {
-    /// The epoch of a connection that has never moved.
-    pub const FIRST: Self = Self(1);
+    /// The epoch of a connection that has never moved, and before which there was none between the same ends.
+    pub const FIRST: Self = Self::nth(1);
+
+    /// The epoch of its `count`th owner.
+    pub const fn nth(count: u64) -> Self {
+        Self { life: 0, count }
+    }
+
+    /// The epoch of a connection that is opened at `clock`, in milliseconds of the group's clock. `known` is the last that is
+    /// known of the connections that there were between the same ends: clocks need not agree, nor tell two moments apart.
+    pub fn first_of_life(clock: u64, known: Option<Self>) -> Self {
+        let later = known.map_or(0, |known| known.life.saturating_add(1));
+        Self { life: clock.max(later), ..Self::FIRST }
+    }
 
     /// The epoch of the next owner.
     pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+        Self { count: self.count.saturating_add(1), ..self }
     }
 
     /// The epoch of an owner that begins with a copy, because the owner has died.
     pub const fn recovered(self) -> Self {
-        Self(self.0.saturating_add(1 << 32))
+        Self { count: self.count.saturating_add(1 << 32), ..self }
     }
 
     /// The same, if so many nodes that have died since may have begun with it, or with a better one.
     pub const fn recovered_after(self, lives: u32) -> Self {
-        Self(self.recovered().0.saturating_add((lives as u64) << 32))
+        let count = self.recovered().count.saturating_add((lives as u64) << 32);
+        Self { count, ..self }
     }
 
     /// Whether a connection can have moved, and been brought back to life, so often: what another node says need not be
     /// true, and who begins beyond all bounds leaves nothing to count on with.
     pub const fn is_plausible(self) -> bool {
         const MOST: u64 = 1 << 31;
-        self.recoveries() < MOST && self.0 & 0xffff_ffff < MOST
+        /// Eight thousand years.
+        const LAST: u64 = 1 << 48;
+        self.life < LAST && self.recoveries() < MOST && self.count & 0xffff_ffff < MOST
     }
 
     /// How often it was brought back to life after a crash.
     pub const fn recoveries(self) -> u64 {
-        self.0 >> 32
+        self.count >> 32
+    }
+
+    /// Whether it is that of a connection which has never moved.
+    pub const fn is_first(self) -> bool {
+        self.count == Self::FIRST.count
+    }
+
+    /// Whether both are of one connection, and not only of two between the same ends.
+    pub const fn is_of_life(self, other: Self) -> bool {
+        self.life == other.life
     }
 }
 
+/// The life is for machines: who owns the connection shows without it.
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.count.fmt(f)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::copy::Delta;
 use crate::{Epoch, Pieces};
 
 /// The format's version. A change of the golden bytes in the tests means a new one.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Bounds what another node can make us allocate: both buffers of a connection, and a session, with room to spare.
 pub const MAX_SNAPSHOT: usize = 8 << 20;
 

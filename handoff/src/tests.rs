@@ -72,7 +72,7 @@ pub(super) fn vouched_for(body: &[u8], checked: usize) -> Bytes {
 
 pub(super) fn snapshot(epoch: u64) -> Snapshot {
     Snapshot {
-        epoch: Epoch(epoch),
+        epoch: Epoch::nth(epoch),
         service: "echo".into(),
         tcb: busy().freeze(Instant::from_millis(5_150)),
         session: Bytes::from_static(b"what the session knows"),

@@ -132,7 +132,7 @@ impl Shuttle {
     fn listen_to(&mut self) {
         for nth in 0..2 {
             while let Some(event) = self.berths[nth].host.tcp.poll_event() {
-                if let Event::Closed(_, flow, ending) = event {
+                if let Event::Closed(_, flow, ending, _) = event {
                     self.ends.insert(flow, end(ending));
                 }
             }
@@ -158,7 +158,7 @@ impl Shuttle {
             let clock = self.berths[from].clock(now);
             let tcb = self.berths[from].host.tcp.export(handle, clock).expect("it is there");
             self.crossings += 1;
-            let (epoch, service) = (Epoch(0), "shuttle".to_owned());
+            let (epoch, service) = (Epoch::nth(0), "shuttle".to_owned());
             let sent =
                 Snapshot { epoch, service, tcb, client: Bytes::new(), session: Bytes::new(), wake: None };
             let octets = sent.encode().expect("a connection fits a snapshot");

@@ -101,7 +101,7 @@ impl Plain {
 
     fn take_events(&mut self) {
         while let Some(event) = self.host.tcp.poll_event() {
-            if let Event::Closed(handle, _, ending) = event {
+            if let Event::Closed(handle, _, ending, _) = event {
                 self.ends.insert(handle, end(ending));
             }
         }

@@ -22,7 +22,7 @@ use self::scene::{Scene, Setting, client_of, exchange};
 /// whom it lies to.
 struct Knows {
     flow: Flow,
-    epoch: u64,
+    epoch: Epoch,
     nth: u32,
     snapshot: Bytes,
     lives: [(NodeId, Incarnation); 2],
@@ -48,7 +48,7 @@ fn further(knows: &Knows) -> Vec<Claim> {
     vec![
         claim(knows.flow, later(knows, 0)),
         claim(knows.flow, later(knows, 9)),
-        claim(knows.invented(), Epoch(2)),
+        claim(knows.invented(), Epoch::nth(2)),
     ]
 }
 
@@ -64,7 +64,7 @@ fn copy_of(knows: &Knows, flow: Flow, by: u64) -> Message {
 }
 
 fn later(knows: &Knows, by: u64) -> Epoch {
-    Epoch(knows.epoch.saturating_add(by))
+    Epoch { count: knows.epoch.count.saturating_add(by), ..knows.epoch }
 }
 
 /// What c says of a connection that lives at a or b.
@@ -75,13 +75,13 @@ const LIES: [(&str, Lie); 20] = [
         vec![Message::Owner { flow: knows.flow, epoch: later(knows, 1), node: name("c") }]
     }),
     ("it owns the connection, in an epoch beyond reach", |knows| {
-        let epochs = [1 << 20, (1 << 31) - 1 - knows.epoch, 1 << 32, u64::MAX];
+        let epochs = [1 << 20, (1 << 31) - 1 - knows.epoch.count, 1 << 32, u64::MAX];
         let owner = |by| Message::Owner { flow: knows.flow, epoch: later(knows, by), node: name("c") };
         epochs.map(owner).to_vec()
     }),
     ("it owns the connection, in this epoch or an earlier one", |knows| {
         let owner = |epoch| Message::Owner { flow: knows.flow, epoch, node: name("c") };
-        vec![owner(Epoch(knows.epoch)), owner(Epoch(0))]
+        vec![owner(knows.epoch), owner(Epoch::nth(0))]
     }),
     ("another owns the connection", |knows| {
         let owner = |node| Message::Owner { flow: knows.flow, epoch: later(knows, 1), node: name(node) };
@@ -137,10 +137,10 @@ const LIES: [(&str, Lie); 20] = [
     ("it floods with offers, questions and wishes", |knows| {
         let (flow, service) = (knows.invented(), "exchange".to_owned());
         vec![
-            Message::Prepare { flow, epoch: Epoch(2), service },
+            Message::Prepare { flow, epoch: Epoch::nth(2), service },
             Message::Ask { flow },
             Message::WarmUp { flow },
-            Message::Ended { flow, epoch: Epoch(2) },
+            Message::Ended { flow, epoch: Epoch::nth(2) },
         ]
     }),
     ("it orders what it likes", |knows| {
@@ -180,14 +180,14 @@ const LIES: [(&str, Lie); 20] = [
         let of = |epoch| [Message::Discard { flow, iss, epoch }, Message::Discarded { flow, iss, epoch }];
         let copied = |epoch| [1, u64::MAX].map(|version| Message::Copied { flow, epoch, version });
         let lacks = |epoch| Message::Lacks { flow, epoch, version: 1, have: u64::MAX };
-        let epochs = [later(knows, 0), later(knows, 1), Epoch(u64::MAX)];
+        let epochs = [later(knows, 0), later(knows, 1), Epoch::nth(u64::MAX)];
         epochs
             .into_iter()
             .flat_map(|epoch| [&of(epoch)[..], &copied(epoch), &[lacks(epoch)]].concat())
             .collect()
     }),
     ("it says nothing that makes sense", |knows| {
-        let (flow, epoch) = (knows.flow, Epoch(u64::MAX));
+        let (flow, epoch) = (knows.flow, Epoch::nth(u64::MAX));
         vec![Message::Prepare { flow, epoch, service: "x".repeat(1 << 16) }, Message::Ask { flow }]
     }),
 ];
@@ -238,7 +238,7 @@ fn tell_all(scene: &mut Scene, owner: usize, flow: Flow, nth: u32, lie: Lie) {
     let [a, b, c] = scene.nodes[..] else { panic!("three nodes") };
     let node = scene.world.node(owner);
     let Some(snapshot) = node.snapshots(scene.world.clock_of(owner)).into_iter().next() else { return };
-    let (epoch, snapshot) = (snapshot.epoch.0, snapshot.encode().expect("it fits"));
+    let (epoch, snapshot) = (snapshot.epoch, snapshot.encode().expect("it fits"));
     let lives = [("a", a), ("b", b)].map(|(one, at)| (name(one), scene.world.node(at).incarnation()));
     for message in lie(&Knows { flow, epoch, nth, snapshot, lives }) {
         for victim in [a, b] {

@@ -31,6 +31,12 @@ impl Handoffs {
         })
     }
 
+    /// The last epoch of a connection that is remembered to have been given or taken: it may be over, and another be between
+    /// the same ends.
+    pub fn last_epoch(&self, flow: &Flow) -> Option<Epoch> {
+        self.decided.get(flow).map(|decided| decided.epoch)
+    }
+
     /// Notes that an epoch was taken. Its donor may repeat the transfer until it has heard that.
     pub(super) fn decide(&mut self, flow: Flow, epoch: Epoch, donor: Option<NodeId>, until: Option<Instant>) {
         let first = || Decided { epoch, donors: BTreeSet::new(), until };

@@ -14,7 +14,7 @@ use crate::{
 };
 
 const NOW: Instant = Instant::from_millis(1_000);
-const EPOCH: Epoch = Epoch(7);
+const EPOCH: Epoch = Epoch::nth(7);
 
 /// A donor whose connection has so much payload, and an acceptor.
 struct Two {
@@ -205,7 +205,7 @@ fn an_acceptor_that_holds_a_copy_for_another_reason_gets_only_what_that_lacks() 
     let mut two = Two::with_payload(100_000);
     let (mut mirror, mut backup) = (Mirror::default(), Copy::default());
     let running = two.running.clone().unwrap();
-    let before = Snapshot { epoch: Epoch(6), ..two.snapshot(running) };
+    let before = Snapshot { epoch: Epoch::nth(6), ..two.snapshot(running) };
     backup.apply(mirror.delta(&before)).unwrap();
     two.donor.builds_on(&flow(), &mirror);
     assert!(!two.donor.sends_ahead(two.running.as_ref().unwrap()));
@@ -290,7 +290,7 @@ fn a_copy_that_nobody_expects_or_that_is_of_something_else_changes_nothing() {
     };
     let right = flow().remote.port();
     let cases = [
-        ("another epoch", Epoch(8), delta(8, right)),
+        ("another epoch", Epoch::nth(8), delta(8, right)),
         ("an epoch inside that is another", EPOCH, delta(8, right)),
         ("another connection inside", EPOCH, delta(7, 1)),
         ("no delta", EPOCH, Bytes::from_static(b"FRRYxxxxxxxxxxxxxxxxxx")),

@@ -32,7 +32,7 @@ fn some_flow(port: usize) -> Flow {
 }
 
 fn standing(epoch: u64, version: u64, rank: u8) -> Standing {
-    Standing { iss: Seq(9), epoch: Epoch(epoch), version, rank }
+    Standing { iss: Seq(9), epoch: Epoch::nth(epoch), version, rank }
 }
 
 /// A connection that a node runs, who has copies of it, and who has confirmed.
@@ -93,10 +93,10 @@ impl World {
             }
             let holders = copies.iter().map(|(at, _)| *at).collect();
             let version = copies.iter().map(|(_, version)| *version).max().unwrap();
-            let own = Own { epoch: Epoch(1), version, holders, ..Own::default() };
+            let own = Own { epoch: Epoch::nth(1), version, holders, ..Own::default() };
             world.member(0).owned.insert(flow, own);
             let seen = copies.iter().map(|(_, version)| *version).min().unwrap();
-            world.seen.insert(flow, (Epoch(1), seen));
+            world.seen.insert(flow, (Epoch::nth(1), seen));
         }
         world
     }
@@ -217,8 +217,8 @@ impl World {
             }
             // Stand for an owner's copy, for the answer to it, and for its being of no use any more.
             Message::Copied { flow, epoch, version } => {
-                let answer = Message::OwnerSeen { flow, epoch: Epoch(epoch.0 << 8 | version) };
-                let new = standing(epoch.0, version, 0);
+                let answer = Message::OwnerSeen { flow, epoch: Epoch::nth(epoch.count << 8 | version) };
+                let new = standing(epoch.count, version, 0);
                 let holdings = &mut self.member(to).holdings;
                 if holdings.get(&flow).is_none_or(|held| held.standing.is_covered_by(&new)) {
                     holdings.insert(flow, Held::new(id(from), new, ()));
@@ -230,7 +230,7 @@ impl World {
                     .member(to)
                     .owned
                     .get_mut(&flow)
-                    .filter(|own| Epoch(own.epoch.0 << 8 | own.version) == epoch);
+                    .filter(|own| Epoch::nth(own.epoch.count << 8 | own.version) == epoch);
                 if let Some(own) = own {
                     own.confirmed.insert(from);
                     self.confirmed(to, flow);
@@ -401,7 +401,7 @@ fn what_is_discarded_takes_earlier_connections_of_the_same_ends_along_and_spares
     ];
     for (what, iss, epoch, gone) in cases {
         let mut holdings = holding(1, copy);
-        assert_eq!(holdings.discard(&flow(), iss, Epoch(epoch)).is_some(), gone, "{what}");
+        assert_eq!(holdings.discard(&flow(), iss, Epoch::nth(epoch)).is_some(), gone, "{what}");
         assert_eq!(holdings.is_empty(), gone, "{what}");
     }
 }
@@ -419,7 +419,7 @@ fn a_node_in_a_new_life_is_asked_whether_it_owns_what_its_former_one_did() {
     let mut whom: Vec<_> = asked.iter().map(to).collect();
     whom.sort_unstable();
     assert_eq!(whom, [Some(1), Some(2)], "{asked:?}");
-    let later = Standing::of_owner(Seq(64_009), Epoch(1));
+    let later = Standing::of_owner(Seq(64_009), Epoch::nth(1));
     holdings.answered(id(2), 1, &[], Instant::ZERO);
     holdings.answered(id(1), 1, &[crate::claims::Claim { flow: flow(), standing: later }], Instant::ZERO);
     assert_eq!(holdings.poll(), Some(Verdict::Yielded { flow: flow(), to: id(1) }));

@@ -150,7 +150,7 @@ impl Source {
 
     fn snapshot(&self) -> Snapshot {
         Snapshot {
-            epoch: Epoch(3),
+            epoch: Epoch::nth(3),
             service: "echo".into(),
             tcb: self.server.clone().freeze(self.now),
             session: self.session.clone(),
@@ -175,7 +175,7 @@ struct Following {
 impl Following {
     fn delta(&mut self, snapshot: Snapshot) -> Bytes {
         let delta = self.mirror.delta(&snapshot);
-        assert_eq!(delta.version, Version { epoch: Epoch(3), number: self.mirror.version() });
+        assert_eq!(delta.version, Version { epoch: Epoch::nth(3), number: self.mirror.version() });
         self.snapshots.insert(delta.version.number, snapshot);
         self.sent += delta.fresh();
         delta.encode().unwrap()

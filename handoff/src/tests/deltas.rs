@@ -32,7 +32,7 @@ fn a_delta_comes_back_as_it_was_and_fits() {
     let octets = delta.encode().unwrap();
     assert_eq!(Delta::decode(&octets).unwrap(), delta);
     assert_eq!(Delta::decode_pieces(&delta.pieces().unwrap()).unwrap(), delta);
-    assert_eq!(copy.apply(delta).unwrap(), Version { epoch: Epoch(3), number: 2 });
+    assert_eq!(copy.apply(delta).unwrap(), Version { epoch: Epoch::nth(3), number: 2 });
     assert_eq!(copy.snapshot().unwrap(), source);
 }
 
@@ -102,7 +102,7 @@ fn deltas_that_contradict_themselves_are_refused_when_they_are_read() {
 #[test]
 fn a_delta_that_does_not_fit_the_copy_leaves_it_as_it_is() {
     type Change = fn(&mut Delta);
-    let lacks = Unfit::Lacks { have: Version { epoch: Epoch(3), number: 1 } };
+    let lacks = Unfit::Lacks { have: Version { epoch: Epoch::nth(3), number: 1 } };
     let payload = |present| Unfit::Refused(Refused::Payload { present, wanted: 3000 });
     let cases: [(&str, Change, Unfit); 5] = [
         (
@@ -110,7 +110,11 @@ fn a_delta_that_does_not_fit_the_copy_leaves_it_as_it_is() {
             |d| d.base = Some(Version { number: 0, ..d.version }),
             lacks.clone(),
         ),
-        ("on an epoch that is not there", |d| d.base = Some(Version { epoch: Epoch(2), number: 1 }), lacks),
+        (
+            "on an epoch that is not there",
+            |d| d.base = Some(Version { epoch: Epoch::nth(2), number: 1 }),
+            lacks,
+        ),
         ("octets that are missing", |d| drop(d.fresh.pop()), payload(0)),
         ("octets that nobody needs", |d| d.fresh.push(Bytes::from_static(b"four")), payload(3004)),
         ("of another connection", |d| d.tcb.flow.remote.set_port(9), Unfit::Refused(Refused::Contradiction)),

@@ -9,7 +9,7 @@ use crate::claims::{Claim, Standing};
 use crate::{Epoch, Incarnation, MAX_SNAPSHOT, Malformed, Message, NodeId, Pieces, Refusal, Snapshot};
 
 fn messages() -> Vec<Message> {
-    let (flow, epoch, dead, life) = (flow(), Epoch(1 << 32 | 7), NodeId::of("a"), Incarnation(5));
+    let (flow, epoch, dead, life) = (flow(), Epoch::nth(1 << 32 | 7), NodeId::of("a"), Incarnation(5));
     let standing = Standing { iss: Seq(7), epoch, version: 9, rank: 1 };
     let copies: Vec<_> = [Claim { flow, standing }].into();
     let octets = snapshot(7).pieces().unwrap();
@@ -87,7 +87,7 @@ fn a_long_payload_is_shared_with_what_leaves_and_nothing_else_is_a_piece_of_its_
 fn a_payload_beyond_the_limit_is_refused_before_it_is_waited_for() {
     let transfer = |len| {
         let snapshot = alloc::vec![0; len].into();
-        Message::Transfer { flow: flow(), epoch: Epoch(1), snapshot }.encode()
+        Message::Transfer { flow: flow(), epoch: Epoch::nth(1), snapshot }.encode()
     };
     assert!(Message::decode(&transfer(MAX_SNAPSHOT)).is_ok());
     assert_eq!(Message::decode(&transfer(MAX_SNAPSHOT + 1)), Err(Malformed));

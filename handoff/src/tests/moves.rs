@@ -33,37 +33,41 @@ fn sent(handoffs: &mut Handoffs) -> Vec<Message> {
 fn asking() -> Handoffs {
     let mut donor = Handoffs::default();
     donor.peer_up(b(), Incarnation(1), NOW);
-    donor.give(flow(), b(), Epoch(2), "echo", NOW);
+    donor.give(flow(), b(), Epoch::nth(2), "echo", NOW);
     assert_eq!(
         sent(&mut donor),
-        [Message::Prepare { flow: flow(), epoch: Epoch(2), service: "echo".into() }]
+        [Message::Prepare { flow: flow(), epoch: Epoch::nth(2), service: "echo".into() }]
     );
     donor
 }
 
 fn committed() -> Handoffs {
     let mut donor = asking();
-    donor.receive(b(), Message::Ready { flow: flow(), epoch: Epoch(2) }, NOW);
-    assert!(matches!(drain(&mut donor)[..], [Action::Freeze { epoch: Epoch(2), .. }]));
+    donor.receive(b(), Message::Ready { flow: flow(), epoch: Epoch::nth(2) }, NOW);
+    assert!(matches!(drain(&mut donor)[..], [Action::Freeze { epoch: Epoch { count: 2, .. }, .. }]));
     donor.frozen(snapshot(2), NOW).unwrap();
-    assert!(matches!(sent(&mut donor)[..], [Message::Transfer { epoch: Epoch(2), .. }]));
+    assert!(matches!(sent(&mut donor)[..], [Message::Transfer { epoch: Epoch { count: 2, .. }, .. }]));
     donor
 }
 
 fn transfer(epoch: u64) -> Message {
-    Message::Transfer { flow: flow(), epoch: Epoch(epoch), snapshot: snapshot(epoch).pieces().unwrap() }
+    Message::Transfer { flow: flow(), epoch: Epoch::nth(epoch), snapshot: snapshot(epoch).pieces().unwrap() }
 }
 
 /// An acceptor that runs the connection since epoch 2.
 fn owner() -> Handoffs {
     let mut acceptor = Handoffs::default();
     acceptor.peer_up(a(), Incarnation(1), NOW);
-    acceptor.receive(a(), Message::Prepare { flow: flow(), epoch: Epoch(2), service: "echo".into() }, NOW);
-    assert_eq!(sent(&mut acceptor), [Message::Ready { flow: flow(), epoch: Epoch(2) }]);
+    acceptor.receive(
+        a(),
+        Message::Prepare { flow: flow(), epoch: Epoch::nth(2), service: "echo".into() },
+        NOW,
+    );
+    assert_eq!(sent(&mut acceptor), [Message::Ready { flow: flow(), epoch: Epoch::nth(2) }]);
     acceptor.receive(a(), transfer(2), NOW);
     assert!(matches!(drain(&mut acceptor)[..], [Action::Install { .. }]));
-    acceptor.installed(flow(), a(), Epoch(2));
-    assert_eq!(sent(&mut acceptor), [Message::Taken { flow: flow(), epoch: Epoch(2) }]);
+    acceptor.installed(flow(), a(), Epoch::nth(2));
+    assert_eq!(sent(&mut acceptor), [Message::Taken { flow: flow(), epoch: Epoch::nth(2) }]);
     acceptor
 }
 
@@ -91,7 +95,7 @@ fn an_unanswered_request_is_repeated_and_then_given_up() {
 #[test]
 fn a_refusal_leaves_the_connection_where_it_is() {
     let mut donor = asking();
-    donor.receive(b(), Message::Refuse { flow: flow(), epoch: Epoch(2), why: Refusal::Draining }, NOW);
+    donor.receive(b(), Message::Refuse { flow: flow(), epoch: Epoch::nth(2), why: Refusal::Draining }, NOW);
     let actions = drain(&mut donor);
     assert!(
         actions
@@ -103,10 +107,10 @@ fn a_refusal_leaves_the_connection_where_it_is() {
 #[test]
 fn answers_of_other_nodes_and_other_epochs_change_nothing() {
     let stale = [
-        (a(), Message::Ready { flow: flow(), epoch: Epoch(2) }),
-        (b(), Message::Ready { flow: flow(), epoch: Epoch(1) }),
-        (b(), Message::Taken { flow: flow(), epoch: Epoch(2) }),
-        (b(), Message::Returned { flow: flow(), epoch: Epoch(2), why: Refusal::Stale }),
+        (a(), Message::Ready { flow: flow(), epoch: Epoch::nth(2) }),
+        (b(), Message::Ready { flow: flow(), epoch: Epoch::nth(1) }),
+        (b(), Message::Taken { flow: flow(), epoch: Epoch::nth(2) }),
+        (b(), Message::Returned { flow: flow(), epoch: Epoch::nth(2), why: Refusal::Stale }),
     ];
     for (from, message) in stale {
         let mut donor = asking();
@@ -120,8 +124,8 @@ fn a_committed_donor_never_keeps_the_connection() {
     // Whatever happens short of proof that the acceptor will never run it, the donor only repeats the transfer.
     let mut donor = committed();
     donor.peer_down(b());
-    donor.receive(b(), Message::Refuse { flow: flow(), epoch: Epoch(2), why: Refusal::Draining }, NOW);
-    donor.receive(b(), Message::Ready { flow: flow(), epoch: Epoch(2) }, NOW);
+    donor.receive(b(), Message::Refuse { flow: flow(), epoch: Epoch::nth(2), why: Refusal::Draining }, NOW);
+    donor.receive(b(), Message::Ready { flow: flow(), epoch: Epoch::nth(2) }, NOW);
     donor.ended(&flow(), NOW);
     for _ in 0..50 {
         let at = donor.deadline().unwrap();
@@ -137,10 +141,10 @@ fn a_committed_donor_never_keeps_the_connection() {
 #[test]
 fn a_returned_connection_goes_on_in_a_later_epoch() {
     let mut donor = committed();
-    donor.receive(b(), Message::Returned { flow: flow(), epoch: Epoch(2), why: Refusal::Draining }, NOW);
+    donor.receive(b(), Message::Returned { flow: flow(), epoch: Epoch::nth(2), why: Refusal::Draining }, NOW);
     let actions = drain(&mut donor);
     let [Action::Failed { resume: Some(resumed), .. }] = &actions[..] else { panic!("{actions:?}") };
-    assert_eq!(resumed.epoch, Epoch(3));
+    assert_eq!(resumed.epoch, Epoch::nth(3));
     assert_eq!(resumed.tcb, snapshot(2).tcb);
 }
 
@@ -149,7 +153,7 @@ fn what_an_acceptor_may_have_taken_that_has_died_is_given_back_to_be_asked_about
     let mut donor = committed();
     assert!(donor.died(b(), Incarnation(7)).is_empty(), "another life");
     let given = donor.died(b(), Incarnation(1));
-    let [(its, Epoch(2), frozen)] = &given[..] else { panic!("{given:?}") };
+    let [(its, Epoch { count: 2, .. }, frozen)] = &given[..] else { panic!("{given:?}") };
     assert_eq!((*its, &frozen.tcb), (flow(), &snapshot(2).tcb));
     assert!(matches!(drain(&mut donor)[..], [Action::Failed { why: Failure::Died, resume: None, .. }]));
     assert_eq!(donor.deadline(), donor.deadline().filter(|at| *at > later(60_000)), "nothing is repeated");
@@ -170,9 +174,9 @@ fn a_later_life_of_the_acceptor_is_sent_nothing_that_was_for_the_former() {
 #[test]
 fn a_taken_connection_is_forwarded_for_a_while_and_then_forgotten() {
     let mut donor = committed();
-    donor.receive(b(), Message::Taken { flow: flow(), epoch: Epoch(2) }, NOW);
-    assert!(matches!(drain(&mut donor)[..], [Action::Given { epoch: Epoch(2), .. }]));
-    donor.receive(b(), Message::Taken { flow: flow(), epoch: Epoch(2) }, NOW);
+    donor.receive(b(), Message::Taken { flow: flow(), epoch: Epoch::nth(2) }, NOW);
+    assert!(matches!(drain(&mut donor)[..], [Action::Given { epoch: Epoch { count: 2, .. }, .. }]));
+    donor.receive(b(), Message::Taken { flow: flow(), epoch: Epoch::nth(2) }, NOW);
     assert!(drain(&mut donor).is_empty(), "told once");
     donor.handle_timeout(later(119_000));
     assert!(drain(&mut donor).is_empty());
@@ -185,10 +189,10 @@ fn a_connection_that_comes_back_proves_that_it_had_been_taken() {
     let mut node = committed();
     node.receive(b(), transfer(3), later(50));
     assert!(matches!(drain(&mut node)[..], [Action::Install { .. }]));
-    node.installed(flow(), b(), Epoch(3));
+    node.installed(flow(), b(), Epoch::nth(3));
     let actions = drain(&mut node);
     assert!(
-        matches!(actions[..], [Action::Given { epoch: Epoch(2), .. }, Action::Send { .. }]),
+        matches!(actions[..], [Action::Given { epoch: Epoch { count: 2, .. }, .. }, Action::Send { .. }]),
         "{actions:?}"
     );
     assert_eq!(node.under_way(), 0);
@@ -198,17 +202,20 @@ fn a_connection_that_comes_back_proves_that_it_had_been_taken() {
 fn every_repeated_message_is_answered_as_the_first_time() {
     let mut acceptor = owner();
     acceptor.receive(a(), transfer(2), later(50));
-    assert_eq!(sent(&mut acceptor), [Message::Taken { flow: flow(), epoch: Epoch(2) }]);
+    assert_eq!(sent(&mut acceptor), [Message::Taken { flow: flow(), epoch: Epoch::nth(2) }]);
     acceptor.receive(
         a(),
-        Message::Prepare { flow: flow(), epoch: Epoch(2), service: "echo".into() },
+        Message::Prepare { flow: flow(), epoch: Epoch::nth(2), service: "echo".into() },
         later(60),
     );
-    assert_eq!(sent(&mut acceptor), [Message::Refuse { flow: flow(), epoch: Epoch(2), why: Refusal::Stale }]);
+    assert_eq!(
+        sent(&mut acceptor),
+        [Message::Refuse { flow: flow(), epoch: Epoch::nth(2), why: Refusal::Stale }]
+    );
     // Even after the connection has ended here, and a late copy of the transfer arrives.
     acceptor.ended(&flow(), later(70));
     acceptor.receive(a(), transfer(2), later(80));
-    assert_eq!(sent(&mut acceptor), [Message::Taken { flow: flow(), epoch: Epoch(2) }]);
+    assert_eq!(sent(&mut acceptor), [Message::Taken { flow: flow(), epoch: Epoch::nth(2) }]);
 }
 
 #[test]
@@ -216,7 +223,7 @@ fn a_transfer_that_was_returned_is_never_taken() {
     let mut acceptor = Handoffs::default();
     acceptor.receive(a(), transfer(2), NOW);
     assert!(matches!(drain(&mut acceptor)[..], [Action::Install { .. }]));
-    acceptor.rejected(flow(), a(), Epoch(2), Refusal::Session("the file is missing".into()), NOW);
+    acceptor.rejected(flow(), a(), Epoch::nth(2), Refusal::Session("the file is missing".into()), NOW);
     drain(&mut acceptor);
     acceptor.receive(a(), transfer(2), later(100));
     assert!(matches!(drain(&mut acceptor)[..], [Action::Send { message: Message::Returned { .. }, .. }]));
@@ -227,7 +234,11 @@ fn a_transfer_that_does_not_decode_is_returned_with_the_reason() {
     let mut acceptor = Handoffs::default();
     let mut bytes = snapshot(2).encode().unwrap().to_vec();
     bytes[40] ^= 4;
-    acceptor.receive(a(), Message::Transfer { flow: flow(), epoch: Epoch(2), snapshot: bytes.into() }, NOW);
+    acceptor.receive(
+        a(),
+        Message::Transfer { flow: flow(), epoch: Epoch::nth(2), snapshot: bytes.into() },
+        NOW,
+    );
     let [Message::Returned { why: Refusal::Snapshot(why), .. }] = &sent(&mut acceptor)[..] else { panic!() };
     assert!(why.contains("check"), "{why}");
 }
@@ -236,7 +247,7 @@ fn a_transfer_that_does_not_decode_is_returned_with_the_reason() {
 fn a_transfer_of_another_connection_under_this_name_is_returned() {
     let mut acceptor = Handoffs::default();
     let bytes = snapshot(5).pieces().unwrap();
-    acceptor.receive(a(), Message::Transfer { flow: flow(), epoch: Epoch(2), snapshot: bytes }, NOW);
+    acceptor.receive(a(), Message::Transfer { flow: flow(), epoch: Epoch::nth(2), snapshot: bytes }, NOW);
     assert!(matches!(sent(&mut acceptor)[..], [Message::Returned { why: Refusal::Snapshot(_), .. }]));
 }
 
@@ -246,14 +257,14 @@ fn a_reservation_ends_with_an_abort_or_by_itself() {
         let mut acceptor = Handoffs::default();
         acceptor.receive(
             a(),
-            Message::Prepare { flow: flow(), epoch: Epoch(2), service: "echo".into() },
+            Message::Prepare { flow: flow(), epoch: Epoch::nth(2), service: "echo".into() },
             NOW,
         );
         drain(&mut acceptor);
         if by_itself {
             acceptor.handle_timeout(acceptor.deadline().unwrap());
         } else {
-            acceptor.receive(a(), Message::Abort { flow: flow(), epoch: Epoch(2) }, NOW);
+            acceptor.receive(a(), Message::Abort { flow: flow(), epoch: Epoch::nth(2) }, NOW);
         }
         assert!(matches!(drain(&mut acceptor)[..], [Action::Release { .. }]));
         assert_eq!(acceptor.under_way(), 0);
@@ -273,7 +284,7 @@ fn a_transfer_is_not_taken_again_however_long_its_donor_was_out_of_reach() {
     assert!(back > later(600_000), "it has been long");
     acceptor.peer_up(a(), Incarnation(1), back);
     acceptor.receive(a(), transfer(2), back);
-    assert_eq!(sent(&mut acceptor), [Message::Taken { flow: flow(), epoch: Epoch(2) }]);
+    assert_eq!(sent(&mut acceptor), [Message::Taken { flow: flow(), epoch: Epoch::nth(2) }]);
     // The donor has heard it by now.
     for _ in 0..2 {
         let at = acceptor.deadline().unwrap();
@@ -286,10 +297,14 @@ fn a_transfer_is_not_taken_again_however_long_its_donor_was_out_of_reach() {
 fn a_draining_node_accepts_nothing() {
     let mut acceptor = Handoffs::default();
     acceptor.drain();
-    acceptor.receive(a(), Message::Prepare { flow: flow(), epoch: Epoch(2), service: "echo".into() }, NOW);
+    acceptor.receive(
+        a(),
+        Message::Prepare { flow: flow(), epoch: Epoch::nth(2), service: "echo".into() },
+        NOW,
+    );
     assert_eq!(
         sent(&mut acceptor),
-        [Message::Refuse { flow: flow(), epoch: Epoch(2), why: Refusal::Draining }]
+        [Message::Refuse { flow: flow(), epoch: Epoch::nth(2), why: Refusal::Draining }]
     );
     acceptor.receive(a(), transfer(3), NOW);
     assert!(matches!(sent(&mut acceptor)[..], [Message::Returned { why: Refusal::Draining, .. }]));

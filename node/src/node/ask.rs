@@ -119,7 +119,7 @@ impl Node {
             (None, Some(Place::Elsewhere(route))) if route.to != from => {
                 Message::Owner { flow, epoch: route.epoch, node: route.to }
             }
-            _ => match (self.holds_copy(&flow), self.ended.remembers(&flow, now)) {
+            _ => match (self.holds_copy(&flow), self.ended.epoch(&flow, now)) {
                 // Who goes on with it will say so.
                 (Copied::Ownerless, _) => return,
                 (Copied::Of(node, epoch), _) if node != from => Message::Owner { flow, epoch, node },

@@ -61,8 +61,8 @@ impl Node {
             service: self.service_name(&flow).to_owned(),
             from: self.node_name(from).to_owned(),
             to: self.node_name(to).to_owned(),
-            before: before.map(|epoch| epoch.0),
-            epoch: epoch.0,
+            before: before.map(|epoch| epoch.count),
+            epoch: epoch.count,
             why,
             result,
         };

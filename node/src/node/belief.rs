@@ -127,8 +127,8 @@ impl Node {
     pub(in crate::node) fn is_sure_of(&self, handle: Handle, owned: &Owned, claimed: Epoch) -> bool {
         let Some(tcb) = self.tcp.get(handle) else { return false };
         let has_copies = self.is_protected(&tcb.flow);
-        let recovered = has_copies && claimed.recoveries() > owned.epoch.recoveries();
-        tcb.state.is_synchronised() && !owned.doubtful && !recovered
+        let further = claimed.is_of_life(owned.epoch) && claimed.recoveries() > owned.epoch.recoveries();
+        tcb.state.is_synchronised() && !owned.doubtful && !(has_copies && further)
     }
 
     fn believes_owner(&mut self, from: NodeId, flow: Flow, claimed: Route, now: Instant) -> bool {

@@ -1,6 +1,6 @@
 //! SYN cookies in a group (RFC 4987 section 3.6): one node gives them, any node takes them.
 
-use ferry_handoff::{Epoch, NodeId};
+use ferry_handoff::NodeId;
 use ferry_stack::Instant;
 use ferry_stack::ip::Datagram;
 use ferry_stack::tcp::{Endpoint, Flow, Segment};
@@ -42,6 +42,11 @@ impl Node {
         }
         match self.choose(&flow, now) {
             None => self.open_by_cookie(flow, segment, now),
+            Some(to) if self.has_had(&flow) => {
+                let opened = self.open_by_cookie(flow, segment, now);
+                self.give(flow, to, now);
+                opened
+            }
             Some(to) => {
                 self.tcp.spend_cookie(&flow, segment, now);
                 self.place_at(flow, to, now);
@@ -69,7 +74,7 @@ impl Node {
     fn open_by_cookie(&mut self, flow: Flow, segment: &Segment, now: Instant) -> bool {
         let opened = self.tcp.open_by_cookie(flow, segment, now);
         if let Ok(handle) = opened {
-            self.own(handle, flow, Epoch::FIRST, now);
+            self.own(handle, flow, now);
         }
         opened.is_ok()
     }

@@ -42,7 +42,7 @@ use ferry_mipv6::{Stage, TUNNEL_OVERHEAD};
 use ferry_stack::interface::Config as InterfaceConfig;
 use ferry_stack::ip::Packet;
 use ferry_stack::tcp::{Endpoint, Flow, Handle, HandleMap, Listener, MapKey, Path, Secret, Tcb};
-use ferry_stack::{HashedAlarms, Instant, Interface};
+use ferry_stack::{GroupClock, HashedAlarms, Instant, Interface};
 
 use self::ask::Asks;
 use self::audit::Leaving;
@@ -83,6 +83,8 @@ pub struct Node {
     incarnation: Incarnation,
     care_of: Ipv6Addr,
     service_address: Ipv6Addr,
+    /// Says which of two connections between the same ends is the later one.
+    group_clock: GroupClock,
     contact: NodeId,
     /// Since when this node is the contact node, if it is.
     contact_since: Instant,
@@ -168,6 +170,7 @@ impl Node {
             incarnation: setup.incarnation,
             care_of: setup.care_of.address,
             service_address: setup.service_address,
+            group_clock: setup.group_clock,
             placement: setup.placement,
             policy: own_policy.unwrap_or_else(|| setup.placement.policy(secret.map_key())),
             near: Near::default(),

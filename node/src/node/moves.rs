@@ -1,12 +1,13 @@
 //! Handoffs: what the node does when a connection leaves or comes.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ferry_handoff::{Action, Epoch, Failure, NodeId, Refusal, Snapshot};
 use ferry_stack::Instant;
 use ferry_stack::ip::Datagram;
-use ferry_stack::tcp::{Flow, Handle};
+use ferry_stack::tcp::{Flow, Handle, Tcb};
 
 use super::places::{Arriving, Place, Route};
 use super::service::{AnySession, Service};
@@ -142,7 +143,7 @@ impl Node {
     /// A connection has come.
     fn install(&mut self, flow: Flow, from: NodeId, snapshot: Snapshot, now: Instant) {
         let epoch = snapshot.epoch;
-        if !snapshot.tcb.state.is_synchronised() && self.knows_better(&flow, now) {
+        if !snapshot.tcb.state.is_synchronised() && self.knows_better(&snapshot.tcb, now) {
             return self.let_pass(flow, from, epoch, now);
         }
         let session = match self.adopt(&flow, &snapshot, Service::adopt) {
@@ -177,8 +178,9 @@ impl Node {
 
     /// A handshake has no owner: while one was on its way here, the client may have repeated its SYN, and this node may have
     /// opened the connection, or served it to its end.
-    fn knows_better(&self, flow: &Flow, now: Instant) -> bool {
-        self.tcp.find(flow).is_some() || self.ended.remembers(flow, now).is_some()
+    fn knows_better(&self, handshake: &Tcb<Duration>, now: Instant) -> bool {
+        let Tcb { flow, rcv, .. } = handshake;
+        self.tcp.find(flow).is_some() || self.ended.was_opened_by(flow, rcv.irs, now)
     }
 
     /// A handshake that is of no use any more has come: its donor is rid of it, and nobody goes on with it.
@@ -282,7 +284,7 @@ impl Node {
         let event = TraceEvent::Handoff {
             client: flow.remote,
             port: flow.local.port(),
-            epoch: epoch.0,
+            epoch: epoch.count,
             peer: self.peers.name(peer).to_owned(),
             step,
         };

@@ -113,6 +113,12 @@ impl Node {
         self.peers.count_placed(to);
     }
 
+    /// Whether a connection between the same ends has come here, or left. Other nodes may still send on what comes for that, and
+    /// it ends here: a new one is opened here, too, and handed on from here.
+    pub(super) fn has_had(&self, flow: &Flow) -> bool {
+        self.handoffs.last_epoch(flow).is_some()
+    }
+
     /// Whether so many placed connections wait to be confirmed that they are not remembered any more.
     pub(super) fn has_too_many_unconfirmed(&mut self, now: Instant) -> bool {
         let Placed { placed, swept } = &mut self.placed;

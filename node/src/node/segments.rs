@@ -184,14 +184,14 @@ impl Node {
             return self.forward(datagram.clone(), self.contact, now);
         }
         if opens {
-            self.ended.forget(&flow);
-            return self.place(flow, from, segment, datagram, now);
+            self.place(flow, from, segment, datagram, now);
+            return self.ended.forget(&flow);
         }
         if self.place_by_cookie(flow, from, segment, datagram, now) {
             self.ended.forget(&flow);
             return;
         }
-        if self.ended.remembers(&flow, now).is_some() {
+        if self.ended.may_be_late(&flow, segment.seq, now) {
             self.counters.dropped += 1;
             return;
         }
@@ -228,6 +228,10 @@ impl Node {
             _ => None,
         };
         match to {
+            Some(to) if self.has_had(&flow) => {
+                self.accept(flow, syn, now);
+                self.give(flow, to, now);
+            }
             Some(to) => {
                 self.place_at(flow, to, now);
                 self.forward(datagram.clone(), to, now);
@@ -240,7 +244,7 @@ impl Node {
     fn accept(&mut self, flow: Flow, syn: &Segment, now: Instant) {
         match self.tcp.open(flow, syn, now) {
             Ok(handle) => {
-                self.own(handle, flow, Epoch::FIRST, now);
+                self.own(handle, flow, now);
                 // A former life of the contact node may have placed it elsewhere.
                 if self.is_contact() && self.contact_since.since(now) <= Endpoint::COOKIE_LIFETIME {
                     self.doubt(&flow);

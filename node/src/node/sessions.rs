@@ -12,8 +12,11 @@ use crate::io::TraceEvent;
 use crate::session::{Ending, Event, Stream};
 
 impl Node {
-    /// From now on a connection is ours; its session comes with the end of the handshake.
-    pub(super) fn own(&mut self, handle: Handle, flow: Flow, epoch: Epoch, now: Instant) {
+    /// From now on a connection is ours that was opened here; its session comes with the end of the handshake.
+    pub(super) fn own(&mut self, handle: Handle, flow: Flow, now: Instant) {
+        let clock = self.group_clock.at(now).millis();
+        let known = self.handoffs.last_epoch(&flow).max(self.ended.epoch(&flow, now));
+        let epoch = Epoch::first_of_life(clock, known);
         self.mobility.came(*flow.remote.ip(), None, now);
         let owned = Owned { epoch, offered: epoch, doubtful: false, session: None, guard: None };
         self.owned.insert(handle, owned);
@@ -29,7 +32,9 @@ impl Node {
             }
             tcp::Event::Connected(handle) => self.opened(handle, now),
             tcp::Event::Ready(handle) => self.run(handle, Event::Ready, now),
-            tcp::Event::Closed(handle, flow, ending) => self.closed(handle, &flow, ending, now),
+            tcp::Event::Closed(handle, flow, ending, received) => {
+                self.closed(handle, &flow, ending, received, now);
+            }
         }
     }
 
@@ -83,7 +88,14 @@ impl Node {
         }
     }
 
-    fn closed(&mut self, handle: Handle, flow: &Flow, ending: tcp::Ending, now: Instant) {
+    fn closed(
+        &mut self,
+        handle: Handle,
+        flow: &Flow,
+        ending: tcp::Ending,
+        received: tcp::ReceivedRange,
+        now: Instant,
+    ) {
         let Some(mut owned) = self.owned.remove(handle) else { return };
         let epoch = owned.epoch;
         self.wakes.set(*flow, None);
@@ -91,7 +103,7 @@ impl Node {
         self.mobility.gone(*flow.remote.ip(), now);
         self.handoffs.ended(flow, now);
         if ending == tcp::Ending::Finished {
-            self.ended.remember(*flow, epoch, now);
+            self.ended.remember(*flow, epoch, received, now);
         }
         self.tell_ended(*flow, epoch, now);
         if owned.session.is_some() {

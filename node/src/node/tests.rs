@@ -1,5 +1,6 @@
 mod after;
 mod ahead;
+mod anew;
 mod cookies;
 mod crash;
 mod early;
@@ -135,12 +136,12 @@ fn the_contact_node_forgets_a_connection_that_ends_while_it_is_about_to_come() {
     let mut lan = Lan::new(|_| {});
     let flow = some_flow();
     let relayed = |lan: &Lan| lan.nodes["a"].status(lan.now).relayed;
-    told(&mut lan, "b", &Message::Owner { flow, epoch: Epoch(2), node: NodeId::of("b") });
-    let prepare = Message::Prepare { flow, epoch: Epoch(3), service: "echo".to_owned() };
-    assert_eq!(told(&mut lan, "b", &prepare), [Message::Ready { flow, epoch: Epoch(3) }]);
+    told(&mut lan, "b", &Message::Owner { flow, epoch: Epoch::nth(2), node: NodeId::of("b") });
+    let prepare = Message::Prepare { flow, epoch: Epoch::nth(3), service: "echo".to_owned() };
+    assert_eq!(told(&mut lan, "b", &prepare), [Message::Ready { flow, epoch: Epoch::nth(3) }]);
     assert_eq!(relayed(&lan), 1);
-    told(&mut lan, "b", &Message::Ended { flow, epoch: Epoch(2) });
-    told(&mut lan, "b", &Message::Abort { flow, epoch: Epoch(3) });
+    told(&mut lan, "b", &Message::Ended { flow, epoch: Epoch::nth(2) });
+    told(&mut lan, "b", &Message::Abort { flow, epoch: Epoch::nth(3) });
     assert_eq!(relayed(&lan), 0);
 }
 
@@ -150,7 +151,7 @@ fn the_contact_node_makes_sure_of_an_owner_that_another_node_names() {
     let flow = some_flow();
     let contact = lan.nodes.get_mut("a").unwrap();
     // It hears that from a forwarder, which does not know that the connection is over.
-    let bytes = Message::Owner { flow, epoch: Epoch(2), node: NodeId::of("c") }.encode();
+    let bytes = Message::Owner { flow, epoch: Epoch::nth(2), node: NodeId::of("c") }.encode();
     contact.handle(Input::Peer { from: NodeId::of("b"), bytes }, lan.now);
     assert_eq!(contact.status(lan.now).relayed, 1);
     lan.run();
@@ -183,9 +184,9 @@ fn the_contact_node_is_set_right_when_it_hears_late_who_owned_a_connection() {
     assert_eq!(lan.nodes["a"].status(lan.now).relayed, 0);
     for (late, owner) in [("b", 2), ("c", 3)] {
         let node = NodeId::of(late);
-        told(&mut lan, late, &Message::Owner { flow, epoch: Epoch(owner), node });
+        told(&mut lan, late, &Message::Owner { flow, epoch: Epoch::nth(owner), node });
         assert_eq!(lan.nodes["a"].status(lan.now).relayed, 1);
-        let seen = Message::OwnerSeen { flow, epoch: Epoch(owner) }.encode();
+        let seen = Message::OwnerSeen { flow, epoch: Epoch::nth(owner) }.encode();
         let from = NodeId::of("a");
         lan.nodes.get_mut(late).unwrap().handle(Input::Peer { from, bytes: seen }, lan.now);
         lan.run();

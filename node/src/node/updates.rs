@@ -194,10 +194,12 @@ impl Node {
     }
 
     /// Whether a half-open connection of ours is none that another node can have got from here, though that owns one between the
-    /// same ends: ours was opened by a SYN, and never moved.
+    /// same ends: they are two, or ours was opened by a SYN, and never moved.
     fn is_rival(&self, handle: Handle, other: Epoch) -> bool {
         let (Some(tcb), Some(owned)) = (self.tcp.get(handle), self.owned.get(handle)) else { return false };
-        !tcb.state.is_synchronised() && owned.epoch == Epoch::FIRST && other.recoveries() == 0
+        let is_another =
+            !owned.epoch.is_of_life(other) || (owned.epoch.is_first() && other.recoveries() == 0);
+        !tcb.state.is_synchronised() && is_another
     }
 
     /// Ends a connection without a word to the client: another node has it.

@@ -51,7 +51,27 @@ pub enum Event {
     /// There is more to read, the other side has finished, or there is more room to write.
     Ready(Handle),
     /// The connection is gone.
-    Closed(Handle, Flow, Ending),
+    Closed(Handle, Flow, Ending, ReceivedRange),
+}
+
+/// What has come on a connection that is over, in sequence numbers: the other side's SYN, octets and FIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceivedRange {
+    /// Its initial sequence number.
+    pub irs: Seq,
+    /// What would have been the next.
+    pub nxt: Seq,
+}
+
+impl ReceivedRange {
+    fn of(tcb: &Tcb) -> Self {
+        Self { irs: tcb.rcv.irs, nxt: tcb.rcv.nxt }
+    }
+
+    /// Whether a segment that begins there may be a late one of that connection.
+    pub const fn may_repeat(self, seq: Seq) -> bool {
+        self.nxt.0.wrapping_sub(seq.0) <= self.nxt.0.wrapping_sub(self.irs.0)
+    }
 }
 
 /// What became of a segment.
@@ -191,8 +211,9 @@ impl Endpoint {
         // Where nobody listens, it would only be refused, and old duplicates would find the port unguarded.
         if reopens(&connection.tcb, segment) && self.listeners.contains_key(&flow.local.port()) {
             self.replaced = Some((*flow, connection.tcb.snd.nxt));
+            let received = ReceivedRange::of(&connection.tcb);
             self.remove(handle);
-            self.events.push_back(Event::Closed(handle, *flow, Ending::Finished));
+            self.events.push_back(Event::Closed(handle, *flow, Ending::Finished, received));
             return Arrival::Unknown;
         }
         // The acknowledgement that would establish it is lost on purpose; it will be asked for again.
@@ -408,13 +429,13 @@ impl Endpoint {
     fn settle(&mut self, handle: Handle) {
         let Some(connection) = self.connections.get_mut(handle) else { return };
         if let State::Closed(ending) = connection.tcb.state {
-            let flow = connection.tcb.flow;
+            let (flow, received) = (connection.tcb.flow, ReceivedRange::of(&connection.tcb));
             if ending == Ending::Finished && connection.tcb.readable() > 0 {
                 // What the other side sent before it finished can still be read.
                 return;
             }
             self.remove(handle);
-            self.events.push_back(Event::Closed(handle, flow, ending));
+            self.events.push_back(Event::Closed(handle, flow, ending, received));
             return;
         }
         if let Some(at) = connection.tcb.deadline()

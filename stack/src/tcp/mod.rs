@@ -39,7 +39,9 @@ pub use arrive::{Verdict, judge};
 pub use check::Broken;
 pub use commit::{Commit, Held, Point};
 pub use config::{Config, EcnPolicy, KeepAlive};
-pub use endpoint::{Arrival, CookieCounters, Endpoint, Event, Handle, HandleMap, Limits, Refusal};
+pub use endpoint::{
+    Arrival, CookieCounters, Endpoint, Event, Handle, HandleMap, Limits, ReceivedRange, Refusal,
+};
 pub use isn::{MapKey, Secret};
 pub use listener::{Listener, SynCookies};
 pub use open::Opening;

@@ -254,7 +254,7 @@ impl World {
             any = true;
             match event {
                 Event::Connected(handle) => self.connected(handle),
-                Event::Closed(handle, _, ending) => self.closed(handle, ending),
+                Event::Closed(handle, _, ending, _) => self.closed(handle, ending),
                 Event::Acceptable(_) | Event::Ready(_) => {}
             }
         }

@@ -104,7 +104,7 @@ fn snapshots() -> Vec<Snapshot> {
         connections.push(tcb);
     }
     let freeze = |tcb: Tcb| Snapshot {
-        epoch: Epoch(3),
+        epoch: Epoch::nth(3),
         service: "echo".to_owned(),
         tcb: tcb.freeze(now + Duration::from_millis(50)),
         session: Bytes::from_static(b"state"),
@@ -129,7 +129,7 @@ fn messages(snapshot: &Snapshot) -> [Message; 6] {
 
 /// What is said when a node dies.
 fn of_deaths(flow: Flow) -> [Message; 7] {
-    let (node, life, epoch, iss) = (NodeId::of("a"), Incarnation(7), Epoch(3).recovered(), Seq(9000));
+    let (node, life, epoch, iss) = (NodeId::of("a"), Incarnation(7), Epoch::nth(3).recovered(), Seq(9000));
     let standing = Standing { iss, epoch, version: 5, rank: 1 };
     let copies = vec![Claim { flow, standing }, Claim { flow, standing: Standing::of_owner(iss, epoch) }];
     let opinion = Opinion { node, life, verdict: Verdict::Suspected };

@@ -298,7 +298,7 @@ impl Ours {
             }
             while let Some(event) = self.host.tcp.poll_event() {
                 match event {
-                    Event::Closed(_, _, ending) => self.ending = Some(ending),
+                    Event::Closed(_, _, ending, _) => self.ending = Some(ending),
                     Event::Acceptable(port) => self.handle = self.host.tcp.accept(port),
                     Event::Connected(_) | Event::Ready(_) => {}
                 }

@@ -114,7 +114,7 @@ impl Subject {
 
     fn take_events(&mut self) {
         while let Some(event) = self.host.tcp.poll_event() {
-            if let Event::Closed(_, flow, ending) = event {
+            if let Event::Closed(_, flow, ending, _) = event {
                 self.endings.insert(flow, ending);
             }
         }

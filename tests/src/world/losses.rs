@@ -50,7 +50,7 @@ impl World {
     pub(super) fn note_said(&mut self, octets: &bytes::Bytes) {
         for one in one_by_one(octets) {
             if let Ok(Message::Taken { flow, epoch }) = Message::decode(&one) {
-                self.losses.taken.insert(((flow.remote, flow.local.port()), epoch.0));
+                self.losses.taken.insert(((flow.remote, flow.local.port()), epoch.count));
             }
         }
     }
@@ -59,7 +59,7 @@ impl World {
     fn committed_at(&self, nth: usize) -> Vec<(Client, u64)> {
         let Body::Node(member) = &self.places[nth].body else { return Vec::new() };
         let committed = member.node.committed();
-        committed.map(|(flow, epoch)| ((flow.remote, flow.local.port()), epoch.0)).collect()
+        committed.map(|(flow, epoch)| ((flow.remote, flow.local.port()), epoch.count)).collect()
     }
 
     /// A node is about to die.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const MAGIC: [u8; 8] = *b"ferry-pl";
 
 /// Grows with every change of what is said here or by the nodes' cores over it.
-pub(super) const VERSION: u16 = 3;
+pub(super) const VERSION: u16 = 4;
 
 /// Bounds a message of a node's core.
 pub(crate) const MAX_MESSAGE: usize = 8 << 20;
@@ -218,7 +218,7 @@ mod tests {
     async fn a_greeting_arrives_as_it_was_sent_and_its_octets_are_pinned() {
         let octets = greeting().await;
         assert_eq!(receive_greeting::<Hello>(&mut &octets[..]).await.unwrap(), hello());
-        assert_eq!(octets, b"\0\0\0\x13ferry-pl\0\x03\x04demo\x01a\x07\0");
+        assert_eq!(octets, b"\0\0\0\x13ferry-pl\0\x04\x04demo\x01a\x07\0");
     }
 
     #[tokio::test]

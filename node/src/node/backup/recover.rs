@@ -120,7 +120,7 @@ impl Node {
                 }
             }
             let given = handoffs.given(flow).filter(|epoch| *epoch > standing.epoch);
-            let ended = || ended.remembers(flow, now).filter(|epoch| *epoch >= standing.epoch);
+            let ended = || ended.epoch(flow, now).filter(|epoch| *epoch >= standing.epoch);
             if let Some(epoch) = given {
                 if let Some(left) = leaving.get_mut(flow) {
                     left.holders.insert(from);
@@ -227,7 +227,7 @@ impl Node {
         let event = TraceEvent::Recovered {
             client: one.flow.remote,
             port: one.flow.local.port(),
-            epoch: one.epoch.0,
+            epoch: one.epoch.count,
             from: self.node_name(one.from).to_owned(),
             age_us: u64::try_from(spent.as_micros()).unwrap_or(u64::MAX),
         };
@@ -238,7 +238,7 @@ impl Node {
     fn is_superseded(&mut self, flow: &Flow, held: &Held<Kept>, now: Instant) -> bool {
         let standing = &held.standing;
         let Some(handle) = self.tcp.find(flow) else {
-            return self.ended.remembers(flow, now).is_some_and(|epoch| epoch >= standing.epoch);
+            return self.ended.epoch(flow, now).is_some_and(|epoch| epoch >= standing.epoch);
         };
         let spoken_to = self.tcp.get(handle).is_some_and(|tcb| {
             let other = !is_same(tcb.snd.iss, standing.iss);

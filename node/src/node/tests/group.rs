@@ -137,7 +137,7 @@ fn a_connection_is_not_taken_from_a_node_that_may_not_own_it_whatever_that_says(
     lan.connect();
     let flow = lan.nodes["a"].control_blocks().next().unwrap().flow;
     let [snapshot] = &lan.nodes["a"].snapshots(lan.now)[..] else { panic!("one connection") };
-    let epoch = Epoch(9);
+    let epoch = Epoch::nth(9);
     let snapshot = ferry_handoff::Snapshot { epoch, ..snapshot.clone() }.pieces().unwrap();
     let why = Refusal::NotAllowed { node: "b".to_owned(), service: "echo".to_owned() };
     let cases = [

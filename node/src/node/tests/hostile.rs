@@ -12,7 +12,15 @@ use super::{ONE_MOVED, some_flow};
 use crate::node::Placement;
 use crate::{Command, Input, Output};
 
-const HUGE: Epoch = Epoch((1 << 31) - 1);
+const HUGE: Epoch = nth((1 << 31) - 1);
+/// Of another connection between the same ends, which would be opened far in the future; and beyond all bounds.
+const LATER: [Epoch; 2] =
+    [Epoch { life: (1 << 48) - 1, ..Epoch::FIRST }, Epoch { life: 1 << 48, ..Epoch::FIRST }];
+
+/// The epochs of a connection that is opened as soon as there are nodes.
+const fn nth(count: u64) -> Epoch {
+    Epoch { life: 1_000, count }
+}
 
 /// Lets a node hear something; what it says in turn to that one, and to others.
 fn hear(lan: &mut Lan, at: &'static str, from: &str, message: &Message) -> Vec<(NodeId, Message)> {
@@ -58,7 +66,7 @@ fn a_node_lets_go_of_a_connection_on_nobody_s_word_if_it_is_sure_of_it() {
     let mut lan = Lan::new(|_| {});
     let client = lan.connect();
     let flow = flow_of(&lan, client);
-    for epoch in [Epoch(0), Epoch(1), Epoch(2), HUGE, Epoch::FIRST.recovered(), Epoch(u64::MAX)] {
+    for epoch in [nth(0), nth(1), nth(2), HUGE, nth(1).recovered(), nth(u64::MAX), LATER[0], LATER[1]] {
         for node in ["b", "c"].map(NodeId::of) {
             let said = hear(&mut lan, "a", "c", &Message::Owner { flow, epoch, node });
             assert_eq!(said, [(NodeId::of("c"), Message::OwnerSeen { flow, epoch })], "it is not repeated");
@@ -75,7 +83,7 @@ fn offer_to_b(lan: &mut Lan, flow: Flow) {
     let (now, to) = (lan.now, "b".to_owned());
     let node = lan.nodes.get_mut("a").unwrap();
     node.handle(Input::Command { id: 900, command: Command::Handoff { to, which: crate::Which::All } }, now);
-    hear(lan, "a", "b", &Message::Ready { flow, epoch: Epoch(2) });
+    hear(lan, "a", "b", &Message::Ready { flow, epoch: nth(2) });
     assert!(lan.nodes["a"].connections().is_empty(), "the snapshot is on its way");
 }
 
@@ -88,7 +96,7 @@ fn what_is_told_of_a_former_life_of_an_acceptor_ends_no_handoff_to_its_present_o
     let now = lan.now;
     lan.nodes.get_mut("a").unwrap().handle(Input::Command { id: 900, command }, now);
     hear(&mut lan, "a", "c", &Message::Dead { node: NodeId::of("b"), life: Incarnation(4711) });
-    hear(&mut lan, "a", "b", &Message::Ready { flow, epoch: Epoch(2) });
+    hear(&mut lan, "a", "b", &Message::Ready { flow, epoch: nth(2) });
     assert!(lan.nodes["a"].connections().is_empty(), "the snapshot is on its way");
 }
 
@@ -112,8 +120,8 @@ fn a_donor_whose_acceptor_has_died_asks_who_has_the_connection_before_it_goes_on
             _ => None,
         });
         let (dead, life, run, copies) = claims.expect("c is asked");
-        assert_eq!(copies[0].standing.epoch, Epoch(2));
-        let theirs = Claim { flow, standing: Standing::of_owner(iss, Epoch(3)) };
+        assert_eq!(copies[0].standing.epoch, nth(2));
+        let theirs = Claim { flow, standing: Standing::of_owner(iss, nth(3)) };
         let objections = if has_it { vec![theirs] } else { Vec::new() };
         hear(&mut lan, "a", "c", &Message::Claimed { dead, life, run, objections });
         assert!(
@@ -124,7 +132,7 @@ fn a_donor_whose_acceptor_has_died_asks_who_has_the_connection_before_it_goes_on
         assert_eq!(lan.nodes["a"].connections().is_empty(), has_it);
         assert_eq!(lan.nodes["a"].remembered()["copies"], 0);
         if !has_it {
-            assert_eq!(lan.nodes["a"].connections()[0].epoch, Epoch(2).recovered().0);
+            assert_eq!(lan.nodes["a"].connections()[0].epoch, nth(2).recovered().count);
             // What it has sent was not carried.
             lan.pass(1_000);
             assert_eq!(lan.echo(client, b"and on"), b"and on");
@@ -143,7 +151,7 @@ fn a_node_that_got_a_connection_back_from_one_that_died_lets_go_of_it_when_anoth
     lan.prove_to_all("b");
     assert_eq!(lan.nodes["a"].connections().len(), 1, "b has died, c knows nothing, and a goes on");
     // Somebody whom c has given it to has been cut off, and went on.
-    let epoch = Epoch(2).recovered().next();
+    let epoch = nth(2).recovered().next();
     hear(&mut lan, "a", "c", &Message::Owner { flow, epoch, node: NodeId::of("c") });
     assert!(lan.nodes["a"].connections().is_empty());
     assert_eq!(lan.resets(), 0);
@@ -157,19 +165,21 @@ fn who_claims_a_connection_of_another_gets_its_segments_until_the_owner_has_spok
     assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
     let (b, c) = (NodeId::of("b"), NodeId::of("c"));
     let route = |lan: &Lan| lan.nodes["a"].places.get(&flow).and_then(crate::node::Place::route).unwrap().to;
-    hear(&mut lan, "a", "c", &Message::Owner { flow, epoch: Epoch(2), node: c });
+    hear(&mut lan, "a", "c", &Message::Owner { flow, epoch: nth(2), node: c });
     assert_eq!(route(&lan), b, "no two nodes have had it in one epoch");
-    let lie = Message::Owner { flow, epoch: Epoch(40), node: c };
+    let lie = Message::Owner { flow, epoch: nth(40), node: c };
     let said = hear(&mut lan, "a", "c", &lie);
     assert!(said.contains(&(b, Message::Ask { flow })), "the owner is asked: {said:?}");
     assert_eq!(route(&lan), c);
-    hear(&mut lan, "a", "b", &Message::Owner { flow, epoch: Epoch(2), node: b });
+    hear(&mut lan, "a", "b", &Message::Owner { flow, epoch: nth(2), node: b });
     assert_eq!(route(&lan), b, "its word counts for more");
-    // From now on c has to wait.
-    let said = hear(&mut lan, "a", "c", &Message::Owner { flow, epoch: Epoch(50), node: c });
-    assert_eq!((said, route(&lan)), (vec![(b, Message::Ask { flow })], b));
-    hear(&mut lan, "a", "b", &Message::Owner { flow, epoch: Epoch(2), node: b });
-    assert_eq!(route(&lan), b);
+    // From now on c has to wait, also with a connection that the client is said to have opened since.
+    for epoch in [nth(50), LATER[0]] {
+        let said = hear(&mut lan, "a", "c", &Message::Owner { flow, epoch, node: c });
+        assert_eq!((said, route(&lan)), (vec![(b, Message::Ask { flow })], b));
+        hear(&mut lan, "a", "b", &Message::Owner { flow, epoch: nth(2), node: b });
+        assert_eq!(route(&lan), b);
+    }
     assert_eq!(lan.echo(client, b"still at b"), b"still at b");
     // What is true is believed all the same.
     assert_eq!(lan.hand_off("b", "c"), ONE_MOVED);
@@ -187,14 +197,14 @@ fn a_connection_of_another_can_neither_be_offered_nor_sent_to_the_contact_node()
     assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
     // A copy as good as any.
     let [snapshot] = &lan.nodes["b"].snapshots(lan.now)[..] else { panic!("one connection") };
-    let forged = Snapshot { epoch: Epoch(40), ..snapshot.clone() }.encode().unwrap();
+    let forged = Snapshot { epoch: nth(40), ..snapshot.clone() }.encode().unwrap();
     let service = "echo".to_owned();
     let lies = [
-        Message::Owner { flow, epoch: Epoch(39), node: NodeId::of("c") },
-        Message::Prepare { flow, epoch: Epoch(40), service },
-        Message::Transfer { flow, epoch: Epoch(40), snapshot: forged.into() },
-        Message::Prepare { flow, epoch: Epoch(2), service: "echo".to_owned() },
-        Message::Transfer { flow, epoch: Epoch(2), snapshot: snapshot.pieces().unwrap() },
+        Message::Owner { flow, epoch: nth(39), node: NodeId::of("c") },
+        Message::Prepare { flow, epoch: nth(40), service },
+        Message::Transfer { flow, epoch: nth(40), snapshot: forged.into() },
+        Message::Prepare { flow, epoch: nth(2), service: "echo".to_owned() },
+        Message::Transfer { flow, epoch: nth(2), snapshot: snapshot.pieces().unwrap() },
     ];
     for _ in 0..3 {
         for lie in &lies {
@@ -205,7 +215,7 @@ fn a_connection_of_another_can_neither_be_offered_nor_sent_to_the_contact_node()
             assert!(lan.nodes["a"].connections().is_empty());
         }
         // b says what is true.
-        hear(&mut lan, "a", "b", &Message::Owner { flow, epoch: Epoch(2), node: NodeId::of("b") });
+        hear(&mut lan, "a", "b", &Message::Owner { flow, epoch: nth(2), node: NodeId::of("b") });
     }
     assert_eq!(lan.echo(client, b"still at b"), b"still at b");
     assert_eq!((lan.resets(), lan.owner()), (0, vec!["b"]));
@@ -216,10 +226,10 @@ fn a_node_s_own_connection_cannot_be_offered_to_it() {
     let mut lan = Lan::new(|_| {});
     let client = lan.connect();
     let flow = flow_of(&lan, client);
-    let offer = Message::Prepare { flow, epoch: Epoch(9), service: "echo".to_owned() };
+    let offer = Message::Prepare { flow, epoch: nth(9), service: "echo".to_owned() };
     let said = hear(&mut lan, "a", "c", &offer);
     // Else what comes for it would be held instead of delivered.
-    assert_eq!(said, [(NodeId::of("c"), Message::Refuse { flow, epoch: Epoch(9), why: Refusal::Stale })]);
+    assert_eq!(said, [(NodeId::of("c"), Message::Refuse { flow, epoch: nth(9), why: Refusal::Stale })]);
     assert_eq!(lan.echo(client, b"delivered"), b"delivered");
 }
 
@@ -229,16 +239,16 @@ fn what_one_donor_offers_decides_nothing_about_what_another_does() {
     let client = lan.connect();
     let flow = flow_of(&lan, client);
     let garbage = |epoch| Message::Transfer { flow, epoch, snapshot: b"no snapshot".to_vec().into() };
-    for epoch in [Epoch(2), Epoch(3), HUGE, Epoch(u64::MAX)] {
+    for epoch in [nth(2), nth(3), HUGE, nth(u64::MAX), LATER[0], LATER[1]] {
         let said = hear(&mut lan, "b", "c", &garbage(epoch));
         assert!(matches!(said[..], [(_, Message::Returned { .. })]), "{said:?}");
     }
     assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
     // In between, too: b is about to get it back from a.
     assert_eq!(lan.hand_off("b", "a"), ONE_MOVED);
-    let offer = Message::Prepare { flow, epoch: Epoch(4), service: "echo".to_owned() };
+    let offer = Message::Prepare { flow, epoch: nth(4), service: "echo".to_owned() };
     hear(&mut lan, "b", "a", &offer);
-    let said = hear(&mut lan, "b", "c", &garbage(Epoch(9)));
+    let said = hear(&mut lan, "b", "c", &garbage(nth(9)));
     assert!(matches!(said[..], [(_, Message::Returned { .. })]), "{said:?}");
     assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
     assert_eq!(lan.echo(client, b"at b"), b"at b");
@@ -248,7 +258,7 @@ fn what_one_donor_offers_decides_nothing_about_what_another_does() {
 fn an_epoch_beyond_all_bounds_is_taken_from_nobody() {
     let mut lan = Lan::new(|_| {});
     let flow = some_flow();
-    for epoch in [Epoch(1 << 31), Epoch(u64::from(u32::MAX)), Epoch(1 << 63), Epoch(u64::MAX)] {
+    for epoch in [nth(1 << 31), nth(u64::from(u32::MAX)), nth(1 << 63), nth(u64::MAX), LATER[1]] {
         let service = "echo".to_owned();
         let said = hear(&mut lan, "b", "c", &Message::Prepare { flow, epoch, service });
         assert_eq!(said, [(NodeId::of("c"), Message::Refuse { flow, epoch, why: Refusal::Stale })]);
@@ -264,7 +274,7 @@ fn who_is_not_the_owner_ends_nothing() {
     let flow = flow_of(&lan, client);
     assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
     lan.pass(300);
-    for epoch in [Epoch(2), Epoch(3), HUGE, Epoch(u64::MAX)] {
+    for epoch in [nth(2), nth(3), HUGE, nth(u64::MAX), LATER[0], LATER[1]] {
         hear(&mut lan, "a", "c", &Message::Ended { flow, epoch });
         hear(&mut lan, "a", "c", &Message::NotMine { flow });
         assert_eq!(lan.nodes["a"].status(lan.now).relayed, 1);
@@ -283,8 +293,8 @@ fn who_only_announces_connections_leaves_room_for_others() {
     let mut lan = Lan::new(|_| {});
     let client = lan.connect();
     let mut ready = 0;
-    for nth in 0..20_000 {
-        let offer = Message::Prepare { flow: nobody_s(nth), epoch: Epoch(2), service: "echo".to_owned() };
+    for one in 0..20_000 {
+        let offer = Message::Prepare { flow: nobody_s(one), epoch: nth(2), service: "echo".to_owned() };
         let said = hear(&mut lan, "b", "c", &offer);
         ready += usize::from(said.iter().any(|(_, said)| matches!(said, Message::Ready { .. })));
     }
@@ -365,7 +375,7 @@ fn protected(setup: &mut crate::Setup) {
 /// What `from` would say if it owned the connection of which node a has a copy or owns it, under a later epoch.
 fn copy_as_if_owned(lan: &Lan, at: &str, by: u64) -> Message {
     let mut snapshot = lan.nodes[at].snapshots(lan.now).remove(0);
-    let (flow, epoch) = (snapshot.tcb.flow, Epoch(snapshot.epoch.0 + by));
+    let (flow, epoch) = (snapshot.tcb.flow, Epoch { count: snapshot.epoch.count + by, ..snapshot.epoch });
     snapshot.epoch = epoch;
     let mut mirror = Mirror::after(1 << 40);
     let delta = mirror.delta(&snapshot).pieces().unwrap();
@@ -403,7 +413,7 @@ fn a_copy_that_somebody_has_had_discarded_is_brought_again_by_its_owner() {
     let holder = ["a", "c"].into_iter().find(|at| held(&lan, at) > 0).unwrap();
     let liar = if holder == "a" { "c" } else { "a" };
     let tcb = lan.nodes["b"].control_blocks().next().unwrap();
-    let (flow, iss, epoch) = (tcb.flow, tcb.snd.iss, Epoch(u64::MAX));
+    let (flow, iss, epoch) = (tcb.flow, tcb.snd.iss, nth(u64::MAX));
     lan.nodes.get_mut(holder).unwrap().handle(
         Input::Peer { from: NodeId::of(liar), bytes: Message::Discard { flow, iss, epoch }.encode() },
         lan.now,
@@ -427,7 +437,7 @@ fn a_node_whose_death_is_told_while_it_is_heard_loses_nothing() {
         let (node, life) = (NodeId::of("b"), lan.nodes["b"].incarnation());
         let flow = flow_of(&lan, client);
         let iss = lan.nodes["b"].control_blocks().next().unwrap().snd.iss;
-        let copies = vec![Claim { flow, standing: Standing::of_owner(iss, Epoch(9)) }];
+        let copies = vec![Claim { flow, standing: Standing::of_owner(iss, nth(9)) }];
         for at in ["a", "b"] {
             hear(&mut lan, at, "c", &Message::Dead { node, life });
             for run in 0..1_000 {

@@ -16,17 +16,22 @@ fn flow(client: &Tcb) -> Flow {
     Flow { local: remote, remote: local }
 }
 
-/// The transfer of a handshake of the same flow, as another node would have begun it with another copy of the SYN.
-fn handshake(lan: &Lan, flow: Flow, epoch: Epoch) -> Message {
+/// The transfer of a handshake of the same flow, as another node would have begun it with this SYN.
+fn handshake(lan: &Lan, flow: Flow, syn: Seq, epoch: Epoch) -> Message {
     let mut endpoint = Endpoint::new(Secret::new([9; 32]), 1500, false);
     endpoint.listen(flow.local.port(), Listener::new(Config::default()));
-    let syn = Segment::bare(Seq(4711), None, Some(Control::Syn));
+    let syn = Segment::bare(syn, None, Some(Control::Syn));
     let opened = endpoint.open(flow, &syn, lan.now).unwrap();
     let tcb = endpoint.export(opened, lan.now).unwrap();
     assert_eq!(tcb.state, State::SynReceived);
     let (session, client) = (Bytes::new(), Bytes::new());
     let snapshot = Snapshot { epoch, service: "echo".to_owned(), tcb, session, wake: None, client };
     Message::Transfer { flow, epoch, snapshot: snapshot.pieces().unwrap() }
+}
+
+/// The epoch of a handshake that began when all that is known had.
+const fn later_life() -> Epoch {
+    Epoch { life: 9_000, count: 7 }
 }
 
 fn deliver(lan: &mut Lan, message: &Message) {
@@ -45,14 +50,21 @@ fn connected() -> (Lan, Handle, Flow) {
     (lan, client, flow)
 }
 
-#[test]
-fn a_handshake_that_comes_when_its_client_has_opened_anew_and_ended_is_let_pass() {
+/// A connection at a is over, when the handshake of this SYN arrives, so much later than its own.
+fn over_when_a_handshake_comes(later: u32) -> Lan {
     let (mut lan, client, flow) = connected();
+    let syn = lan.client.tcp.get(client).unwrap().snd.iss + later;
     lan.client.tcp.with(client, Tcb::finish);
     lan.pass(300);
-    let transfer = handshake(&lan, flow, Epoch(7));
+    let transfer = handshake(&lan, flow, syn, later_life());
     lan.seen.clear();
     deliver(&mut lan, &transfer);
+    lan
+}
+
+#[test]
+fn a_handshake_that_comes_when_its_client_has_ended_what_it_opened_is_let_pass() {
+    let mut lan = over_when_a_handshake_comes(0);
     lan.pass(5_000);
     assert!(lan.seen.is_empty(), "{:?}", lan.seen);
     assert_eq!(lan.owner(), [""; 0]);
@@ -60,9 +72,16 @@ fn a_handshake_that_comes_when_its_client_has_opened_anew_and_ended_is_let_pass(
 }
 
 #[test]
+fn a_handshake_of_a_port_that_is_used_again_is_taken_though_the_last_connection_has_just_ended() {
+    let lan = over_when_a_handshake_comes(100_000);
+    assert_eq!(lan.owner(), ["a"]);
+    assert!(lan.seen.iter().any(ferry_stack::tcp::Segment::is_syn), "{:?}", lan.seen);
+}
+
+#[test]
 fn a_handshake_that_comes_when_its_client_has_opened_anew_does_not_touch_what_it_opened() {
     let (mut lan, client, flow) = connected();
-    let transfer = handshake(&lan, flow, Epoch(7));
+    let transfer = handshake(&lan, flow, lan.client.tcp.get(client).unwrap().snd.iss, later_life());
     deliver(&mut lan, &transfer);
     lan.pass(500);
     assert_eq!(lan.echo(client, b"as before"), b"as before");

@@ -62,7 +62,7 @@ fn another_node_cannot_fill_the_memory_with_owners() {
     let mut lan = Lan::new(|_| {});
     let from = NodeId::of("b");
     for nth in 0..=MAX_PLACES {
-        let owner = Message::Owner { flow: flow(nth), epoch: Epoch(3), node: from };
+        let owner = Message::Owner { flow: flow(nth), epoch: Epoch::nth(3), node: from };
         let contact = lan.nodes.get_mut("a").unwrap();
         contact.handle(Input::Peer { from, bytes: owner.encode() }, lan.now);
         if nth % 1024 == 0 {

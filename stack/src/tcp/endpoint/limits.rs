@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 
-use super::{Endpoint, Event, Handle};
+use super::{Endpoint, Event, Handle, ReceivedRange};
 use crate::Instant;
 use crate::tcp::isn::Secret;
 use crate::tcp::state::{Ending, State};
@@ -139,8 +139,9 @@ impl Endpoint {
             self.evicted += 1;
             match kind {
                 Leftover::TimeWait => {
-                    let flow = self.remove(oldest).map(|tcb| tcb.flow);
-                    let event = flow.map(|flow| Event::Closed(oldest, flow, Ending::Finished));
+                    let event = self.remove(oldest).map(|tcb| {
+                        Event::Closed(oldest, tcb.flow, Ending::Finished, ReceivedRange::of(&tcb))
+                    });
                     self.events.extend(event);
                 }
                 Leftover::Orphan => {

@@ -10,8 +10,8 @@ use super::harness::{MS, Make, WINDOW, flow, plain, reversed};
 use crate::icmp::{Error, Received};
 use crate::ip::{self, Packet};
 use crate::tcp::{
-    Arrival, Config, Control, Ending, Endpoint, Event, Flow, Handle, Listener, Path, Reason, Refusal, Secret,
-    Segment, State,
+    Arrival, Config, Control, Ending, Endpoint, Event, Flow, Handle, Listener, Path, Reason, ReceivedRange,
+    Refusal, Secret, Segment, State,
 };
 use crate::{Instant, Seq};
 
@@ -23,6 +23,11 @@ pub(super) struct Server {
 pub(super) fn client(port: u16) -> Flow {
     let Flow { local, remote } = flow();
     Flow { local, remote: SocketAddrV6::new(*remote.ip(), port, 0, 0) }
+}
+
+/// All that has come of what a client sent.
+pub(super) const fn received(nxt: u32) -> ReceivedRange {
+    ReceivedRange { irs: Seq(5000), nxt: Seq(nxt) }
 }
 
 fn parse(packet: &Packet) -> (Flow, Segment) {
@@ -182,7 +187,7 @@ fn a_connection_that_dies_in_the_accept_queue_is_not_accepted() {
     server.gets(handle, &reset).unwrap();
     server.sent();
     assert_eq!(server.endpoint.accept(80), None);
-    assert!(server.events().contains(&Event::Closed(handle, client(1), Ending::Reset)));
+    assert!(server.events().contains(&Event::Closed(handle, client(1), Ending::Reset, received(5001))));
 }
 
 #[test]
@@ -293,7 +298,7 @@ fn what_came_before_the_end_can_still_be_read() {
     assert_eq!(server.events(), [Event::Ready(handle)]);
     assert_eq!(server.endpoint.with(handle, |tcb| tcb.read(9)).unwrap(), b"abc".as_slice());
     server.sent();
-    assert_eq!(server.events(), [Event::Closed(handle, client(1), Ending::Finished)]);
+    assert_eq!(server.events(), [Event::Closed(handle, client(1), Ending::Finished, received(5005))]);
     assert!(server.endpoint.get(handle).is_none());
 }
 
@@ -318,7 +323,7 @@ fn deadlines_are_never_missed_though_they_move() {
     }
     server.wait(Duration::from_secs(1000));
     let closed =
-        server.events().into_iter().filter(|event| matches!(event, Event::Closed(_, _, Ending::TimedOut)));
+        server.events().into_iter().filter(|event| matches!(event, Event::Closed(_, _, Ending::TimedOut, _)));
     assert_eq!(closed.count(), 12);
     assert_eq!(server.endpoint.len(), 7);
 }
@@ -355,7 +360,8 @@ fn a_later_syn_reopens_a_connection_in_time_wait() {
         let syn = Segment { window: WINDOW, ..Segment::bare(Seq(seq), None, Some(Control::Syn)) };
         let arrival = server.endpoint.receive(&client(1), &syn, server.now);
         assert_eq!(arrival == Arrival::Unknown, reopens, "{seq}");
-        let told = server.events().contains(&Event::Closed(handle, client(1), Ending::Finished));
+        let told =
+            server.events().contains(&Event::Closed(handle, client(1), Ending::Finished, received(5002)));
         assert_eq!(told, reopens, "{seq}");
     }
 }
@@ -439,4 +445,16 @@ fn a_connection_that_has_talked_for_long_leaves_no_timer_behind() {
     }
     server.endpoint.export(handle, server.now).unwrap();
     assert_eq!(server.endpoint.deadline(), None);
+}
+
+#[test]
+fn what_a_client_has_sent_is_known_from_what_it_sends_when_it_uses_its_port_again() {
+    // RFC 6528: its next initial sequence number is later; some hosts draw one.
+    for (seq, late) in
+        [(5000, true), (5001, true), (5002, true), (5003, false), (4999, false), (1 << 31, false)]
+    {
+        assert_eq!(received(5002).may_repeat(Seq(seq)), late, "{seq}");
+    }
+    let around = ReceivedRange { irs: Seq(u32::MAX), nxt: Seq(1) };
+    assert!(around.may_repeat(Seq(u32::MAX)) && around.may_repeat(Seq(1)) && !around.may_repeat(Seq(2)));
 }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::endpoint::{Server, client};
+use super::endpoint::{Server, client, received};
 use super::harness::{MS, Make, WINDOW};
 use crate::Seq;
 use crate::tcp::{Arrival, Ending, Event, Handle, Limits, Segment, State, Tcb};
@@ -45,7 +45,8 @@ fn the_oldest_in_time_wait_make_way_when_there_are_too_many() {
         [1, 2].map(|port| Event::Closed(
             handles[port - 1],
             client(u16::try_from(port).unwrap()),
-            Ending::Finished
+            Ending::Finished,
+            received(5002)
         ))
     );
     // Those that ended by themselves count no more.

@@ -1,0 +1,82 @@
+//! A client uses its port again: another connection between the same ends, of which other nodes remember the first.
+
+use ferry_stack::tcp::{Config, Handle, State, Tcb};
+
+use super::lan::{Lan, NAMES};
+use super::{Deaf, ONE_MOVED};
+use crate::node::{Placement, Service};
+use crate::services::Echo;
+
+/// Hands the only connection on from node to node, so that it ends at `last` after it was everywhere.
+fn round_to(lan: &mut Lan, last: &str, what: &str) {
+    let at = |name: &str| NAMES.iter().position(|known| *known == name).unwrap();
+    for nth in 1..=3 {
+        let (from, to) = (lan.owner()[0], NAMES[(at(last) + nth) % 3]);
+        if from != to {
+            assert_eq!(lan.hand_off(from, to), ONE_MOVED, "{what}: {from} to {to}");
+        }
+    }
+    assert_eq!(lan.owner(), [last], "{what}");
+}
+
+fn end(lan: &mut Lan, client: Handle) {
+    lan.client.tcp.with(client, Tcb::finish);
+    lan.pass(100);
+}
+
+/// Connections from one port, one after the other, wherever the one before ended and wherever the next is placed. Each goes on
+/// for so many milliseconds after its client has finished.
+fn again_and_again(service: fn() -> Service, after: u64, opened: fn(&mut Lan, Handle, &str)) {
+    for (last, turn) in NAMES.iter().flat_map(|last| (0..3).map(move |turn| (*last, turn))) {
+        let what = format!("ended at {last}, turn {turn}");
+        let mut lan = Lan::new(|setup| {
+            (setup.placement, setup.services) = (Placement::RoundRobin, vec![service()]);
+        });
+        for _ in 0..turn {
+            let other = lan.connect();
+            end(&mut lan, other);
+        }
+        lan.pass(61_000);
+        let mut client = lan.connect();
+        let flow = lan.client.tcp.get(client).unwrap().flow;
+        for _ in 0..3 {
+            opened(&mut lan, client, &what);
+            round_to(&mut lan, last, &what);
+            end(&mut lan, client);
+            if !lan.owner().is_empty() {
+                round_to(&mut lan, last, &what);
+            }
+            lan.pass(after);
+            client = lan.client.tcp.connect_from(flow, Config::default(), lan.now).expect("a port");
+            lan.run();
+            lan.pass(100);
+            assert_eq!(lan.owner().len(), 1, "{what}");
+        }
+        opened(&mut lan, client, &what);
+        round_to(&mut lan, last, &what);
+        assert_eq!(lan.resets(), 0, "{what}");
+    }
+}
+
+#[test]
+fn a_port_that_is_used_again_opens_a_connection_that_can_be_anywhere() {
+    // The client was in TIME-WAIT.
+    again_and_again(
+        || Service::new::<Echo>("echo", 7, ()),
+        61_000,
+        |lan, client, what| {
+            assert_eq!(lan.echo(client, b"anew"), b"anew", "{what}");
+        },
+    );
+}
+
+#[test]
+fn a_port_that_is_used_again_while_the_server_is_in_time_wait_opens_a_connection_that_can_be_anywhere() {
+    again_and_again(
+        || Service::new::<Deaf>("deaf", 7, ()),
+        0,
+        |lan, client, what| {
+            assert_eq!(lan.client.tcp.get(client).unwrap().state, State::CloseWait, "{what}");
+        },
+    );
+}
