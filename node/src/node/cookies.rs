@@ -44,7 +44,7 @@ impl Node {
             None => self.open_by_cookie(flow, segment, now),
             Some(to) if self.has_had(&flow) => {
                 let opened = self.open_by_cookie(flow, segment, now);
-                self.give(flow, to, now);
+                self.give_now(flow, to, now);
                 opened
             }
             Some(to) => {

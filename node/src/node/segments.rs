@@ -59,6 +59,9 @@ impl Node {
                 self.counters.dropped += u64::from(!kept);
             }
             Some(place) => match place.route() {
+                Some(_) if from.is_none() && self.is_for_contact(&flow, &datagram, now) => {
+                    self.forward_to_contact(flow, datagram, now);
+                }
                 Some(route) => self.relay(flow, from, datagram, route.to, route.epoch, now),
                 None => self.counters.dropped += 1,
             },
@@ -68,6 +71,24 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Whether a segment that came straight to our care-of address may open a connection: that is for the contact node to say.
+    fn is_for_contact(&self, flow: &Flow, datagram: &Datagram, now: Instant) -> bool {
+        !self.is_contact()
+            && Segment::parse(datagram).is_ok_and(|(_, segment)| self.may_open(flow, &segment, now))
+    }
+
+    fn may_open(&self, flow: &Flow, segment: &Segment, now: Instant) -> bool {
+        (segment.is_syn() && segment.ack.is_none()) || self.tcp.returns_cookie(flow, segment, now)
+    }
+
+    /// What opens a connection came straight to our care-of address, because others of the client live here. Who serves a new
+    /// one is for the contact node to say: two nodes that choose would answer the same client. Nor does it follow an older
+    /// connection from the same port.
+    fn forward_to_contact(&mut self, flow: Flow, datagram: Datagram, now: Instant) {
+        self.mobility.outlived(*flow.remote.ip(), now);
+        self.forward(datagram, self.contact, now);
     }
 
     /// Sends a segment on to the node that owns its connection.
@@ -176,14 +197,10 @@ impl Node {
         if segment.is_rst() {
             return;
         }
-        let opens = segment.is_syn() && segment.ack.is_none();
-        // It came straight to our care-of address, because other connections of the client live here. Who serves a new
-        // one is for the contact node to say: two nodes that choose would answer the same client.
-        if from.is_none() && !self.is_contact() && (opens || self.tcp.returns_cookie(&flow, segment, now)) {
-            self.mobility.outlived(*flow.remote.ip(), now);
-            return self.forward(datagram.clone(), self.contact, now);
+        if from.is_none() && !self.is_contact() && self.may_open(&flow, segment, now) {
+            return self.forward_to_contact(flow, datagram.clone(), now);
         }
-        if opens {
+        if segment.is_syn() && segment.ack.is_none() {
             self.place(flow, from, segment, datagram, now);
             return self.ended.forget(&flow);
         }
@@ -230,7 +247,7 @@ impl Node {
         match to {
             Some(to) if self.has_had(&flow) => {
                 self.accept(flow, syn, now);
-                self.give(flow, to, now);
+                self.give_now(flow, to, now);
             }
             Some(to) => {
                 self.place_at(flow, to, now);

@@ -21,6 +21,10 @@ impl Node {
         let owned = Owned { epoch, offered: epoch, doubtful: false, session: None, guard: None };
         self.owned.insert(handle, owned);
         self.guard(handle, BTreeSet::new(), false, now);
+        // The contact node has not placed it, if what came for it has followed an older connection.
+        if known.is_some() {
+            self.tell_owner(flow, epoch, now);
+        }
     }
 
     pub(super) fn session_event(&mut self, event: tcp::Event, now: Instant) {

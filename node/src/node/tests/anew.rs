@@ -1,8 +1,9 @@
 //! A client uses its port again: another connection between the same ends, of which other nodes remember the first.
 
-use ferry_stack::tcp::{Config, Handle, State, Tcb};
+use ferry_mipv6::route::put_routing;
+use ferry_stack::tcp::{Config, Control, Handle, Segment, State, Tcb};
 
-use super::lan::{Lan, NAMES};
+use super::lan::{Lan, NAMES, address};
 use super::{Deaf, ONE_MOVED};
 use crate::node::{Placement, Service};
 use crate::services::Echo;
@@ -79,4 +80,32 @@ fn a_port_that_is_used_again_while_the_server_is_in_time_wait_opens_a_connection
             assert_eq!(lan.client.tcp.get(client).unwrap().state, State::CloseWait, "{what}");
         },
     );
+}
+
+#[test]
+fn a_syn_that_comes_straight_to_a_node_that_has_had_an_older_connection_does_not_follow_that() {
+    for at in [1, 2] {
+        let what = NAMES[usize::from(at)];
+        let mut lan = Lan::new(|setup| setup.services = vec![Service::new::<Deaf>("deaf", 7, ())]);
+        let client = lan.connect();
+        let flow = lan.client.tcp.get(client).unwrap().flow;
+        // Node c still forwards to b what comes for this one when the next is in TIME-WAIT at a.
+        assert_eq!([lan.hand_off("a", "c"), lan.hand_off("c", "b")], [ONE_MOVED, ONE_MOVED]);
+        end(&mut lan, client);
+        lan.pass(61_000);
+        let client = lan.client.tcp.connect_from(flow, Config::default(), lan.now).expect("a port");
+        let seq = lan.client.tcp.get(client).unwrap().snd.iss + 100_000_u32;
+        lan.run();
+        lan.pass(100);
+        end(&mut lan, client);
+        assert_eq!((lan.owner(), &lan.nodes["a"].connections()[0].state[..]), (vec!["a"], "TIME-WAIT"));
+        let mut packet = Segment::bare(seq, None, Some(Control::Syn)).emit(&flow, 0, false);
+        assert!(put_routing(&mut packet, address(at).address));
+        lan.client.interface.send(packet, lan.now);
+        lan.run();
+        let answered = |answer: &&Segment| answer.is_syn() && answer.ack == Some(seq + 1_u32);
+        assert_eq!(lan.seen.iter().filter(answered).count(), 1, "{what}");
+        // The client's host, which knows nothing of it, has reset it.
+        assert_eq!(lan.owner(), [""; 0], "{what}");
+    }
 }
