@@ -154,7 +154,7 @@ fn links() -> Vec<Vec<u8>> {
     let link = |(side, greeting): (u8, Vec<u8>)| {
         let length = u8::try_from(10 + greeting.len()).unwrap_or(u8::MAX);
         let frames = b"\0\0\0\x01\x01\0\0\0\x05\0text\0\0\0\x05\0te";
-        [&[side + 14, 0, 0, 0, length][..], b"ferry-pl\0\x03", &greeting, frames].concat()
+        [&[side + 14, 0, 0, 0, length][..], b"ferry-pl\0\x04", &greeting, frames].concat()
     };
     said.into_iter().map(link).collect()
 }
