@@ -332,6 +332,9 @@ pub struct Connection {
     pub service: String,
     /// The TCP state, as RFC 9293 spells it.
     pub state: String,
+    /// When it was opened, in milliseconds since 1970 by the group's clock; later than any before it from the same port.
+    #[serde(default)]
+    pub opened_ms: u64,
     /// Counts its owners.
     pub epoch: u64,
     /// Octets that the client acknowledged.

@@ -114,6 +114,10 @@ impl Stack for Aware {
         self.plain.connect(server, now)
     }
 
+    fn connect_again(&mut self, local: SocketAddrV6, server: SocketAddrV6, now: Instant) -> Option<usize> {
+        self.plain.connect_again(local, server, now)
+    }
+
     fn phase(&self, connection: usize) -> Phase {
         self.plain.phase(connection)
     }

@@ -163,6 +163,7 @@ pub fn every_order(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instan
         deaf: Duration::ZERO,
         idle: Duration::ZERO,
         abort_after,
+        again: None,
     };
     tasks.map(script).into()
 }
@@ -234,6 +235,7 @@ pub fn steady_talk(rng: &mut Rng, from: Instant, port: u16, task: Task) -> Talk 
         deaf: Duration::ZERO,
         idle: Duration::ZERO,
         abort_after: None,
+        again: None,
     })
 }
 
@@ -274,6 +276,7 @@ pub fn script(rng: &mut Rng, server: Ipv6Addr, wants: &Wants, after: Instant) ->
         deaf: slow(rng, 3_000),
         idle: slow(rng, wants.idle),
         abort_after: (wants.aborts && rng.chance(500)).then(|| rng.scaled(0..=wants.octets)),
+        again: None,
     }
 }
 

@@ -6,7 +6,7 @@ use ferry_stack::{Frame, Instant};
 
 use crate::serve::Serving;
 use crate::stack::{Phase, Stack};
-use crate::talk::Talk;
+use crate::talk::{Script, Talk};
 
 /// A host with its applications.
 #[derive(Debug)]
@@ -60,14 +60,26 @@ impl Machine {
 
     fn open(&mut self, now: Instant) -> Vec<(SocketAddrV6, SocketAddrV6, usize)> {
         let mut opened = Vec::new();
-        for (nth, talk) in self.talks.iter_mut().enumerate() {
-            if talk.connection.is_none() && talk.script.start <= now {
-                let (connection, local) = self.stack.connect(talk.script.server, now);
-                talk.connection = Some(connection);
-                opened.push((local, talk.script.server, nth));
+        for nth in 0..self.talks.len() {
+            if self.talks[nth].connection.is_some() || self.talks[nth].script.start > now {
+                continue;
             }
+            let Some((connection, local)) = self.open_one(nth, now) else { continue };
+            let talk = &mut self.talks[nth];
+            (talk.connection, talk.local) = (Some(connection), Some(local));
+            opened.push((local, talk.script.server, nth));
         }
         opened
+    }
+
+    /// Its number in the stack, and the client's end. `None` if it waits for the end of another.
+    fn open_one(&mut self, nth: usize, now: Instant) -> Option<(usize, SocketAddrV6)> {
+        let Script { server, again, .. } = self.talks[nth].script;
+        let Some(before) = again.map(|before| &self.talks[before]) else {
+            return Some(self.stack.connect(server, now));
+        };
+        let local = before.local.filter(|_| before.is_over())?;
+        Some((self.stack.connect_again(local, server, now)?, local))
     }
 
     /// When there is something to do that no frame would bring about.

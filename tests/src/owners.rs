@@ -16,8 +16,8 @@ pub type Client = (SocketAddrV6, u16);
 pub struct Owners {
     /// Of each established connection: its owner, if it has one now.
     present: BTreeMap<Client, usize>,
-    /// Of each connection that was ever owned: the last owner and epoch.
-    last: BTreeMap<Client, (usize, u64)>,
+    /// Of each connection that was ever owned: the last owner and epoch, and which connection of that port it is.
+    last: BTreeMap<Client, (usize, (u64, u64))>,
     /// Of each node: what it owns, handshakes included.
     of: BTreeMap<usize, BTreeSet<Client>>,
 }
@@ -41,16 +41,16 @@ impl Owners {
     }
 
     fn own_one(&mut self, node: usize, connection: &Connection) -> Result<(), String> {
-        let (client, epoch) = (key(connection), connection.epoch);
+        let (client, epoch) = (key(connection), (connection.opened_ms, connection.epoch));
         if let Some(other) = self.present.insert(client, node)
             && other != node
         {
             return Err(format!("a connection has at most one owner: {client:?} at {other} and {node}"));
         }
         match self.last.insert(client, (node, epoch)) {
-            Some((before, then)) if then > epoch || (then == epoch && before != node) => {
-                Err(format!("an epoch only grows: {client:?} had {then} at {before}, has {epoch} at {node}"))
-            }
+            Some((before, then)) if then > epoch || (then == epoch && before != node) => Err(format!(
+                "an epoch only grows: {client:?} had {then:?} at {before}, has {epoch:?} at {node}"
+            )),
             _ => Ok(()),
         }
     }
@@ -92,6 +92,7 @@ mod tests {
             port: 80,
             service: String::new(),
             state: String::new(),
+            opened_ms: 7,
             epoch,
             sent: 0,
             received: 0,

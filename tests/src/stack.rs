@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 use ferry_stack::host::Host;
-use ferry_stack::tcp::{Config, Ending, Event, Handle, Listener, Secret, State, Tcb};
+use ferry_stack::tcp::{Config, Ending, Event, Flow, Handle, Listener, Secret, State, Tcb};
 use ferry_stack::{Frame, Instant, interface};
 
 use crate::octets::Octets;
@@ -57,6 +57,10 @@ pub trait Stack: Debug {
     fn transmit(&mut self, now: Instant) -> Option<Frame>;
     /// When [`Stack::handle_timeout`] has something to do.
     fn deadline(&mut self, now: Instant) -> Option<Instant>;
+    /// Opens a connection from this end, if it is free: the last from there may not be over. Not every stack can.
+    fn connect_again(&mut self, _local: SocketAddrV6, _server: SocketAddrV6, _now: Instant) -> Option<usize> {
+        None
+    }
     /// Does what has come due.
     fn handle_timeout(&mut self, now: Instant);
     /// The control blocks, where there are any to be seen, and what the clock of each shows.
@@ -134,6 +138,11 @@ impl Stack for Plain {
         let handle = opened.expect("a port is free");
         let local = self.host.tcp.get(handle).map(|tcb| tcb.flow.local);
         (self.number(handle), local.expect("it was just opened"))
+    }
+
+    fn connect_again(&mut self, local: SocketAddrV6, server: SocketAddrV6, now: Instant) -> Option<usize> {
+        let opened = self.host.tcp.connect_from(Flow { local, remote: server }, self.config, now);
+        opened.ok().map(|handle| self.number(handle))
     }
 
     fn phase(&self, connection: usize) -> Phase {

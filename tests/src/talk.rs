@@ -11,6 +11,9 @@ use crate::pattern;
 use crate::serve::{Order, Request, UPWARD};
 use crate::stack::{End, Phase};
 
+/// After which a client tries again to take a port that is not free.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
 /// What a client wants of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -56,6 +59,8 @@ pub struct Script {
     pub idle: Duration,
     /// Gives the connection up when so many octets have passed, in both directions together.
     pub abort_after: Option<u64>,
+    /// Uses the port of another connection of this host again, as soon as that is over: the number of its script.
+    pub again: Option<usize>,
 }
 
 impl Script {
@@ -73,6 +78,7 @@ impl Script {
             deaf: Duration::ZERO,
             idle: Duration::ZERO,
             abort_after: None,
+            again: None,
         }
     }
 }
@@ -98,6 +104,8 @@ pub struct Talk {
     pub script: Script,
     /// The connection's number in its stack, once it was opened.
     pub connection: Option<usize>,
+    /// The client's end, from then on.
+    pub local: Option<SocketAddrV6>,
     /// How it ended.
     pub outcome: Option<Outcome>,
     /// Octets written, the request included.
@@ -131,6 +139,7 @@ impl Talk {
         Self {
             script,
             connection,
+            local: None,
             outcome,
             sent: 0,
             received: 0,
@@ -321,7 +330,9 @@ impl Talk {
             return None;
         }
         if self.connection.is_none() {
-            return Some(self.script.start);
+            // A port that is to be used again may not be free yet.
+            let next_try = if self.script.again.is_some() { now + TRY_AGAIN } else { Instant::ZERO };
+            return Some(self.script.start.max(next_try));
         }
         let write = (self.sent < self.to_send()).then_some(self.next_write);
         let read = (!self.ended).then_some(self.next_read);

@@ -17,7 +17,7 @@ use ferry_tests::pattern;
 use ferry_tests::rng::Rng;
 use ferry_tests::seeds::{self, Tally};
 use ferry_tests::serve::EXCHANGE;
-use ferry_tests::talk::Talk;
+use ferry_tests::talk::{Script, Talk};
 use ferry_tests::watch::Sender;
 use ferry_tests::world::{Attachment, GroupPlan, Operation, SERVICE_ADDRESS, World};
 
@@ -54,6 +54,8 @@ struct Plan {
     agent_restarts: u64,
     /// How many contact nodes are lost.
     contact_losses: u64,
+    /// Each client uses one port for all its connections, one after the other.
+    one_port: bool,
     /// When the faults end, in milliseconds.
     mended: core::ops::RangeInclusive<u64>,
 }
@@ -78,6 +80,7 @@ fn plan(wants: Wants) -> Plan {
         agent: false,
         agent_restarts: 0,
         contact_losses: 0,
+        one_port: false,
         mended: 3_000..=20_000,
     }
 }
@@ -202,8 +205,14 @@ fn attach_client(world: &mut World, rng: &mut Rng, plan: &Plan, mtu: u16, nth: u
     let stack = draw::stack(rng, kind, world.next_interface(mtu));
     let sender = if kind == Kind::Smoltcp { Sender::Foreign } else { Sender::Ours };
     let mut machine = Machine::new(stack);
-    for _ in 0..rng.within(1..=plan.talks) {
+    for nth in 0..rng.within(1..=plan.talks) {
         let script = draw::script(rng, SERVICE_ADDRESS, &plan.wants, Instant::from_millis(50));
+        let script = match machine.talks.first().filter(|_| plan.one_port).map(|first| &first.script) {
+            Some(&Script { server, task, .. }) => {
+                Script { server, task, again: usize::try_from(nth).ok().map(|nth| nth - 1), ..script }
+            }
+            None => script,
+        };
         world.say(|| format!("{script:?}"));
         machine.talks.push(Talk::new(script));
     }
@@ -283,6 +292,23 @@ fn connections_that_cookies_opened_in_a_flood_cross() {
 fn many_connections_cross() {
     let wants = Wants { octets: 20_000, ..Wants::default() };
     scenario("many_connections_cross", 50, &Plan { clients: 12, talks: 6, ..plan(wants) });
+}
+
+#[test]
+fn connections_from_a_port_that_is_used_again_cross() {
+    let wants = Wants { faults: true, slow: true, octets: 20_000, idle: 500, ..Wants::default() };
+    let operation = Operation { every: Some(1..=40), all: 100, ..Operation::default() };
+    let plan = Plan {
+        operation,
+        one_port: true,
+        talks: 6,
+        foreign: 0,
+        aware: 400,
+        peer_faults: true,
+        mended: 100_000..=200_000,
+        ..plan(wants)
+    };
+    scenario("connections_from_a_port_that_is_used_again_cross", 150, &plan);
 }
 
 #[test]

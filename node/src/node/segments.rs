@@ -85,9 +85,12 @@ impl Node {
 
     /// What opens a connection came straight to our care-of address, because others of the client live here. Who serves a new
     /// one is for the contact node to say: two nodes that choose would answer the same client. Nor does it follow an older
-    /// connection from the same port.
+    /// connection from the same port, and what comes after it does not either.
     fn forward_to_contact(&mut self, flow: Flow, datagram: Datagram, now: Instant) {
         self.mobility.outlived(*flow.remote.ip(), now);
+        if !self.handoffs.is_giving(&flow) {
+            self.forget_route(&flow);
+        }
         self.forward(datagram, self.contact, now);
     }
 
@@ -213,8 +216,11 @@ impl Node {
             return;
         }
         match from {
-            // It was placed here, most likely, and has overtaken the segment that brings a cookie back.
-            Some(_) if self.tcp.may_follow_cookie(&flow, segment, now) => self.counters.dropped += 1,
+            // It was placed here, most likely, and has overtaken the segment that brings a cookie back. Only the contact node
+            // places: another may have sent on what follows no connection that it knows.
+            Some(from) if from == self.contact && self.tcp.may_follow_cookie(&flow, segment, now) => {
+                self.counters.dropped += 1;
+            }
             // Whoever sent it here believes that we own it; or it does not know, and we are to find out.
             Some(from) => {
                 self.tell(from, &Message::NotMine { flow });

@@ -79,6 +79,7 @@ impl Node {
             port,
             service: self.services.get(&port).map(|service| service.name().to_owned()).unwrap_or_default(),
             state: tcb.state.to_string(),
+            opened_ms: owned.epoch.life,
             epoch: owned.epoch.count,
             sent: tcb.snd.acked_total,
             received: tcb.rcv.total,

@@ -41,6 +41,14 @@ impl World {
         self.watch.progress(service_at(port), client)
     }
 
+    /// A client has opened another connection from the same port: what was known of the last counts no more.
+    pub(super) fn opened_anew(&mut self, client: Client) {
+        self.losses.frozen.retain(|(of, _), _| *of != client);
+        self.losses.taken.retain(|(of, _)| *of != client);
+        self.losses.excused.remove(&client);
+        self.watch.lost.remove(&(service_at(client.1), client.0));
+    }
+
     pub(super) fn note_frozen(&mut self, client: Client, epoch: u64) {
         let seen = self.seen_of(client);
         self.losses.frozen.insert((client, epoch), seen);

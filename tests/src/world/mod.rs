@@ -314,7 +314,9 @@ impl World {
         let opened = machine.run(now);
         let frames: Vec<_> = core::iter::from_fn(|| machine.stack.transmit(now)).map(Wish::Frame).collect();
         for (client, server, talk) in opened {
-            self.talks.insert((client, server), (nth, talk));
+            if self.talks.insert((client, server), (nth, talk)).is_some() {
+                self.opened_anew((client, server.port()));
+            }
         }
         frames
     }

@@ -223,6 +223,7 @@ fn script(rng: &mut Rng) -> Script {
         deaf: Duration::ZERO,
         idle: if rng.chance(200) { rng.millis(0..=300) } else { Duration::ZERO },
         abort_after: None,
+        again: None,
     }
 }
 

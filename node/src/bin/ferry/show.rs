@@ -158,7 +158,7 @@ fn connections_text(connections: &[Connection]) -> String {
 }
 
 fn connection_row(connection: &Connection) -> [String; 10] {
-    let Connection { client, port, service, state, epoch, sent, received, srtt_us, cwnd, protection } =
+    let Connection { client, port, service, state, epoch, sent, received, srtt_us, cwnd, protection, .. } =
         connection;
     [
         client.to_string(),
@@ -280,6 +280,7 @@ mod tests {
             port: 80,
             service: "file".into(),
             state: "ESTABLISHED".into(),
+            opened_ms: 1_700_000_000_000,
             epoch: 3,
             sent: 2048,
             received: 80,
