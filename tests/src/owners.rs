@@ -11,15 +11,23 @@ pub type Client = (SocketAddrV6, u16);
 /// Who owns which connection.
 ///
 /// A handshake that is under way is nobody's yet: if a SYN is sent again and goes to another node than before, because
-/// that one is out of reach, two nodes answer it, and the client decides by the answer that it acknowledges.
+/// that one is out of reach, two nodes answer it, and the client decides by the answer that it acknowledges. Nor is one in
+/// TIME-WAIT anybody's any more, once its client has opened another from the same port.
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
     /// Of each established connection: its owner, if it has one now.
-    present: BTreeMap<Client, usize>,
+    present: BTreeMap<Client, Present>,
     /// Of each connection that was ever owned: the last owner and epoch, and which connection of that port it is.
     last: BTreeMap<Client, (usize, (u64, u64))>,
     /// Of each node: what it owns, handshakes included.
     of: BTreeMap<usize, BTreeSet<Client>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Present {
+    node: usize,
+    opened: u64,
+    in_time_wait: bool,
 }
 
 impl Owners {
@@ -28,7 +36,7 @@ impl Owners {
     pub fn own(&mut self, node: usize, connections: &[Connection], serves: bool) -> Result<(), String> {
         let owned: BTreeSet<Client> = connections.iter().map(key).collect();
         for gone in self.of.entry(node).or_default().difference(&owned) {
-            if self.present.get(gone) == Some(&node) {
+            if self.present.get(gone).is_some_and(|present| present.node == node) {
                 self.present.remove(gone);
             }
         }
@@ -42,9 +50,16 @@ impl Owners {
 
     fn own_one(&mut self, node: usize, connection: &Connection) -> Result<(), String> {
         let (client, epoch) = (key(connection), (connection.opened_ms, connection.epoch));
-        if let Some(other) = self.present.insert(client, node)
-            && other != node
+        let in_time_wait = connection.state == "TIME-WAIT";
+        if in_time_wait && self.last.get(&client).is_some_and(|(_, last)| last.0 > connection.opened_ms) {
+            return Ok(());
+        }
+        let present = Present { node, opened: connection.opened_ms, in_time_wait };
+        if let Some(other) = self.present.insert(client, present)
+            && other.node != node
+            && !(other.in_time_wait && other.opened < present.opened)
         {
+            let other = other.node;
             return Err(format!("a connection has at most one owner: {client:?} at {other} and {node}"));
         }
         match self.last.insert(client, (node, epoch)) {
@@ -57,13 +72,13 @@ impl Owners {
 
     /// A node may not act for what it owns now.
     pub fn rests(&mut self, node: usize) {
-        self.present.retain(|_, owner| *owner != node);
+        self.present.retain(|_, present| present.node != node);
     }
 
     /// A node is dead. What it owned, it does not any more; given back, handshakes included.
     pub fn died(&mut self, node: usize) -> BTreeSet<Client> {
         let owned = self.of.remove(&node).unwrap_or_default();
-        self.present.retain(|_, owner| *owner != node);
+        self.present.retain(|_, present| present.node != node);
         owned
     }
 
@@ -116,6 +131,18 @@ mod tests {
         owners.own(0, &[], true).unwrap();
         owners.own(1, &[connection(2)], true).unwrap();
         assert_eq!(owners.of(1).len(), 1);
+    }
+
+    #[test]
+    fn only_in_time_wait_a_connection_makes_room_for_the_next_from_its_port() {
+        for (state, fine) in [("TIME-WAIT", true), ("LAST-ACK", false)] {
+            let old = Connection { state: state.to_owned(), ..connection(3) };
+            let new = Connection { opened_ms: 8, ..connection(1) };
+            let mut owners = Owners::default();
+            owners.own(0, &[old.clone()], true).unwrap();
+            assert_eq!(owners.own(1, &[new], true).is_ok(), fine, "{state}");
+            assert_eq!(owners.own(0, &[old], true).is_ok(), fine, "{state}");
+        }
     }
 
     #[test]

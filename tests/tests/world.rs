@@ -304,7 +304,6 @@ fn connections_from_a_port_that_is_used_again_cross() {
         talks: 6,
         foreign: 0,
         aware: 400,
-        peer_faults: true,
         mended: 100_000..=200_000,
         ..plan(wants)
     };

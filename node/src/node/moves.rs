@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ferry_handoff::{Action, Epoch, Failure, NodeId, Refusal, Snapshot};
+use ferry_handoff::{Action, Epoch, Failure, Message, NodeId, Refusal, Snapshot};
 use ferry_stack::Instant;
 use ferry_stack::ip::Datagram;
 use ferry_stack::tcp::{Flow, Handle, Tcb};
@@ -75,6 +75,10 @@ impl Node {
         let route = arriving.before.unwrap_or(Route { to: arriving.from, epoch: arriving.epoch });
         if self.is_contact() || arriving.before.is_some() {
             self.places.insert(*flow, Place::Elsewhere(route));
+        }
+        // It may have been told that the connection is as good as here.
+        if !self.is_contact() {
+            self.tell(self.contact, &Message::NotMine { flow: *flow });
         }
         for datagram in arriving.held {
             self.forward(datagram, route.to, now);

@@ -85,12 +85,9 @@ impl Node {
 
     /// What opens a connection came straight to our care-of address, because others of the client live here. Who serves a new
     /// one is for the contact node to say: two nodes that choose would answer the same client. Nor does it follow an older
-    /// connection from the same port, and what comes after it does not either.
+    /// connection from the same port.
     fn forward_to_contact(&mut self, flow: Flow, datagram: Datagram, now: Instant) {
         self.mobility.outlived(*flow.remote.ip(), now);
-        if !self.handoffs.is_giving(&flow) {
-            self.forget_route(&flow);
-        }
         self.forward(datagram, self.contact, now);
     }
 

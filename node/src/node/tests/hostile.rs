@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use bytes::Bytes;
 use ferry_handoff::claims::{Claim, Standing};
 use ferry_handoff::{Epoch, Incarnation, Message, Mirror, NodeId, Order, Refusal, Snapshot};
-use ferry_stack::tcp::{Flow, Handle};
+use ferry_stack::tcp::{Flow, Handle, Tcb};
 
 use super::lan::{Lan, service_address};
 use super::{ONE_MOVED, some_flow};
@@ -451,4 +451,27 @@ fn a_node_whose_death_is_told_while_it_is_heard_loses_nothing() {
         assert_eq!(lan.echo(client, b"alive"), b"alive");
         assert_eq!(lan.resets(), 0);
     }
+}
+
+#[test]
+fn who_has_said_that_a_connection_comes_takes_it_back_when_it_does_not() {
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    let (a, c) = (NodeId::of("a"), NodeId::of("c"));
+    let relayed = |lan: &Lan| lan.nodes["a"].status(lan.now).relayed;
+    hear(&mut lan, "c", "b", &Message::Prepare { flow, epoch: nth(3), service: "echo".to_owned() });
+    let said = hear(&mut lan, "c", "a", &Message::Ask { flow });
+    assert_eq!(said, [(a, Message::Owner { flow, epoch: nth(3), node: c })]);
+    // It ends at b first, of which the contact node hears before it hears the other answer.
+    lan.client.tcp.with(client, Tcb::abort);
+    lan.run();
+    assert_eq!(relayed(&lan), 0);
+    hear(&mut lan, "a", "c", &Message::Owner { flow, epoch: nth(3), node: c });
+    assert_eq!(relayed(&lan), 1);
+    let said = hear(&mut lan, "c", "b", &Message::Abort { flow, epoch: nth(3) });
+    assert_eq!(said, [(a, Message::NotMine { flow })]);
+    hear(&mut lan, "a", "c", &Message::NotMine { flow });
+    assert_eq!(relayed(&lan), 0, "nothing is left of it");
 }
