@@ -175,6 +175,7 @@ fn talk(key: u64, port: u16, task: Task) -> Talk {
         deaf: Duration::ZERO,
         idle: Duration::ZERO,
         abort_after: None,
+        again: None,
     })
 }
 

@@ -139,7 +139,7 @@ mod tests {
             let old = Connection { state: state.to_owned(), ..connection(3) };
             let new = Connection { opened_ms: 8, ..connection(1) };
             let mut owners = Owners::default();
-            owners.own(0, &[old.clone()], true).unwrap();
+            owners.own(0, std::slice::from_ref(&old), true).unwrap();
             assert_eq!(owners.own(1, &[new], true).is_ok(), fine, "{state}");
             assert_eq!(owners.own(0, &[old], true).is_ok(), fine, "{state}");
         }

@@ -5,10 +5,9 @@ use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 
 pub const FERRY: &str = env!("CARGO_BIN_EXE_ferry");
@@ -262,22 +261,13 @@ impl Node {
         }
     }
 
-    /// Whoever is stopped does nothing any more when this returns.
+    /// Whoever is stopped has stopped when this returns.
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        while signal == Signal::STOP && !self.is_stopped() {
-            sleep(Duration::from_millis(1));
+        let process = Pid::from_child(&self.child);
+        kill_process(process, signal).unwrap();
+        if signal == Signal::STOP {
+            waitpid(Some(process), WaitOptions::UNTRACED).unwrap();
         }
-    }
-
-    /// Whether all threads are (proc_pid_stat(5)).
-    fn is_stopped(&self) -> bool {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let stat = |thread: PathBuf| std::fs::read_to_string(thread.join("stat")).unwrap_or_default();
-        threads.map(|thread| stat(thread.unwrap().path())).all(|stat| {
-            // The name before may hold anything.
-            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
-        })
     }
 
     pub fn wait(&mut self) -> ExitStatus {

@@ -233,5 +233,6 @@ fn talk(key: u64, pace: Duration) -> Talk {
         deaf: Duration::ZERO,
         idle: Duration::ZERO,
         abort_after: None,
+        again: None,
     })
 }
