@@ -182,17 +182,6 @@ impl Interface {
         datagram
     }
 
-    /// Asks for the gateway's link-layer address, so that whatever is to be sent first need not wait for it.
-    pub fn look_for_gateway(&mut self, now: Instant) {
-        self.neighbours.look_for_kept(now);
-        self.act(now);
-    }
-
-    /// Whether the gateway has told its link-layer address: before that, what is to leave the link waits.
-    pub fn has_found_gateway(&self) -> bool {
-        self.neighbours.has_found_kept()
-    }
-
     /// Sends a packet to its next hop (on-link, or the gateway), resolving it first if need be.
     pub fn send(&mut self, packet: Packet, now: Instant) {
         let Some(destination) = packet.destination() else {

@@ -37,6 +37,17 @@ enum Message {
 }
 
 impl Interface {
+    /// Asks for the gateway's link-layer address, so that whatever is to be sent first need not wait for it.
+    pub fn look_for_gateway(&mut self, now: Instant) {
+        self.neighbours.look_for_kept(now);
+        self.act(now);
+    }
+
+    /// Whether the gateway has told its link-layer address: before that, what is to leave the link waits.
+    pub fn has_found_gateway(&self) -> bool {
+        self.neighbours.has_found_kept()
+    }
+
     /// Deals with a solicitation or an advertisement whose checksum is right.
     pub(super) fn discover(&mut self, datagram: &Datagram, now: Instant) {
         match check(datagram) {
