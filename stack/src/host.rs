@@ -44,7 +44,7 @@ impl Host {
         let refused = match self.tcp.receive(&flow, &segment, now) {
             Arrival::Delivered(_, Err(Reason::AckOfNothing(_))) => true,
             Arrival::Delivered(..) => false,
-            Arrival::Unknown if segment.is_syn() && segment.ack.is_none() => self.open(flow, &segment, now),
+            Arrival::Unknown if segment.opens() => self.open(flow, &segment, now),
             Arrival::Unknown => match self.tcp.open_by_cookie(flow, &segment, now) {
                 Err(Refusal::NoCookie) => !self.tcp.may_follow_own_cookie(&flow, &segment, now),
                 Err(Refusal::NoListener(_) | Refusal::CookieSpent) => true,

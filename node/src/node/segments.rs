@@ -80,7 +80,7 @@ impl Node {
     }
 
     fn may_open(&self, flow: &Flow, segment: &Segment, now: Instant) -> bool {
-        (segment.is_syn() && segment.ack.is_none()) || self.tcp.returns_cookie(flow, segment, now)
+        segment.opens() || self.tcp.returns_cookie(flow, segment, now)
     }
 
     /// What opens a connection came straight to our care-of address, because others of the client live here. Who serves a new
@@ -200,7 +200,7 @@ impl Node {
         if from.is_none() && !self.is_contact() && self.may_open(&flow, segment, now) {
             return self.forward_to_contact(flow, datagram.clone(), now);
         }
-        if segment.is_syn() && segment.ack.is_none() {
+        if segment.opens() {
             self.place(flow, from, segment, datagram, now);
             return self.ended.forget(&flow);
         }

@@ -272,6 +272,11 @@ impl Segment {
         self.control == Some(Control::Syn)
     }
 
+    /// Whether it is a SYN that answers none: it opens a connection.
+    pub fn opens(&self) -> bool {
+        self.is_syn() && self.ack.is_none()
+    }
+
     /// Whether it is a SYN of a host that knows ECN: an ECN-setup SYN or SYN-ACK (RFC 3168 section 6.1.1).
     pub fn is_ecn_setup(&self) -> bool {
         self.is_syn() && self.ece && self.cwr == self.ack.is_none()
