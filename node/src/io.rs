@@ -378,6 +378,11 @@ pub struct NotMoved {
     pub why: String,
 }
 
+impl NotMoved {
+    /// Why a connection is not moved that is on its way already.
+    pub const MOVES_ALREADY: &str = "it is being handed off already";
+}
+
 /// Something that a log or an experiment wants to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {

@@ -6,7 +6,7 @@ use ferry_stack::tcp::Flow;
 
 use super::Node;
 use super::jobs::{Job, JobId};
-use crate::io::{Command, Output, Reason, Reply, Which};
+use crate::io::{Command, NotMoved, Output, Reason, Reply, Which};
 
 impl Node {
     pub(super) fn command(&mut self, id: u64, command: Command, now: Instant) {
@@ -69,7 +69,7 @@ impl Node {
         let mut job = Job::new(Reason::Handoff);
         for flow in self.meant(which)? {
             if self.is_giving(&flow) {
-                job.give_up(flow, "it is being handed off already");
+                job.give_up(flow, NotMoved::MOVES_ALREADY);
             } else {
                 job.queue.push_back((flow, Some(peer)));
             }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread::Scope;
 
+use ferry_node::NotMoved;
 use sha2::{Digest, Sha256};
 
 use super::evidence::{check_privileges, keep, write_events};
@@ -29,8 +30,6 @@ use crate::trace::{Event, handoffs};
 use crate::world::{CLIENT, CLIENT_INTERFACE, CLIENT_PREFIX, NODES, SERVICE, Visitor, World};
 use crate::{Error, Result};
 
-/// Why a node does not hand on what it is handing on.
-const MOVES_ALREADY: &str = "it is being handed off already";
 /// Its name.
 pub const NAME: &str = "any-moment";
 /// How many connections have to move, if nobody says.
@@ -232,7 +231,7 @@ fn hand_on(node: &'static str, mut random: fastrand::Rng, course: &Course) -> Re
         let moved = control.handoff_one(one, to)?;
         course.moved.fetch_add(moved.moved, Ordering::Relaxed);
         // A contact node hands on by itself what it opens of a port that is used again.
-        for failed in moved.failed.into_iter().filter(|failed| failed.why != MOVES_ALREADY) {
+        for failed in moved.failed.into_iter().filter(|failed| failed.why != NotMoved::MOVES_ALREADY) {
             course.went_wrong(format!("{node} to {to}, in {}: {}", one.state, failed.why));
         }
     }
