@@ -8,6 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 ferry=$(readlink -f "${1:-$here/../../target/release/ferry}")
 work=${2:-$(mktemp -d)}
 handoffs=20
+claimed=2001:db8:5::99
 ns=ferry-qemu-$$
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
@@ -202,14 +203,23 @@ hand_off() {
     [ $moved = $handoffs ] || fail "$moved of $handoffs handoffs"
 }
 
-# A packet with a home address that nobody is bound to.
+# A packet with a home address that nobody is bound to. Its checksum holds for that address (RFC 6275 section 11.3.1), which a
+# kernel that writes it does not know of.
 claim() {
     inside python3 -c '
-import socket
-header = bytes([0, 2, 1, 2, 0, 0, 0xC9, 16]) + socket.inet_pton(socket.AF_INET6, "2001:db8:5::99")
-with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
-    sender.setsockopt(socket.IPPROTO_IPV6, 59, header)  # IPV6_DSTOPTS
-    sender.sendto(b"claim", ("2001:db8:1::c", 9))'
+import socket, struct, sys
+home, client = (socket.inet_pton(socket.AF_INET6, text) for text in sys.argv[1:])
+payload = b"a claim!"
+length = 8 + len(payload)
+datagram = lambda checksum: struct.pack("!4H", 9, 9, length, checksum) + payload
+pseudo = home + client + struct.pack("!2I", length, socket.IPPROTO_UDP)
+total = sum(word for word, in struct.iter_unpack("!H", pseudo + datagram(0)))
+while total >> 16:
+    total = (total & 0xFFFF) + (total >> 16)
+option = bytes([0, 2, 1, 2, 0, 0, 0xC9, 16]) + home
+with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_UDP) as sender:
+    sender.setsockopt(socket.IPPROTO_IPV6, 59, option)  # IPV6_DSTOPTS
+    sender.sendto(datagram(~total & 0xFFFF or 0xFFFF), (sys.argv[2], 0))' "$claimed" 2001:db8:1::c
 }
 
 # What others make of the messages: every kind is there, and there is nothing to say against any, nor anything grave
@@ -217,15 +227,17 @@ with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
 decode() {
     local kinds kind
     tshark -n -o tcp.desegment_tcp_streams:FALSE -d tcp.port==80,data -r capture.pcap -T fields -E separator='|' -e frame.number -e mip6.mhtype -e _ws.malformed \
-        -e _ws.expert.severity -e _ws.expert.message >decoded 2>tshark.log || fail "tshark: $(cat tshark.log)"
+        -e _ws.expert.severity -e mip6.be.haddr -e _ws.expert.message >decoded 2>tshark.log || fail "tshark: $(cat tshark.log)"
     # 0x00800000 is an error; behind a Mobility Header anything is too much.
     awk -F'|' '$3 != "" || ($2 != "" && $4 != "") || $4 ~ /8388608/' decoded >complaints
     [ ! -s complaints ] || fail "tshark complains: $(head -5 complaints)"
     kinds=$(awk -F'|' '$2 != "" { seen[$2]++ } END { for (kind in seen) printf " %s:%d", kind, seen[kind] }' decoded)
-    # The last is a Binding Error, which answers a claim.
     for kind in 1 2 3 4 5 6 7; do
         [[ $kinds == *" $kind:"* ]] || fail "no Mobility Header of type $kind among$kinds"
     done
+    # Binding Errors come as well when the daemon begins anew; this one answers the claim.
+    awk -F'|' -v home="$claimed" '$2 == 7 && $5 == home { found = 1 } END { exit !found }' decoded ||
+        fail "no Binding Error answers the claim of $claimed"
     echo "tshark: $(wc -l <decoded) frames, Mobility Headers by type$kinds, no complaint"
 }
 
