@@ -176,7 +176,7 @@ impl Donor {
     }
 
     /// The connection as it is now, to go ahead as far as the acceptor lacks it.
-    pub(crate) fn copy(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Delta> {
+    pub(crate) fn copy(&mut self, snapshot: Snapshot, now: Instant) -> Option<Delta> {
         let (to, epoch, mut retry, mut ahead) = match self {
             Self::Asking { to, epoch, ahead, .. } => {
                 (*to, *epoch, Retry::first(now), ahead.take().unwrap_or_default())
@@ -198,7 +198,7 @@ impl Donor {
         let (Self::Asking { ahead: Some(ahead), .. } | Self::Copying { ahead, .. }) = self else {
             return None;
         };
-        let delta = ahead.mirror.delta(snapshot);
+        let delta = ahead.mirror.delta(snapshot.clone());
         // One that builds on nothing is the whole.
         delta.base.and_then(|_| delta.pieces().ok())
     }

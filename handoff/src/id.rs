@@ -70,13 +70,16 @@ impl Epoch {
         Self { count, ..self }
     }
 
-    /// Whether a connection can have moved, and been brought back to life, so often: what another node says need not be
-    /// true, and who begins beyond all bounds leaves nothing to count on with.
-    pub const fn is_plausible(self) -> bool {
+    /// Whether a connection can have moved, and been brought back to life, so often, and been opened by now: what another node
+    /// says need not be true, and who begins beyond all bounds leaves nothing to count on with. `clock` is the group's, in
+    /// milliseconds. Clocks may be years apart, where one has lost its battery; but the bound moves on with them, so that a life
+    /// after the last that was believed is soon believed, too.
+    pub const fn is_plausible(self, clock: u64) -> bool {
         const MOST: u64 = 1 << 31;
-        /// Eight thousand years.
-        const LAST: u64 = 1 << 48;
-        self.life < LAST && self.recoveries() < MOST && self.count & 0xffff_ffff < MOST
+        const CENTURY: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
+        self.life <= clock.saturating_add(CENTURY)
+            && self.recoveries() < MOST
+            && self.count & 0xffff_ffff < MOST
     }
 
     /// How often it was brought back to life after a crash.

@@ -2,6 +2,7 @@ mod ahead;
 mod claims;
 mod copies;
 mod deltas;
+mod epochs;
 mod messages;
 mod moves;
 mod snapshots;

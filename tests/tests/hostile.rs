@@ -58,7 +58,7 @@ fn copy_of(knows: &Knows, flow: Flow, by: u64) -> Message {
     let epoch = later(knows, by);
     (snapshot.tcb.flow, snapshot.epoch) = (flow, epoch);
     let mut mirror = Mirror::after(u64::from(knows.nth));
-    let delta = mirror.delta(&snapshot).pieces().expect("it fits");
+    let delta = mirror.delta(snapshot).pieces().expect("it fits");
     let holders = knows.lives.map(|(node, _)| node).to_vec();
     Message::Copy { flow, epoch, version: mirror.version(), holders, delta }
 }

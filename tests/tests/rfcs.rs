@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use ferry_tests::tree::{root, sources};
+use ferry_tests::tree::{quoted, root, tests};
 
 /// A row of the table.
 #[derive(Debug)]
@@ -16,11 +16,6 @@ struct Row {
     implemented: bool,
     files: Vec<String>,
     shown_by: Vec<String>,
-}
-
-/// What stands between backticks.
-fn quoted(cell: &str) -> Vec<String> {
-    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// The numbers of RFCs with which a row begins; under a heading that names one, all rows are about that.
@@ -56,33 +51,9 @@ fn table() -> Vec<Row> {
     rows
 }
 
-/// The names of all functions that are tests.
-fn tests() -> BTreeSet<String> {
-    let mut files = Vec::new();
-    for folder in ["stack/src", "handoff/src", "mipv6/src", "node/src", "tests/src", "tests/tests"] {
-        files.append(&mut sources(&root().join(folder)).unwrap());
-    }
-    let mut names = BTreeSet::new();
-    for file in files {
-        let text = fs::read_to_string(file).unwrap();
-        let mut behind_test = false;
-        for line in text.lines().map(str::trim) {
-            let name = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next());
-            match name {
-                Some(name) if behind_test => drop(names.insert(name.to_owned())),
-                _ => {}
-            }
-            behind_test = line == "#[test]" || (behind_test && line.starts_with("#["));
-            // Inside of `proptest!` the attribute is the same.
-        }
-    }
-    assert!(names.len() > 200, "only {} tests were found", names.len());
-    names
-}
-
 #[test]
 fn every_test_and_script_that_the_table_names_is_there() {
-    let tests = tests();
+    let tests = tests().unwrap();
     for row in table() {
         for name in &row.shown_by {
             let script = root().join("tests/scripts").join(format!("{name}.script"));

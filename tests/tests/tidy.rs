@@ -120,6 +120,38 @@ fn no_file_is_too_long_to_be_read() {
     }
 }
 
+/// What the manifests name in their sections of dependencies, but crates of the workspace.
+fn dependencies() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let manifests = ALLOWED.map(|(member, _)| format!("{member}/Cargo.toml"));
+    for manifest in manifests.iter().map(String::as_str).chain(["Cargo.toml", "tests/fuzz/Cargo.toml"]) {
+        let mut inside = false;
+        for line in read(manifest).lines() {
+            if line.starts_with('[') {
+                inside = line.ends_with("dependencies]");
+            } else if let Some((name, _)) = line.split_once(['.', ' ', '=']).filter(|_| inside) {
+                found.insert(name.to_owned());
+            }
+        }
+    }
+    found.retain(|name| !name.starts_with("ferry-") && !name.starts_with('#') && !name.is_empty());
+    assert!(found.len() > 30, "only {} dependencies were found", found.len());
+    found
+}
+
+#[test]
+fn the_architecture_says_why_each_dependency_is_there() {
+    let architecture = read("ARCHITECTURE.md");
+    let table = architecture.split("## Dependencies, and why").nth(1).unwrap();
+    let named: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.split('|').nth(1))
+        .flat_map(|cell| cell.split([',', ' ', '(', ')']))
+        .collect();
+    let unnamed: Vec<_> = dependencies().into_iter().filter(|name| !named.contains(name.as_str())).collect();
+    assert!(unnamed.is_empty(), "no reason is given for {unnamed:?}");
+}
+
 #[test]
 fn the_readme_gives_the_two_commands_and_ci_calls_the_tests() {
     let readme = read("README.md");

@@ -4,9 +4,10 @@ use core::time::Duration;
 
 use bytes::Bytes;
 use ferry_stack::Seq;
-use ferry_stack::tcp::{Extents, Flow, Tcb};
+use ferry_stack::tcp::{Extent, Extents, Flow, Queue, Tcb};
 use serde::{Deserialize, Serialize};
 
+use super::spans::{Part, parts, received};
 use crate::snapshot::{HEADER, check_header, write_header};
 use crate::wire::octets;
 use crate::{Epoch, MAX_SNAPSHOT, Pieces, Refused, Snapshot, TooLarge};
@@ -50,21 +51,23 @@ pub struct Delta {
 impl Delta {
     /// Everything, for whoever has nothing.
     pub fn whole(snapshot: &Snapshot) -> Self {
-        let mut tcb = snapshot.tcb.clone();
+        Self::onto(None, 0, snapshot.clone())
+    }
+
+    /// What brings a copy that has this version, and holds these extents, to the snapshot, which has this number then.
+    pub(super) fn onto(held: Option<(Version, &Extents)>, number: u64, snapshot: Snapshot) -> Self {
+        let Snapshot { epoch, service, mut tcb, session, wake, client } = snapshot;
         let extents = tcb.extents();
         let payload = tcb.unload();
-        let queues = core::iter::once(&payload.send).chain(payload.received());
-        Self {
-            base: None,
-            version: Version { epoch: snapshot.epoch, number: 0 },
-            service: snapshot.service.clone(),
-            session: Some(snapshot.session.clone()),
-            wake: snapshot.wake,
-            client: Some(snapshot.client.clone()),
-            fresh: queues.flat_map(|queue| queue.pieces(0, queue.len())).collect(),
-            extents,
-            tcb,
+        let (base, held) = held.unzip();
+        let (sent, had) = (held.map(|held| held.send), held.map(received).unwrap_or_default());
+        let mut fresh = Vec::new();
+        lacking(extents.send, sent.as_slice(), &payload.send, &mut fresh);
+        for (extent, octets) in extents.received().zip(payload.received()) {
+            lacking(extent, &had, octets, &mut fresh);
         }
+        let (version, session, client) = (Version { epoch, number }, Some(session), Some(client));
+        Self { base, version, service, session, wake, client, extents, tcb, fresh }
     }
 
     /// Everything that TCP knows, without payload.
@@ -150,4 +153,13 @@ impl Delta {
         delta.fresh.extend_from_slice(&octets.rest);
         Ok(delta)
     }
+}
+
+/// Adds those octets of an extent that are not held.
+fn lacking(extent: Extent, held: &[Extent], octets: &Queue, fresh: &mut Vec<Bytes>) {
+    parts(extent, held, |part| {
+        if let Part::Fresh { at, len } = part {
+            fresh.extend(octets.pieces(at, len));
+        }
+    });
 }

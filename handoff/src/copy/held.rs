@@ -144,21 +144,13 @@ impl Copy {
 
 impl Delta {
     /// The connection that it brings, if it builds on nothing and can be true. The octets are not copied.
-    pub fn into_snapshot(mut self) -> Result<Snapshot, Refused> {
-        let wanted = usize::try_from(self.extents.len()).unwrap_or(usize::MAX);
-        let (None, Some(session), Some(client)) = (self.base, self.session.take(), self.client.take()) else {
-            return Err(Refused::Nothing);
-        };
-        if self.fresh() != wanted {
-            return Err(Refused::Payload { present: self.fresh(), wanted });
+    pub fn into_snapshot(self) -> Result<Snapshot, Refused> {
+        let mut copy = Copy::default();
+        match copy.apply(self) {
+            Ok(_) => copy.into_snapshot(),
+            Err(Unfit::Refused(why)) => Err(why),
+            Err(Unfit::Lacks { .. }) => Err(Refused::Nothing),
         }
-        let Self { version, service, wake, extents, mut tcb, fresh, .. } = self;
-        let payload = Fresh::of(fresh).merge(&extents, &Extents::default(), &mut Payload::default());
-        if !tcb.load(payload) {
-            return Err(Refused::Contradiction);
-        }
-        tcb.check()?;
-        Ok(Snapshot { epoch: version.epoch, service, tcb, session, wake, client })
     }
 }
 

@@ -1,10 +1,8 @@
-use alloc::vec::Vec;
-
 use bytes::Bytes;
-use ferry_stack::tcp::{Extent, Extents, Queue, Tcb};
+use ferry_stack::tcp::{Extents, Tcb};
 
 use super::delta::{Delta, Version};
-use super::spans::{Part, missing, parts, received};
+use super::spans::missing;
 use crate::Snapshot;
 
 /// So many octets further on, sequence numbers no longer tell what is what.
@@ -46,8 +44,7 @@ impl Mirror {
     }
 
     /// What brings the copy from the last delta to `snapshot`.
-    pub fn delta(&mut self, snapshot: &Snapshot) -> Delta {
-        let extents = snapshot.tcb.extents();
+    pub fn delta(&mut self, snapshot: Snapshot) -> Delta {
         let totals = totals(&snapshot.tcb);
         let near = |base: &Base| {
             totals.0.wrapping_sub(base.totals.0) < FAR && totals.1.wrapping_sub(base.totals.1) < FAR
@@ -57,32 +54,14 @@ impl Mirror {
         if base.is_none() {
             self.whole = self.version;
         }
-        let version = Version { epoch: snapshot.epoch, number: self.version };
-        let (session, client) = (&snapshot.session, &snapshot.client);
-        let changed = |now: &Bytes, then: fn(&Base) -> &Bytes| {
-            base.as_ref().is_none_or(|base| then(base) != now).then(|| now.clone())
-        };
-        let mut tcb = snapshot.tcb.clone();
-        let payload = tcb.unload();
-        let mut fresh = Vec::new();
-        let held = base.as_ref().map(|base| &base.extents);
-        let (send, received) = (held.map(|held| held.send), held.map(received).unwrap_or_default());
-        lacking(extents.send, send.as_slice(), &payload.send, &mut fresh);
-        for (extent, octets) in extents.received().zip(payload.received()) {
-            lacking(extent, &received, octets, &mut fresh);
+        let (session, client) = (snapshot.session.clone(), snapshot.client.clone());
+        let held = base.as_ref().map(|base| (base.version, &base.extents));
+        let mut delta = Delta::onto(held, self.version, snapshot);
+        if let Some(base) = base {
+            delta.session.take_if(|now| *now == base.session);
+            delta.client.take_if(|now| *now == base.client);
         }
-        let delta = Delta {
-            base: base.as_ref().map(|base| base.version),
-            version,
-            service: snapshot.service.clone(),
-            session: changed(session, |base| &base.session),
-            wake: snapshot.wake,
-            client: changed(client, |base| &base.client),
-            extents: extents.clone(),
-            tcb,
-            fresh,
-        };
-        let (session, client) = (session.clone(), client.clone());
+        let (version, extents) = (delta.version, delta.extents.clone());
         self.base = Some(Base { version, extents, totals, session, client });
         delta
     }
@@ -112,13 +91,4 @@ impl Mirror {
 
 fn totals<At>(tcb: &Tcb<At>) -> (u64, u64) {
     (tcb.snd.acked_total, tcb.rcv.total)
-}
-
-/// Adds those octets of an extent that are not held.
-fn lacking(extent: Extent, held: &[Extent], octets: &Queue, fresh: &mut Vec<Bytes>) {
-    parts(extent, held, |part| {
-        if let Part::Fresh { at, len } = part {
-            fresh.extend(octets.pieces(at, len));
-        }
-    });
 }

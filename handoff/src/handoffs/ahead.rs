@@ -25,7 +25,7 @@ impl Handoffs {
     }
 
     /// Donor: what the connection is like now, while it runs on, under the acceptor's epoch.
-    pub fn copied_out(&mut self, snapshot: &Snapshot, now: Instant) {
+    pub fn copied_out(&mut self, snapshot: Snapshot, now: Instant) {
         let flow = snapshot.tcb.flow;
         let Some((donor, _)) = self.donors.get_mut(&flow) else { return };
         let (to, epoch) = (donor.to(), donor.epoch());
@@ -95,17 +95,13 @@ impl Handoffs {
         delta: Delta,
         known: Option<&Copy>,
     ) -> Result<Result<Snapshot, Refusal>, u64> {
-        let (wanted, builds) = (delta.version, delta.base.is_some());
+        let wanted = delta.version;
         let mut copy = self.base_of(from, flow, &delta, known);
-        let snapshot = if builds {
-            match copy.apply(delta) {
-                Err(Unfit::Lacks { have }) => return Err(have.number),
-                Err(Unfit::Refused(why)) => Err(why),
-                Ok(version) if version == wanted => copy.into_snapshot(),
-                Ok(_) => Err(Refused::Contradiction),
-            }
-        } else {
-            delta.into_snapshot()
+        let snapshot = match copy.apply(delta) {
+            Err(Unfit::Lacks { have }) => return Err(have.number),
+            Err(Unfit::Refused(why)) => Err(why),
+            Ok(version) if version == wanted => copy.into_snapshot(),
+            Ok(_) => Err(Refused::Contradiction),
         };
         Ok(match snapshot {
             Ok(snapshot) if snapshot.tcb.flow == flow && snapshot.epoch == epoch => Ok(snapshot),

@@ -37,6 +37,11 @@ impl Handoffs {
         self.decided.get(flow).map(|decided| decided.epoch)
     }
 
+    /// Whether it is remembered that another node has given a connection of this flow, and so may still send on what comes for it.
+    pub fn was_given(&self, flow: &Flow) -> bool {
+        self.decided.get(flow).is_some_and(|decided| !decided.donors.is_empty())
+    }
+
     /// Notes that an epoch was taken. Its donor may repeat the transfer until it has heard that.
     pub(super) fn decide(&mut self, flow: Flow, epoch: Epoch, donor: Option<NodeId>, until: Option<Instant>) {
         let first = || Decided { epoch, donors: BTreeSet::new(), until };

@@ -113,7 +113,7 @@ impl Two {
             let snapshot = tcb.clone();
             tcb.snd.queue.push(alloc::vec![3; self.writes].into());
             let snapshot = self.snapshot(snapshot);
-            self.donor.copied_out(&snapshot, self.now);
+            self.donor.copied_out(snapshot, self.now);
         } else if let Some(tcb) = self.running.take() {
             let snapshot = self.snapshot(tcb);
             self.frozen = Some(snapshot.clone());
@@ -206,7 +206,7 @@ fn an_acceptor_that_holds_a_copy_for_another_reason_gets_only_what_that_lacks() 
     let (mut mirror, mut backup) = (Mirror::default(), Copy::default());
     let running = two.running.clone().unwrap();
     let before = Snapshot { epoch: Epoch::nth(6), ..two.snapshot(running) };
-    backup.apply(mirror.delta(&before)).unwrap();
+    backup.apply(mirror.delta(before.clone())).unwrap();
     two.donor.builds_on(&flow(), &mirror);
     assert!(!two.donor.sends_ahead(two.running.as_ref().unwrap()));
     two.act();
@@ -267,7 +267,7 @@ fn what_goes_ahead_of_all_connections_together_is_bounded() {
         snapshot.tcb.snd.queue.push(alloc::vec![9; 7 << 20].into());
         let flow = snapshot.tcb.flow;
         acceptor.receive(node("donor"), Message::Prepare { flow, epoch: EPOCH, service: "echo".into() }, NOW);
-        let delta = Mirror::default().delta(&snapshot).encode().unwrap();
+        let delta = Mirror::default().delta(snapshot.clone()).encode().unwrap();
         let copy = Message::Copy { flow, epoch: EPOCH, version: 1, holders: Vec::new(), delta: delta.into() };
         acceptor.receive(node("donor"), copy, NOW);
         answers.extend(core::iter::from_fn(|| acceptor.poll()).filter_map(|action| match action {
@@ -286,7 +286,7 @@ fn a_copy_that_nobody_expects_or_that_is_of_something_else_changes_nothing() {
     let delta = |epoch, port| {
         let mut snapshot = snapshot(epoch);
         snapshot.tcb.flow.remote.set_port(port);
-        Mirror::default().delta(&snapshot).encode().unwrap()
+        Mirror::default().delta(snapshot.clone()).encode().unwrap()
     };
     let right = flow().remote.port();
     let cases = [
@@ -319,8 +319,8 @@ fn a_transfer_that_says_it_is_older_than_the_copy_is_returned() {
     }
     let mut mirror = Mirror::default();
     let whole = two.snapshot(two.running.clone().unwrap());
-    mirror.delta(&whole);
-    let mut delta = mirror.delta(&whole);
+    mirror.delta(whole.clone());
+    let mut delta = mirror.delta(whole.clone());
     delta.version.number = 1;
     delta.base = Some(crate::Version { number: 1, ..delta.version });
     let mut octets = delta.encode().unwrap();

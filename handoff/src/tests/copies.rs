@@ -174,7 +174,7 @@ struct Following {
 
 impl Following {
     fn delta(&mut self, snapshot: Snapshot) -> Bytes {
-        let delta = self.mirror.delta(&snapshot);
+        let delta = self.mirror.delta(snapshot.clone());
         assert_eq!(delta.version, Version { epoch: Epoch::nth(3), number: self.mirror.version() });
         self.snapshots.insert(delta.version.number, snapshot);
         self.sent += delta.fresh();

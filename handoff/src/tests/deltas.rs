@@ -13,9 +13,9 @@ use crate::{Copy, Delta, Epoch, MAX_SNAPSHOT, Mirror, Refused, Snapshot, Unfit, 
 fn pair() -> (Copy, Snapshot, Delta) {
     let (mut copy, mut mirror) = (Copy::default(), Mirror::default());
     let mut source = snapshot(3);
-    copy.apply(mirror.delta(&source)).unwrap();
+    copy.apply(mirror.delta(source.clone())).unwrap();
     source.tcb.snd.queue.push(Bytes::from_static(&[7; 3000]));
-    let delta = mirror.delta(&source);
+    let delta = mirror.delta(source.clone());
     (copy, source, delta)
 }
 
@@ -143,7 +143,7 @@ fn a_copy_cannot_be_made_to_grow_beyond_a_snapshot_by_many_deltas() {
     let mut grown = 0;
     loop {
         source.tcb.snd.queue.push(alloc::vec![7; 1 << 20].into());
-        let delta = mirror.delta(&source);
+        let delta = mirror.delta(source.clone());
         if delta.encode().is_err() {
             break;
         }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The data plane never waits for anybody but the TAP, the links and the mailbox, and for all of them at once: whatever it
-//! hands on goes to bounded queues.
+//! hands on goes to queues in which each sender has a bounded share.
 
 mod alone;
 mod ask;

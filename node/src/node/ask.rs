@@ -119,6 +119,8 @@ impl Node {
             (None, Some(Place::Elsewhere(route))) if route.to != from => {
                 Message::Owner { flow, epoch: route.epoch, node: route.to }
             }
+            // It is on its way to who asks.
+            (None, Some(Place::Elsewhere(_))) if self.handoffs.given(&flow).is_some() => return,
             _ => match (self.holds_copy(&flow), self.ended.epoch(&flow, now)) {
                 // Who goes on with it will say so.
                 (Copied::Ownerless, _) => return,

@@ -100,7 +100,7 @@ impl Node {
             }
             Message::Prepare { flow, epoch, .. } | Message::Transfer { flow, epoch, .. } => {
                 let owned = matches!(message, Message::Prepare { .. }) && self.owned_as(flow).is_some();
-                let possible = !owned && epoch.is_plausible();
+                let possible = !owned && self.is_plausible(*epoch, now);
                 if !possible {
                     self.refuse_offer(from, message, &Refusal::Stale, now);
                 }
@@ -114,6 +114,10 @@ impl Node {
         };
         self.counters.disbelieved += u64::from(!believed);
         believed
+    }
+
+    pub(in crate::node) fn is_plausible(&self, epoch: Epoch, now: Instant) -> bool {
+        epoch.is_plausible(self.group_clock.at(now).millis())
     }
 
     fn owned_as(&self, flow: &Flow) -> Option<(Handle, &Owned)> {
@@ -134,8 +138,9 @@ impl Node {
     fn believes_owner(&mut self, from: NodeId, flow: Flow, claimed: Route, now: Instant) -> bool {
         let Route { to: node, epoch } = claimed;
         let sure = self.owned_as(&flow).is_some_and(|(handle, owned)| self.is_sure_of(handle, owned, epoch));
-        let believed = epoch.is_plausible() && !sure && self.believes_route(from, flow, claimed, now);
-        if !believed && (sure || node != from || !epoch.is_plausible()) {
+        let plausible = self.is_plausible(epoch, now);
+        let believed = plausible && !sure && self.believes_route(from, flow, claimed, now);
+        if !believed && (sure || node != from || !plausible) {
             // Nothing will come of its saying it again.
             self.tell(from, &Message::OwnerSeen { flow, epoch });
         }

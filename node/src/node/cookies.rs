@@ -1,6 +1,6 @@
 //! SYN cookies in a group (RFC 4987 section 3.6): one node gives them, any node takes them.
 
-use ferry_handoff::NodeId;
+use ferry_handoff::{Message, NodeId};
 use ferry_stack::Instant;
 use ferry_stack::ip::Datagram;
 use ferry_stack::tcp::{Endpoint, Flow, Segment};
@@ -29,8 +29,13 @@ impl Node {
         if !self.tcp.returns_cookie(&flow, segment, now) {
             return false;
         }
-        if from.is_some() {
+        // It was placed here.
+        if let Some(from) = from.filter(|_| !self.is_contact()) {
             if self.draining {
+                // The contact node knows that, and places it anew. Another has followed an older connection.
+                if from != self.contact {
+                    self.tell(from, &Message::NotMine { flow });
+                }
                 self.counters.dropped += 1;
                 return true;
             }
@@ -41,6 +46,10 @@ impl Node {
             return false;
         }
         match self.choose(&flow, now) {
+            None if !self.may_own(self.id, &flow) => {
+                self.counters.dropped += 1;
+                true
+            }
             None => self.open_by_cookie(flow, segment, now),
             Some(to) if self.has_had(&flow) => {
                 let opened = self.open_by_cookie(flow, segment, now);
@@ -59,7 +68,7 @@ impl Node {
     /// Nobody owns the connection of a segment: it opens one by a cookie, or is refused, unless it may have overtaken
     /// the one that brings the cookie back.
     pub(super) fn open_or_refuse(&mut self, flow: &Flow, segment: &Segment, now: Instant) {
-        if !self.draining && self.open_by_cookie(*flow, segment, now) {
+        if !self.draining && self.may_own(self.id, flow) && self.open_by_cookie(*flow, segment, now) {
             return;
         }
         if self.tcp.may_follow_own_cookie(flow, segment, now)

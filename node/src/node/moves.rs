@@ -26,13 +26,17 @@ impl Node {
             Action::Install { flow, from, snapshot } => self.install(flow, from, *snapshot, now),
             Action::Given { flow, to, epoch } => self.given(flow, to, epoch, now),
             Action::Failed { flow, to, why, resume } => self.failed(flow, to, &why, resume, now),
-            Action::Forget { flow, .. } => {
-                // The contact node relays as long as the connection lives; the owner says when it ends. Nobody says so
-                // to another, whatever that has heard of later owners.
-                if !self.is_contact() {
-                    self.forget_route(&flow);
-                }
-            }
+            Action::Forget { flow, .. } => self.forwarded(&flow),
+        }
+    }
+
+    /// No late segment comes any more of what has left. The contact node relays as long as the connection lives; the owner says
+    /// when it ends, but perhaps has said so to another contact node. Nobody says so to any other node, whatever that has heard of
+    /// later owners.
+    fn forwarded(&mut self, flow: &Flow) {
+        match self.places.get(flow).and_then(Place::route) {
+            Some(route) if self.is_contact() => self.tell(route.to, &Message::Ask { flow: *flow }),
+            _ => self.forget_route(flow),
         }
     }
 
@@ -72,13 +76,17 @@ impl Node {
         }
         let Some(Place::Arriving(arriving)) = self.places.remove(flow) else { return };
         self.mobility.stand_down(*flow.remote.ip(), now);
-        let route = arriving.before.unwrap_or(Route { to: arriving.from, epoch: arriving.epoch });
-        if self.is_contact() || arriving.before.is_some() {
-            self.places.insert(*flow, Place::Elsewhere(route));
-        }
         // It may have been told that the connection is as good as here.
         if !self.is_contact() {
             self.tell(self.contact, &Message::NotMine { flow: *flow });
+        }
+        let route = arriving.before.unwrap_or(Route { to: arriving.from, epoch: arriving.epoch });
+        // Whoever goes on with it will say so, or nobody has it.
+        if self.is_dead(route.to) {
+            return self.replay(*flow, arriving.held, now);
+        }
+        if self.is_contact() || self.handoffs.is_forwarding(flow) {
+            self.places.insert(*flow, Place::Elsewhere(route));
         }
         for datagram in arriving.held {
             self.forward(datagram, route.to, now);
@@ -93,7 +101,7 @@ impl Node {
         }
         // What is known of the client changes when the connection leaves.
         let snapshot = self.snapshot(owned, tcb.clone().freeze(now), epoch, Bytes::new(), now);
-        self.handoffs.copied_out(&snapshot, now);
+        self.handoffs.copied_out(snapshot, now);
         true
     }
 
@@ -147,7 +155,9 @@ impl Node {
     /// A connection has come.
     fn install(&mut self, flow: Flow, from: NodeId, snapshot: Snapshot, now: Instant) {
         let epoch = snapshot.epoch;
-        if !snapshot.tcb.state.is_synchronised() && self.knows_better(&snapshot.tcb, now) {
+        if self.has_later(&flow, epoch)
+            || !snapshot.tcb.state.is_synchronised() && self.knows_better(&snapshot.tcb, now)
+        {
             return self.let_pass(flow, from, epoch, now);
         }
         let session = match self.adopt(&flow, &snapshot, Service::adopt) {
@@ -180,6 +190,12 @@ impl Node {
         self.replay(flow, held, now);
     }
 
+    /// Whether the client has opened another since, which lives here: nobody goes on with the one before.
+    fn has_later(&self, flow: &Flow, epoch: Epoch) -> bool {
+        let owned = self.tcp.find(flow).and_then(|handle| self.owned.get(handle));
+        owned.is_some_and(|owned| owned.epoch.life > epoch.life)
+    }
+
     /// A handshake has no owner: while one was on its way here, the client may have repeated its SYN, and this node may have
     /// opened the connection, or served it to its end.
     fn knows_better(&self, handshake: &Tcb<Duration>, now: Instant) -> bool {
@@ -187,7 +203,7 @@ impl Node {
         self.tcp.find(flow).is_some() || self.ended.was_opened_by(flow, rcv.irs, now)
     }
 
-    /// A handshake that is of no use any more has come: its donor is rid of it, and nobody goes on with it.
+    /// What is of no use any more has come: its donor is rid of it, and nobody goes on with it.
     fn let_pass(&mut self, flow: Flow, from: NodeId, epoch: Epoch, now: Instant) {
         self.handoffs.installed(flow, from, epoch);
         match self.tcp.find(&flow).and_then(|handle| self.owned.get_mut(handle)) {
@@ -195,6 +211,7 @@ impl Node {
             Some(owned) => {
                 owned.epoch = owned.epoch.max(epoch);
                 owned.offered = owned.offered.max(epoch);
+                let epoch = owned.epoch;
                 self.tell_owner(flow, epoch, now);
             }
             None => self.handoffs.ended(&flow, now),

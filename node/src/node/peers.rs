@@ -294,8 +294,10 @@ impl Node {
     }
 
     pub(super) fn not_mine(&mut self, from: NodeId, flow: &ferry_stack::tcp::Flow, now: Instant) {
+        // What is on its way there is not there yet.
         if let Some(Place::Elsewhere(route)) = self.places.get(flow)
             && route.to == from
+            && self.handoffs.given(flow).is_none()
         {
             self.places.remove(flow);
         }

@@ -113,10 +113,10 @@ impl Node {
         self.peers.count_placed(to);
     }
 
-    /// Whether a connection between the same ends has come here, or left. Other nodes may still send on what comes for that, and
-    /// it ends here: a new one is opened here, too, and handed on from here.
+    /// Whether a connection between the same ends has come here from another node. That may still send on here what comes for it:
+    /// a new one is opened here, too, and handed on from here.
     pub(super) fn has_had(&self, flow: &Flow) -> bool {
-        self.handoffs.last_epoch(flow).is_some()
+        self.handoffs.was_given(flow)
     }
 
     /// Whether so many placed connections wait to be confirmed that they are not remembered any more.

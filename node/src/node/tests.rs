@@ -13,6 +13,7 @@ mod members;
 mod mobility;
 mod role;
 mod silent;
+mod stale;
 mod storm;
 mod timer;
 

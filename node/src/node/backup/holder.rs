@@ -46,7 +46,7 @@ impl Node {
         let rank = told.holders.iter().position(|holder| *holder == self.id).unwrap_or(usize::MAX);
         let rank = u8::try_from(rank).unwrap_or(u8::MAX);
         let standing = Standing { iss, epoch, version: delta.version.number, rank };
-        if !self.wants_copy(from, &flow, &standing) {
+        if !self.wants_copy(from, &flow, &standing, now) {
             return self.refuse_copy(from, flow, iss, epoch);
         }
         match self.apply(from, flow, standing, delta, now) {
@@ -99,8 +99,11 @@ impl Node {
 
     /// Whether a copy of this connection is to be held for `from`. Only what has come further takes the place of what
     /// another node is responsible for.
-    fn wants_copy(&self, from: NodeId, flow: &Flow, standing: &Standing) -> bool {
-        if !self.may_own(from, flow) || !self.may_own(self.id, flow) || !standing.epoch.is_plausible() {
+    fn wants_copy(&self, from: NodeId, flow: &Flow, standing: &Standing, now: Instant) -> bool {
+        if !self.may_own(from, flow)
+            || !self.may_own(self.id, flow)
+            || !self.is_plausible(standing.epoch, now)
+        {
             return false;
         }
         if self.has_come_further(flow, standing) {

@@ -134,7 +134,7 @@ impl Node {
         if guard.client.as_ref().is_none_or(|(_, at)| at.since(now) >= CLIENT_KNOWN) {
             guard.client = Some((snapshot.client.clone(), now));
         }
-        let delta = guard.mirror.delta(&snapshot).pieces();
+        let delta = guard.mirror.delta(snapshot).pieces();
         let version = guard.mirror.version();
         let Ok(delta) = delta else {
             self.unguard(handle, now);

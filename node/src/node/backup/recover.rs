@@ -11,6 +11,7 @@ use super::holder::octets;
 use super::{Agreed, Early, Kept, MAX_DEAD, MAX_EARLY};
 use crate::io::{AuditResult, Reason, TraceEvent};
 use crate::node::audit::Move;
+use crate::node::places::Place;
 use crate::node::service::{Commit, Service};
 use crate::node::{Node, Owned};
 use crate::session::Event;
@@ -238,7 +239,9 @@ impl Node {
     fn is_superseded(&mut self, flow: &Flow, held: &Held<Kept>, now: Instant) -> bool {
         let standing = &held.standing;
         let Some(handle) = self.tcp.find(flow) else {
-            return self.ended.epoch(flow, now).is_some_and(|epoch| epoch >= standing.epoch);
+            let ended = self.ended.epoch(flow, now).is_some_and(|epoch| epoch >= standing.epoch);
+            let route = self.places.get(flow).and_then(Place::route);
+            return ended || route.is_some_and(|route| route.epoch.life > standing.epoch.life);
         };
         let spoken_to = self.tcp.get(handle).is_some_and(|tcb| {
             let other = !is_same(tcb.snd.iss, standing.iss);

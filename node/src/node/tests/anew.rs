@@ -1,7 +1,9 @@
 //! A client uses its port again: another connection between the same ends, of which other nodes remember the first.
 
+use bytes::Bytes;
 use ferry_mipv6::route::put_routing;
-use ferry_stack::tcp::{Config, Control, Handle, Segment, State, Tcb};
+use ferry_stack::tcp::{Config, Control, Endpoint, Handle, Options, Secret, Segment, State, Tcb, Timestamps};
+use ferry_stack::{Seq, ip};
 
 use super::lan::{Lan, NAMES, address};
 use super::{Deaf, ONE_MOVED};
@@ -108,4 +110,59 @@ fn a_syn_that_comes_straight_to_a_node_that_has_had_an_older_connection_does_not
         // The client's host, which knows nothing of it, has reset it.
         assert_eq!(lan.owner(), [""; 0], "{what}");
     }
+}
+
+#[test]
+fn octets_of_a_new_connection_that_come_straight_to_where_the_last_has_just_ended_are_not_late_ones_of_that()
+{
+    let mut lan = Lan::new(|_| {});
+    let client = lan.connect();
+    let flow = lan.client.tcp.get(client).unwrap().flow;
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    end(&mut lan, client);
+    assert_eq!(lan.owner(), [""; 0]);
+    // The client's machine starts anew, so that it can use the port at once.
+    lan.client.tcp = Endpoint::new(Secret::new([2; 32]), 1500, false);
+    let client = lan.client.tcp.connect_from(flow, Config::default(), lan.now).unwrap();
+    lan.run();
+    lan.pass(50);
+    assert_eq!(lan.owner(), ["a"]);
+    let tcb = lan.client.tcp.get(client).unwrap();
+    let timestamps = Some(Timestamps { value: tcb.timestamps.unwrap().value_at(lan.now), echo: 0 });
+    let octets = Segment {
+        options: Options { timestamps, ..Options::default() },
+        payload: Bytes::from_static(b"anew"),
+        window: 500,
+        ..Segment::bare(tcb.snd.nxt, Some(tcb.rcv.nxt), None)
+    };
+    let mut packet = octets.emit(&flow, 0, false);
+    assert!(put_routing(&mut packet, address(1).address));
+    lan.client.interface.send(packet, lan.now);
+    lan.run();
+    assert_eq!(lan.nodes["a"].control_blocks().next().unwrap().rcv.total, 4);
+    assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn a_syn_that_has_followed_an_older_connection_is_known_to_the_contact_node_before_its_client_answers() {
+    let mut lan = Lan::new(|setup| setup.placement = Placement::Hash);
+    let client = lan.connect();
+    let placed = lan.owner()[0];
+    assert_ne!(placed, "a", "the contact node never has it");
+    let other = if placed == "b" { "c" } else { "b" };
+    let flow = lan.client.tcp.get(client).unwrap().flow;
+    assert_eq!(lan.hand_off(placed, other), ONE_MOVED);
+    end(&mut lan, client);
+    // The client's machine knows nothing of what opens the next, and resets it.
+    lan.client.tcp = Endpoint::new(Secret::new([2; 32]), 1500, false);
+    lan.sent.clear();
+    lan.client.interface.send(Segment::bare(Seq(9), None, Some(Control::Syn)).emit(&flow, 0, false), lan.now);
+    lan.run();
+    let tunnelled = |to: &str| {
+        let at = NAMES.iter().position(|name| *name == to).unwrap();
+        let way = address(u16::try_from(at).unwrap()).address;
+        lan.sent.iter().filter(|(upper, exit)| *upper == ip::IPV6 && *exit == way).count()
+    };
+    assert_eq!((tunnelled(placed), tunnelled(other)), (1, 2), "only the SYN took the long way");
+    assert_eq!(lan.owner(), [""; 0]);
 }

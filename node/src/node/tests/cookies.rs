@@ -3,12 +3,15 @@
 use std::net::SocketAddrV6;
 
 use bytes::Bytes;
+use ferry_handoff::{Epoch, NodeId};
+use ferry_mipv6::route::put_routing;
 use ferry_stack::tcp::{Control, Flow, Handle, Options, Segment, SynCookies, Tcb, Timestamps};
 use ferry_stack::{Frame, Seq};
 
 use super::lan::{Lan, address, service_address};
 use super::{Input, ONE_MOVED, Output, Placement};
 use crate::io::Counters;
+use crate::node::places::{Place, Route};
 
 /// Longer than a cookie of a former life of a node could be about.
 const OLD: u64 = 110_000;
@@ -184,6 +187,66 @@ fn what_overtakes_a_cookie_that_is_lost_behind_the_contact_node_draws_no_reset()
     assert_eq!(lan.resets(), 0);
     let accepted = ["a", "b", "c"].map(|name| counters(&lan, name).cookies_accepted);
     assert_eq!(accepted.iter().sum::<u64>(), 1 + 3, "{accepted:?}");
+}
+
+#[test]
+fn what_a_node_sends_on_may_have_overtaken_a_cookie_only_if_that_is_the_contact_node() {
+    for by in ["a", "c"] {
+        let mut lan = lan(SynCookies::Always);
+        lan.pass(OLD);
+        let local = SocketAddrV6::new(address(50).address, 4000, 0, 0);
+        let remote = SocketAddrV6::new(service_address(), 7, 0, 0);
+        let flow = Flow { local, remote };
+        lan.client
+            .interface
+            .send(Segment::bare(Seq(500), None, Some(Control::Syn)).emit(&flow, 0, false), lan.now);
+        lan.run();
+        let ack = Some(lan.seen.last().filter(|answer| answer.is_syn()).unwrap().seq + 1_u32);
+        // Its node believes that it is b's.
+        let (ours, route) =
+            (Flow { local: remote, remote: local }, Route { to: NodeId::of("b"), epoch: Epoch::FIRST });
+        lan.nodes.get_mut(by).unwrap().places.insert(ours, Place::Elsewhere(route));
+        let overtaking = Segment {
+            window: 500,
+            payload: Bytes::from_static(b"later"),
+            ..Segment::bare(Seq(506), ack, None)
+        };
+        let mut packet = overtaking.emit(&flow, 0, false);
+        if by != "a" {
+            assert!(put_routing(&mut packet, address(2).address));
+        }
+        lan.client.interface.send(packet, lan.now);
+        lan.run();
+        assert_eq!(lan.nodes[by].places.contains_key(&ours), by == "a", "{by}");
+        assert_eq!(lan.resets(), 0, "{by}");
+    }
+}
+
+#[test]
+fn a_cookie_that_comes_straight_to_another_node_opens_where_the_contact_node_places_it() {
+    let mut lan = Lan::new(|setup| {
+        setup.placement = Placement::Hash;
+        setup.tcp.syn_cookies = SynCookies::Always;
+    });
+    lan.pass(OLD);
+    let client = lan.connect();
+    let placed = lan.owner()[0];
+    assert_ne!(placed, "a", "the contact node never has it");
+    finish(&mut lan, client);
+    let local = SocketAddrV6::new(address(50).address, 4000, 0, 0);
+    let remote = SocketAddrV6::new(service_address(), 7, 0, 0);
+    let flow = Flow { local, remote };
+    lan.client
+        .interface
+        .send(Segment::bare(Seq(500), None, Some(Control::Syn)).emit(&flow, 0, false), lan.now);
+    lan.run();
+    let ack = Some(lan.seen.last().filter(|answer| answer.is_syn()).unwrap().seq + 1_u32);
+    let mut packet = Segment { window: 500, ..Segment::bare(Seq(501), ack, None) }.emit(&flow, 0, false);
+    assert!(put_routing(&mut packet, address(if placed == "b" { 2 } else { 1 }).address));
+    lan.client.interface.send(packet, lan.now);
+    lan.run();
+    let accepted = ["a", "b", "c"].map(|name| (name, counters(&lan, name).cookies_accepted));
+    assert_eq!(accepted.into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(), [(placed, 2)]);
 }
 
 #[test]

@@ -14,8 +14,7 @@ use crate::{Command, Input, Output};
 
 const HUGE: Epoch = nth((1 << 31) - 1);
 /// Of another connection between the same ends, which would be opened far in the future; and beyond all bounds.
-const LATER: [Epoch; 2] =
-    [Epoch { life: (1 << 48) - 1, ..Epoch::FIRST }, Epoch { life: 1 << 48, ..Epoch::FIRST }];
+const LATER: [Epoch; 2] = [Epoch { life: 2 << 40, ..Epoch::FIRST }, Epoch { life: 1 << 48, ..Epoch::FIRST }];
 
 /// The epochs of a connection that is opened as soon as there are nodes.
 const fn nth(count: u64) -> Epoch {
@@ -378,7 +377,7 @@ fn copy_as_if_owned(lan: &Lan, at: &str, by: u64) -> Message {
     let (flow, epoch) = (snapshot.tcb.flow, Epoch { count: snapshot.epoch.count + by, ..snapshot.epoch });
     snapshot.epoch = epoch;
     let mut mirror = Mirror::after(1 << 40);
-    let delta = mirror.delta(&snapshot).pieces().unwrap();
+    let delta = mirror.delta(snapshot).pieces().unwrap();
     Message::Copy { flow, epoch, version: mirror.version(), holders: vec![NodeId::of("a")], delta }
 }
 

@@ -79,7 +79,7 @@ fn nothing_that_can_be_logged_shows_what_a_connection_carries() {
         ..tcp::Segment::bare(tcb.snd.una, None, None)
     });
     let mut mirror = Mirror::default();
-    let delta = mirror.delta(snapshot);
+    let delta = mirror.delta(snapshot.clone());
     let mut copy = Copy::default();
     copy.apply(delta.clone()).unwrap();
     tell(&delta);

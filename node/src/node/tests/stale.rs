@@ -1,0 +1,202 @@
+//! What nodes believe of connections that are over, or not there yet, and what that does to those that are.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use ferry_handoff::{Message, NodeId};
+use ferry_stack::Seq;
+use ferry_stack::tcp::{Config, Control, Endpoint, Flow, Handle, Secret, Segment, State, Tcb};
+
+use super::lan::{Lan, NAMES};
+use super::{Input, ONE_MOVED, Placement};
+use crate::{Command, Setup, Which};
+
+/// The nodes but the contact node and another.
+fn third(other: &str) -> &'static str {
+    if other == "b" { "c" } else { "b" }
+}
+
+fn end(lan: &mut Lan, client: Handle) {
+    lan.client.tcp.with(client, Tcb::finish);
+    lan.pass(300);
+}
+
+fn flow_of(lan: &Lan, client: Handle) -> Flow {
+    lan.client.tcp.get(client).unwrap().flow
+}
+
+/// The same as nodes see it.
+fn ours(flow: Flow) -> Flow {
+    Flow { local: flow.remote, remote: flow.local }
+}
+
+/// The client's machine starts anew, so that it can use each port at once.
+fn forget_at_client(lan: &mut Lan) {
+    lan.client.tcp = Endpoint::new(Secret::new([2; 32]), 1500, false);
+}
+
+fn connect_from(lan: &mut Lan, flow: Flow) -> Handle {
+    let client = lan.client.tcp.connect_from(flow, Config::default(), lan.now).unwrap();
+    lan.run();
+    client
+}
+
+/// Begins to hand everything off, without waiting for the end.
+fn give(lan: &mut Lan, from: &str, to: &str) {
+    let command = Command::Handoff { to: to.to_owned(), which: Which::All };
+    lan.nodes.get_mut(from).unwrap().handle(Input::Command { id: 900, command }, lan.now);
+    lan.run();
+}
+
+fn with(placement: Placement) -> impl Fn(&mut Setup) {
+    move |setup| setup.placement = placement
+}
+
+#[test]
+fn a_port_is_used_again_although_what_follows_the_last_connection_comes_to_a_node_that_empties_itself() {
+    let mut lan = Lan::new(with(Placement::Hash));
+    let client = lan.connect();
+    let (placed, flow) = (lan.owner()[0], flow_of(&lan, client));
+    assert_ne!(placed, "a", "the contact node never has it");
+    let other = third(placed);
+    assert_eq!(lan.hand_off(placed, other), ONE_MOVED);
+    end(&mut lan, client);
+    lan.ask(other, Command::Drain);
+    forget_at_client(&mut lan);
+    let client = connect_from(&mut lan, flow);
+    // The SYN is repeated after a second.
+    lan.pass(1_500);
+    assert_eq!(lan.owner(), [placed]);
+    assert_eq!(lan.echo(client, b"anew"), b"anew");
+    assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn what_was_about_to_come_from_a_contact_node_that_died_is_not_sent_to_the_dead() {
+    let mut lan = Lan::new(with(Placement::Local));
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    // Node b is asked, and its answer is lost.
+    lan.lose = Some(1);
+    give(&mut lan, "a", "b");
+    lan.kill("a");
+    lan.prove_to_all("a");
+    lan.pass(100);
+    assert_eq!(lan.nodes["b"].contact, NodeId::of("b"));
+    forget_at_client(&mut lan);
+    let client = connect_from(&mut lan, flow);
+    lan.pass(1_500);
+    assert_eq!(lan.owner(), ["b"]);
+    assert_eq!(lan.echo(client, b"anew"), b"anew");
+}
+
+#[test]
+fn a_connection_whose_transfer_is_late_is_refused_by_nobody() {
+    for contact in ["a", "b"] {
+        let mut lan = Lan::new(with(Placement::Local));
+        let client = lan.connect();
+        if contact == "b" {
+            lan.ask("b", Command::Contact);
+        }
+        lan.lose_transfers = true;
+        give(&mut lan, "a", "b");
+        // Its place at node b is given up after five seconds.
+        for octets in [&b"before"[..], b"and behind"] {
+            lan.pass(3_000);
+            lan.client.tcp.with(client, |tcb| tcb.write(Bytes::from_static(octets)));
+            lan.pass(1_500);
+        }
+        assert_eq!((lan.owner(), lan.resets()), (vec![], 0), "{contact} is the contact node");
+        lan.lose_transfers = false;
+        lan.pass(5_000);
+        assert_eq!((lan.owner(), lan.resets()), (vec!["b"], 0), "{contact} is the contact node");
+        assert_eq!(lan.echo(client, b"!"), b"beforeand behind!");
+    }
+}
+
+#[test]
+fn a_transfer_that_comes_when_the_client_has_opened_another_at_the_acceptor_does_not_come_back_to_life() {
+    let mut lan = Lan::new(with(Placement::Local));
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    lan.lose_transfers = true;
+    give(&mut lan, "a", "b");
+    lan.pass(6_000);
+    forget_at_client(&mut lan);
+    let client = connect_from(&mut lan, flow);
+    lan.pass(500);
+    assert_eq!(lan.echo(client, b"another"), b"another");
+    lan.lose_transfers = false;
+    lan.pass(5_000);
+    assert_eq!(lan.echo(client, b"still"), b"still");
+    assert_eq!((lan.owner(), lan.resets()), (vec!["b"], 0));
+    assert_eq!(lan.nodes["b"].connections().len(), 1);
+}
+
+#[test]
+fn who_has_given_a_connection_away_and_becomes_the_contact_node_does_not_send_after_it_for_ever() {
+    let mut lan = Lan::new(with(Placement::Local));
+    let client = lan.connect();
+    let flow = ours(flow_of(&lan, client));
+    assert_eq!([lan.hand_off("a", "b"), lan.hand_off("b", "c")], [ONE_MOVED, ONE_MOVED]);
+    end(&mut lan, client);
+    lan.ask("b", Command::Contact);
+    lan.pass(121_000);
+    assert_eq!(lan.nodes["b"].contact, NodeId::of("b"));
+    for name in NAMES {
+        assert!(!lan.nodes[name].places.contains_key(&flow), "{name}");
+    }
+}
+
+#[test]
+fn what_was_announced_while_late_segments_are_sent_on_and_does_not_come_leaves_nothing_behind() {
+    let mut lan = Lan::new(with(Placement::Local));
+    let client = lan.connect();
+    let flow = ours(flow_of(&lan, client));
+    assert_eq!([lan.hand_off("a", "b"), lan.hand_off("b", "c")], [ONE_MOVED, ONE_MOVED]);
+    lan.pass(119_000);
+    let epoch = lan.nodes["c"].snapshots(lan.now)[0].epoch.next();
+    let offer = Message::Prepare { flow, epoch, service: "echo".to_owned() };
+    let node = lan.nodes.get_mut("b").unwrap();
+    node.handle(Input::Peer { from: NodeId::of("c"), bytes: offer.encode() }, lan.now);
+    lan.pass(10_000);
+    assert!(!lan.nodes["b"].places.contains_key(&flow));
+    assert_eq!(lan.echo(client, b"at c"), b"at c");
+    assert_eq!((lan.owner(), lan.resets()), (vec!["c"], 0));
+}
+
+#[test]
+fn a_forged_syn_at_a_contact_node_that_forgot_does_not_shut_out_the_connection_that_there_is() {
+    for seq in [7, 1 << 31, u32::MAX - 7] {
+        let mut lan = Lan::new(with(Placement::Local));
+        let client = lan.connect();
+        let flow = flow_of(&lan, client);
+        assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+        lan.nodes.get_mut("a").unwrap().places.clear();
+        let syn = Segment::bare(Seq(seq), None, Some(Control::Syn));
+        lan.client.interface.send(syn.emit(&flow, 0, false), lan.now);
+        lan.run();
+        assert_eq!(lan.echo(client, b"still there"), b"still there");
+        assert_eq!((lan.owner(), lan.resets()), (vec!["b"], 0));
+        assert_eq!(lan.client.tcp.get(client).unwrap().state, State::Established);
+    }
+}
+
+#[test]
+fn a_contact_node_places_anew_what_it_has_only_ever_given() {
+    let mut lan = Lan::new(with(Placement::RoundRobin));
+    let mut client = lan.connect();
+    let flow = flow_of(&lan, client);
+    assert_eq!((lan.owner(), lan.hand_off("a", "b")), (vec!["a"], ONE_MOVED));
+    let mut owners = BTreeSet::new();
+    for _ in NAMES {
+        end(&mut lan, client);
+        forget_at_client(&mut lan);
+        client = connect_from(&mut lan, flow);
+        lan.pass(100);
+        owners.extend(lan.owner());
+    }
+    assert_eq!(owners, NAMES.into());
+    assert_eq!(lan.nodes["a"].status(lan.now).counters.given, 1, "each was opened where it is");
+    assert_eq!(lan.resets(), 0);
+}
