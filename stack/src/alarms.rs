@@ -62,9 +62,17 @@ impl<K: Copy + Ord> Alarms<K> {
 /// moment comes in the order of these hashes.
 #[derive(Clone, Debug)]
 pub struct HashedAlarms<K> {
-    by_time: BTreeSet<(Instant, u64, K)>,
-    by_name: HashTable<(K, Instant)>,
+    /// Of each deadline that there is, once for all names of one hash.
+    by_time: BTreeSet<(Instant, u64)>,
+    by_name: HashTable<Named<K>>,
     key: MapKey,
+}
+
+#[derive(Clone, Debug)]
+struct Named<K> {
+    hash: u64,
+    name: K,
+    at: Instant,
 }
 
 impl<K> HashedAlarms<K> {
@@ -80,16 +88,16 @@ impl<K> Default for HashedAlarms<K> {
     }
 }
 
-impl<K: Copy + Ord + Hash> HashedAlarms<K> {
+impl<K: Copy + Eq + Hash> HashedAlarms<K> {
     /// Sets the deadline of `name`, in place of the one that it may have, or removes it.
     pub fn set(&mut self, name: K, at: Option<Instant>) {
         let hash = self.key.hash_one(name);
-        let entry = self.by_name.find_entry(hash, |(other, _)| *other == name);
+        let entry = self.by_name.find_entry(hash, |named| named.name == name);
         let before = match (entry, at) {
-            (Ok(mut entry), Some(at)) => Some(core::mem::replace(&mut entry.get_mut().1, at)),
-            (Ok(entry), None) => Some(entry.remove().0.1),
+            (Ok(mut entry), Some(at)) => Some(core::mem::replace(&mut entry.get_mut().at, at)),
+            (Ok(entry), None) => Some(entry.remove().0.at),
             (Err(_), Some(at)) => {
-                self.by_name.insert_unique(hash, (name, at), |(other, _)| self.key.hash_one(other));
+                self.by_name.insert_unique(hash, Named { hash, name, at }, |named| named.hash);
                 None
             }
             (Err(_), None) => None,
@@ -98,31 +106,40 @@ impl<K: Copy + Ord + Hash> HashedAlarms<K> {
             return;
         }
         if let Some(before) = before {
-            self.by_time.remove(&(before, hash, name));
+            self.pass(before, hash);
         }
         if let Some(at) = at {
-            self.by_time.insert((at, hash, name));
+            self.by_time.insert((at, hash));
+        }
+    }
+
+    /// A name of this hash is not due then any more. Another may be.
+    fn pass(&mut self, at: Instant, hash: u64) {
+        if self.by_name.find(hash, |named| (named.at, named.hash) == (at, hash)).is_none() {
+            self.by_time.remove(&(at, hash));
         }
     }
 
     /// The deadline of `name`.
     pub fn at(&self, name: &K) -> Option<Instant> {
-        self.by_name.find(self.key.hash_one(name), |(other, _)| other == name).map(|(_, at)| *at)
+        self.by_name.find(self.key.hash_one(name), |named| named.name == *name).map(|named| named.at)
     }
 
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
-        self.by_time.first().map(|(at, ..)| *at)
+        self.by_time.first().map(|(at, _)| *at)
     }
 
     /// Takes out what is due the longest, if anything is due by `now`.
     pub fn due(&mut self, now: Instant) -> Option<K> {
-        let (at, _, name) = *self.by_time.first()?;
+        let (at, hash) = *self.by_time.first()?;
         if at > now {
             return None;
         }
-        self.set(name, None);
-        Some(name)
+        let found = self.by_name.find_entry(hash, |named| (named.at, named.hash) == (at, hash));
+        let name = found.ok().map(|entry| entry.remove().0.name);
+        self.pass(at, hash);
+        name
     }
 }
 
@@ -169,5 +186,29 @@ mod tests {
         (0..100_u8).for_each(|name| alarms.set(name, Some(Instant::ZERO)));
         let due: BTreeSet<_> = core::iter::from_fn(|| alarms.due(Instant::ZERO)).collect();
         assert_eq!((due.len(), alarms.next()), (100, None));
+    }
+
+    #[test]
+    fn names_of_one_hash_have_deadlines_of_their_own() {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        struct Alike(u8);
+        impl Hash for Alike {
+            fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+        }
+        let at = Instant::from_millis;
+        let mut alarms = HashedAlarms::default();
+        for (name, time) in [(1, 10), (2, 10), (3, 10), (4, 20)] {
+            alarms.set(Alike(name), Some(at(time)));
+        }
+        alarms.set(Alike(2), None);
+        alarms.set(Alike(3), Some(at(30)));
+        assert_eq!((alarms.next(), alarms.at(&Alike(1))), (Some(at(10)), Some(at(10))));
+        assert_eq!(
+            (alarms.due(at(10)), alarms.due(at(10)), alarms.next()),
+            (Some(Alike(1)), None, Some(at(20)))
+        );
+        alarms.set(Alike(4), Some(at(30)));
+        let due: BTreeSet<_> = core::iter::from_fn(|| alarms.due(at(30))).collect();
+        assert_eq!((due, alarms.next()), ([Alike(3), Alike(4)].into(), None));
     }
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use ferry_handoff::{Message, NodeId};
+use ferry_handoff::{Epoch, Message, NodeId};
 use ferry_stack::Seq;
 use ferry_stack::tcp::{Config, Control, Endpoint, Flow, Handle, Secret, Segment, State, Tcb};
 
 use super::lan::{Lan, NAMES};
 use super::{Input, ONE_MOVED, Placement};
-use crate::{Command, Setup, Which};
+use crate::node::backup::Copied;
+use crate::node::service::Commit;
+use crate::{Command, Reply, Setup, Which};
 
 /// The nodes but the contact node and another.
 fn third(other: &str) -> &'static str {
@@ -92,7 +94,7 @@ fn what_was_about_to_come_from_a_contact_node_that_died_is_not_sent_to_the_dead(
 
 #[test]
 fn a_connection_whose_transfer_is_late_is_refused_by_nobody() {
-    for contact in ["a", "b"] {
+    for (contact, forgets) in [("a", false), ("b", false), ("b", true)] {
         let mut lan = Lan::new(with(Placement::Local));
         let client = lan.connect();
         if contact == "b" {
@@ -103,6 +105,9 @@ fn a_connection_whose_transfer_is_late_is_refused_by_nobody() {
         // Its place at node b is given up after five seconds.
         for octets in [&b"before"[..], b"and behind"] {
             lan.pass(3_000);
+            if forgets {
+                lan.nodes.get_mut(contact).unwrap().places.clear();
+            }
             lan.client.tcp.with(client, |tcb| tcb.write(Bytes::from_static(octets)));
             lan.pass(1_500);
         }
@@ -199,4 +204,38 @@ fn a_contact_node_places_anew_what_it_has_only_ever_given() {
     assert_eq!(owners, NAMES.into());
     assert_eq!(lan.nodes["a"].status(lan.now).counters.given, 1, "each was opened where it is");
     assert_eq!(lan.resets(), 0);
+}
+
+#[test]
+fn a_copy_of_an_older_connection_does_not_come_to_life_in_front_of_a_later_one() {
+    let mut lan = Lan::new(|setup| {
+        setup.placement = Placement::Local;
+        let services = std::mem::take(&mut setup.services);
+        setup.services = services.into_iter().map(|service| service.protected(1, Commit::Strict)).collect();
+    });
+    let clients: Vec<_> = (0..16).map(|_| lan.connect()).collect();
+    assert!(matches!(lan.hand_off("a", "b"), Reply::Moved(moved) if moved.moved == 16));
+    lan.pass(500);
+    let flows: Vec<_> = clients.iter().map(|client| ours(flow_of(&lan, *client))).collect();
+    let held = |flow: &&Flow| matches!(lan.nodes["a"].holds_copy(flow), Copied::Of(..));
+    let held: Vec<_> = flows.iter().filter(held).copied().collect();
+    assert!(held.len() > 1, "{held:?}");
+    // Node b dies. Before it is known who goes on, the client of one comes again, and is served by c.
+    lan.deafen("a", "c", true);
+    lan.kill("b");
+    lan.prove_to_all("b");
+    let (now, later) = (lan.now, Epoch { life: 50_000, ..Epoch::FIRST });
+    let contact = lan.nodes.get_mut("a").unwrap();
+    assert!(matches!(contact.holds_copy(&held[0]), Copied::Ownerless));
+    contact.note_owner(held[0], NodeId::of("c"), later);
+    contact.handle(Input::Tick, now);
+    lan.deafen("a", "c", false);
+    lan.pass(1_000);
+    let lives = |flow: &Flow| lan.nodes["a"].control_blocks().any(|tcb| tcb.flow == *flow);
+    assert_eq!(
+        held.iter().map(lives).collect::<Vec<_>>(),
+        [vec![false], vec![true; held.len() - 1]].concat()
+    );
+    let route = lan.nodes["a"].places[&held[0]].route().unwrap();
+    assert_eq!((route.to, route.epoch), (NodeId::of("c"), later));
 }
