@@ -15,6 +15,7 @@ fn promises() -> Vec<(String, String)> {
         if let [_, promise, held_by, _] = line.split('|').collect::<Vec<_>>()[..]
             && promise.trim() != "promise"
             && !promise.starts_with("---")
+            && !promise.contains("(Not promised.)")
         {
             rows.push((promise.trim().to_owned(), held_by.trim().to_owned()));
         }

@@ -7,7 +7,7 @@ use ferry_stack::Instant;
 use ferry_stack::host::quoted_segment;
 use ferry_stack::icmp;
 use ferry_stack::ip::{self, Datagram};
-use ferry_stack::tcp::{Arrival, Endpoint, Flow, Handle, Reason, Refusal, Segment};
+use ferry_stack::tcp::{Arrival, Endpoint, Flow, Reason, Refusal, Segment};
 
 use super::Node;
 use super::hearing::Kind;
@@ -157,12 +157,15 @@ impl Node {
         };
         self.mobility.heard(*flow.remote.ip(), kind, now);
         match arrival {
-            Arrival::Delivered(_, Ok(())) => {}
-            Arrival::Delivered(handle, Err(why)) if self.knows_another(handle, &segment, why) => {
-                self.let_go(&flow, handle, now);
-                self.unknown(flow, from, &segment, datagram, now);
+            Arrival::Delivered(handle, Err(Reason::AckOfNothing(_))) => {
+                if self.owned.get(handle).is_some_and(|owned| owned.doubtful) {
+                    // The client knows the other one only.
+                    self.let_go(&flow, handle, now);
+                    return self.unknown(flow, from, &segment, datagram, now);
+                }
+                self.reset(&flow, &segment, now);
             }
-            Arrival::Delivered(_, Err(Reason::AckOfNothing(_))) => self.reset(&flow, &segment, now),
+            Arrival::Delivered(_, Ok(())) => {}
             Arrival::Delivered(_, Err(_)) => self.counters.dropped += 1,
             Arrival::Unknown => {
                 // A connection in TIME-WAIT may just have made way for a new one.
@@ -170,17 +173,6 @@ impl Node {
                 self.unknown(flow, from, &segment, datagram, now);
             }
         }
-    }
-
-    /// Whether what a connection had no use for shows that its client knows another one only: there may be one, and this
-    /// acknowledges what ours has never said, in its handshake whatever its sequence number is.
-    fn knows_another(&self, handle: Handle, segment: &Segment, why: Reason) -> bool {
-        let (Some(tcb), Some(owned)) = (self.tcp.get(handle), self.owned.get(handle)) else { return false };
-        let strange = !tcb.state.is_synchronised()
-            && !segment.is_syn()
-            && !segment.is_rst()
-            && segment.ack.is_some_and(|ack| ack != tcb.snd.iss + 1_u32);
-        owned.doubtful && (strange || matches!(why, Reason::AckOfNothing(_)))
     }
 
     /// A packet came while this node may not act for its connections. The lease may be back in a moment, and only a timer of the
