@@ -120,7 +120,7 @@ impl Node {
         epoch.is_plausible(self.group_clock.at(now).millis())
     }
 
-    fn owned_as(&self, flow: &Flow) -> Option<(Handle, &Owned)> {
+    pub(super) fn owned_as(&self, flow: &Flow) -> Option<(Handle, &Owned)> {
         let handle = self.tcp.find(flow)?;
         Some((handle, self.owned.get(handle)?))
     }

@@ -192,8 +192,7 @@ impl Node {
 
     /// Whether the client has opened another since, which lives here: nobody goes on with the one before.
     fn has_later(&self, flow: &Flow, epoch: Epoch) -> bool {
-        let owned = self.tcp.find(flow).and_then(|handle| self.owned.get(handle));
-        owned.is_some_and(|owned| owned.epoch.life > epoch.life)
+        self.owned_as(flow).is_some_and(|(_, owned)| owned.epoch.life > epoch.life)
     }
 
     /// A handshake has no owner: while one was on its way here, the client may have repeated its SYN, and this node may have

@@ -41,6 +41,16 @@ fn flood(lan: &mut Lan, count: u16) {
     }
 }
 
+/// The client sends a SYN with number 500, of which its TCP knows nothing; what acknowledges the cookie that comes back.
+fn cookie(lan: &mut Lan, port: u16) -> (Flow, Option<Seq>) {
+    let local = SocketAddrV6::new(address(50).address, port, 0, 0);
+    let flow = Flow { local, remote: SocketAddrV6::new(service_address(), 7, 0, 0) };
+    let syn = Segment::bare(Seq(500), None, Some(Control::Syn));
+    lan.client.interface.send(syn.emit(&flow, 0, false), lan.now);
+    lan.run();
+    (flow, Some(lan.seen.last().filter(|answer| answer.is_syn()).unwrap().seq + 1_u32))
+}
+
 /// The segment that ended the handshake of a client, once more.
 fn replayed(lan: &Lan, tcb: &Tcb) -> Segment {
     let answer = lan.seen.iter().rfind(|segment| segment.is_syn()).unwrap();
@@ -165,13 +175,8 @@ fn what_overtakes_a_cookie_that_is_lost_behind_the_contact_node_draws_no_reset()
     }
     lan.client.tcp.with(client, Tcb::abort);
     lan.pass(50);
-    let remote = SocketAddrV6::new(service_address(), 7, 0, 0);
     for port in 4000..4003 {
-        let flow = Flow { local: SocketAddrV6::new(address(50).address, port, 0, 0), remote };
-        let syn = Segment::bare(Seq(500), None, Some(Control::Syn));
-        lan.client.interface.send(syn.emit(&flow, 0, false), lan.now);
-        lan.run();
-        let ack = Some(lan.seen.last().filter(|answer| answer.is_syn()).unwrap().seq + 1_u32);
+        let (flow, ack) = cookie(&mut lan, port);
         let says = |seq, octets: &'static [u8]| Segment {
             window: 500,
             payload: Bytes::from_static(octets),
@@ -194,17 +199,12 @@ fn what_a_node_sends_on_may_have_overtaken_a_cookie_only_if_that_is_the_contact_
     for by in ["a", "c"] {
         let mut lan = lan(SynCookies::Always);
         lan.pass(OLD);
-        let local = SocketAddrV6::new(address(50).address, 4000, 0, 0);
-        let remote = SocketAddrV6::new(service_address(), 7, 0, 0);
-        let flow = Flow { local, remote };
-        lan.client
-            .interface
-            .send(Segment::bare(Seq(500), None, Some(Control::Syn)).emit(&flow, 0, false), lan.now);
-        lan.run();
-        let ack = Some(lan.seen.last().filter(|answer| answer.is_syn()).unwrap().seq + 1_u32);
+        let (flow, ack) = cookie(&mut lan, 4000);
         // Its node believes that it is b's.
-        let (ours, route) =
-            (Flow { local: remote, remote: local }, Route { to: NodeId::of("b"), epoch: Epoch::FIRST });
+        let (ours, route) = (
+            Flow { local: flow.remote, remote: flow.local },
+            Route { to: NodeId::of("b"), epoch: Epoch::FIRST },
+        );
         lan.nodes.get_mut(by).unwrap().places.insert(ours, Place::Elsewhere(route));
         let overtaking = Segment {
             window: 500,
@@ -233,14 +233,7 @@ fn a_cookie_that_comes_straight_to_another_node_opens_where_the_contact_node_pla
     let placed = lan.owner()[0];
     assert_ne!(placed, "a", "the contact node never has it");
     finish(&mut lan, client);
-    let local = SocketAddrV6::new(address(50).address, 4000, 0, 0);
-    let remote = SocketAddrV6::new(service_address(), 7, 0, 0);
-    let flow = Flow { local, remote };
-    lan.client
-        .interface
-        .send(Segment::bare(Seq(500), None, Some(Control::Syn)).emit(&flow, 0, false), lan.now);
-    lan.run();
-    let ack = Some(lan.seen.last().filter(|answer| answer.is_syn()).unwrap().seq + 1_u32);
+    let (flow, ack) = cookie(&mut lan, 4000);
     // As if the contact node had answered it in a flood.
     lan.nodes.get_mut("a").unwrap().places.clear();
     let mut packet = Segment { window: 500, ..Segment::bare(Seq(501), ack, None) }.emit(&flow, 0, false);
