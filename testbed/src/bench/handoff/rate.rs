@@ -30,6 +30,9 @@ const ECHO: u16 = 7;
 const FIRST_PORT: u16 = 10_000;
 /// Connections that are opened at a time: fewer than a listener lets be half open.
 const ABREAST: usize = 256;
+/// What a node takes in before its outputs are carried out, as it does where it runs by itself.
+const FRAMES: usize = 128;
+const MESSAGES: usize = 64;
 const NAMES: [&str; 2] = ["a", "b"];
 const CLIENT: Ipv6Addr = net(0xf, 1);
 
@@ -68,7 +71,8 @@ struct Two {
     nodes: [Node; 2],
     gateways: [Interface; 2],
     clients: Vec<Thin>,
-    messages: VecDeque<(usize, Bytes)>,
+    /// To each node.
+    messages: [VecDeque<Bytes>; 2],
     replies: VecDeque<Reply>,
     /// Segments that came from nodes to clients.
     segments: u64,
@@ -81,7 +85,7 @@ impl Two {
             nodes: [node(0)?, node(1)?],
             gateways: [0, 1].map(gateway),
             clients: vec![Thin::NEW; clients],
-            messages: VecDeque::new(),
+            messages: Default::default(),
             replies: VecDeque::new(),
             segments: 0,
         };
@@ -135,17 +139,17 @@ impl Two {
             // Read once for everything that is there: the clock is not what is measured.
             let (mut any, now) = (false, now());
             for nth in [0, 1] {
-                while let Some(frame) = self.gateways[nth].poll_transmit() {
+                let mut frames = 0;
+                while frames < FRAMES && let Some(frame) = self.gateways[nth].poll_transmit() {
                     self.nodes[nth].handle(Input::Frame(frame), now);
-                    any = true;
+                    frames += 1;
                 }
-                any |= self.poll(nth, now)?;
-            }
-            for (to, bytes) in core::mem::take(&mut self.messages) {
-                let from = NodeId::of(NAMES[1 - to]);
-                self.nodes[to].handle(Input::Peer { from, bytes }, now);
-                self.poll(to, now)?;
-                any = true;
+                let mut messages = 0;
+                while messages < MESSAGES && let Some(bytes) = self.messages[nth].pop_front() {
+                    self.nodes[nth].handle(Input::Peer { from: NodeId::of(NAMES[1 - nth]), bytes }, now);
+                    messages += 1;
+                }
+                any |= self.poll(nth, now)? || frames + messages > 0;
             }
             if !any {
                 return Ok(());
@@ -159,7 +163,7 @@ impl Two {
             match self.nodes[nth].poll(now) {
                 Output::WaitUntil(_) => return Ok(any),
                 Output::Frame(frame) => self.take(nth, frame, now)?,
-                Output::Peer { bytes, .. } => self.messages.push_back((1 - nth, bytes.join())),
+                Output::Peer { bytes, .. } => self.messages[1 - nth].push_back(bytes.join()),
                 Output::Reply { reply, .. } => self.replies.push_back(reply),
                 Output::Trace(_) | Output::Reborn { .. } | Output::Store { .. } => {}
             }
