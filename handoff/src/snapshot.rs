@@ -1,3 +1,4 @@
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::time::Duration;
 
@@ -33,7 +34,7 @@ pub struct Snapshot {
     /// The name of the service that it belongs to.
     pub service: String,
     /// Everything that TCP knows, its clocks stopped.
-    pub tcb: Tcb<Duration>,
+    pub tcb: Box<Tcb<Duration>>,
     /// What the session knows, in the service's own encoding.
     #[debug("{} octets", session.len())]
     pub session: Bytes,

@@ -75,7 +75,7 @@ pub(super) fn snapshot(epoch: u64) -> Snapshot {
     Snapshot {
         epoch: Epoch::nth(epoch),
         service: "echo".into(),
-        tcb: busy().freeze(Instant::from_millis(5_150)),
+        tcb: busy().freeze(Instant::from_millis(5_150)).into(),
         session: Bytes::from_static(b"what the session knows"),
         wake: Some(Duration::from_millis(7)),
         client: Bytes::from_static(b"what the group knows of the client"),

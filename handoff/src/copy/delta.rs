@@ -1,3 +1,4 @@
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -41,7 +42,7 @@ pub struct Delta {
     pub(crate) client: Option<Bytes>,
     pub(crate) extents: Extents,
     /// Without payload.
-    pub(crate) tcb: Tcb<Duration>,
+    pub(crate) tcb: Box<Tcb<Duration>>,
     /// The octets that the copy lacks, in the order of the extents.
     #[serde(skip)]
     #[debug("{} pieces", fresh.len())]

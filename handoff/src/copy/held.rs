@@ -1,5 +1,6 @@
 use core::time::Duration;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -41,7 +42,7 @@ struct Held {
     #[debug("{} octets", client.len())]
     client: Bytes,
     /// Without payload.
-    tcb: Tcb<Duration>,
+    tcb: Box<Tcb<Duration>>,
     extents: Extents,
     payload: Payload,
 }
@@ -64,7 +65,7 @@ impl Copy {
 
     /// Everything that TCP knows, without payload.
     pub fn tcb(&self) -> Option<&Tcb<Duration>> {
-        self.held.as_ref().map(|held| &held.tcb)
+        self.held.as_ref().map(|held| &*held.tcb)
     }
 
     /// The service that the connection belongs to.

@@ -64,7 +64,7 @@ impl Two {
 
     fn snapshot(&self, tcb: Tcb) -> Snapshot {
         let (service, session) = ("echo".into(), Bytes::from_static(b"state"));
-        let (tcb, wake) = (tcb.freeze(self.now), Some(Duration::from_millis(3)));
+        let (tcb, wake) = (tcb.freeze(self.now).into(), Some(Duration::from_millis(3)));
         Snapshot { epoch: EPOCH, service, tcb, session, wake, client: Bytes::new() }
     }
 

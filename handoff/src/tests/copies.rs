@@ -152,7 +152,7 @@ impl Source {
         Snapshot {
             epoch: Epoch::nth(3),
             service: "echo".into(),
-            tcb: self.server.clone().freeze(self.now),
+            tcb: self.server.frozen_copy(self.now),
             session: self.session.clone(),
             wake: Some(Duration::from_millis(self.session.len() as u64)),
             client: Bytes::copy_from_slice(&self.session[..self.session.len() / 3]),

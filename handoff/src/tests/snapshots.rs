@@ -35,7 +35,7 @@ fn the_octets_of_a_snapshot_are_those_of_its_version() {
 fn a_thawed_connection_freezes_to_the_same_snapshot() {
     let now = Instant::from_millis(900_000);
     let frozen = snapshot(7).tcb;
-    assert_eq!(frozen.clone().thaw(now).freeze(now), frozen);
+    assert_eq!(frozen.clone().thaw(now).freeze(now), *frozen);
 }
 
 #[test]

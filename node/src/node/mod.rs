@@ -363,7 +363,7 @@ impl Node {
     /// The connections that this node owns, each as the snapshot that would move now. For tests and experiments.
     pub fn snapshots(&self, now: Instant) -> Vec<Snapshot> {
         self.owned()
-            .map(|(tcb, owned)| self.snapshot(owned, tcb.clone().freeze(now), owned.epoch, Bytes::new(), now))
+            .map(|(tcb, owned)| self.snapshot(owned, tcb.frozen_copy(now), owned.epoch, Bytes::new(), now))
             .collect()
     }
 
@@ -385,7 +385,7 @@ impl Node {
     fn snapshot(
         &self,
         owned: &Owned,
-        tcb: Tcb<Duration>,
+        tcb: Box<Tcb<Duration>>,
         epoch: Epoch,
         client: Bytes,
         now: Instant,

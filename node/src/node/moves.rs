@@ -100,7 +100,7 @@ impl Node {
             return false;
         }
         // What is known of the client changes when the connection leaves.
-        let snapshot = self.snapshot(owned, tcb.clone().freeze(now), epoch, Bytes::new(), now);
+        let snapshot = self.snapshot(owned, tcb.frozen_copy(now), epoch, Bytes::new(), now);
         self.handoffs.copied_out(snapshot, now);
         true
     }

@@ -7,6 +7,7 @@ mod map;
 mod opening;
 mod slots;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -305,13 +306,13 @@ impl Endpoint {
     }
 
     /// Takes a connection out, clocks stopped, so that it can go on elsewhere. Nothing of it remains here.
-    pub fn export(&mut self, handle: Handle, now: Instant) -> Option<Tcb<Duration>> {
-        Some(self.remove(handle)?.freeze(now))
+    pub fn export(&mut self, handle: Handle, now: Instant) -> Option<Box<Tcb<Duration>>> {
+        Some(Box::new(self.remove(handle)?.tcb.freeze(now)))
     }
 
     /// Takes over a connection from elsewhere: arms its timers, and makes it send at once what is due. Tells that it
     /// is [ready](Event::Ready), because what was told elsewhere is not known here.
-    pub fn import(&mut self, tcb: Tcb<Duration>, now: Instant) -> Result<Handle, Refusal> {
+    pub fn import(&mut self, tcb: Box<Tcb<Duration>>, now: Instant) -> Result<Handle, Refusal> {
         tcb.check()?;
         if self.find(&tcb.flow).is_some() {
             return Err(Refusal::Exists);
@@ -449,7 +450,7 @@ impl Endpoint {
         self.note_leftover(handle);
     }
 
-    fn remove(&mut self, handle: Handle) -> Option<Tcb> {
+    fn remove(&mut self, handle: Handle) -> Option<Box<Connection>> {
         let connection = self.connections.remove(handle)?;
         if let Some(at) = connection.armed {
             self.timers.remove(&(at, handle));
@@ -460,7 +461,7 @@ impl Endpoint {
             listener.waiting.retain(|waiting| *waiting != handle);
             listener.half_open = listener.half_open.saturating_sub(usize::from(connection.half_open));
         }
-        Some(connection.tcb)
+        Some(connection)
     }
 }
 

@@ -106,7 +106,7 @@ fn snapshots() -> Vec<Snapshot> {
     let freeze = |tcb: Tcb| Snapshot {
         epoch: Epoch::nth(3),
         service: "echo".to_owned(),
-        tcb: tcb.freeze(now + Duration::from_millis(50)),
+        tcb: tcb.freeze(now + Duration::from_millis(50)).into(),
         session: Bytes::from_static(b"state"),
         wake: Some(Duration::from_millis(20)),
         client: Bytes::from_static(b"client"),

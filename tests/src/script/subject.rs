@@ -206,7 +206,7 @@ impl Subject {
     pub(super) fn crash(&mut self, copy: Tcb<Duration>, at: Duration) -> Result<(), String> {
         self.accepted.clear();
         self.begin_anew(at);
-        self.install(copy, at, true)
+        self.install(copy.into(), at, true)
     }
 
     /// A new host, whose clock began at another time: now further on, now further back.
@@ -219,7 +219,7 @@ impl Subject {
         }
     }
 
-    fn install(&mut self, tcb: Tcb<Duration>, at: Duration, kick: bool) -> Result<(), String> {
+    fn install(&mut self, tcb: Box<Tcb<Duration>>, at: Duration, kick: bool) -> Result<(), String> {
         let now = self.now(at);
         let (session, client) = (Bytes::new(), Bytes::new());
         let (epoch, service) = (Epoch::FIRST, "script".to_owned());

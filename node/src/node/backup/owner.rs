@@ -127,7 +127,7 @@ impl Node {
         let Some(owned) = self.owned.get(handle) else { return false };
         let (flow, epoch) = (tcb.flow, owned.epoch);
         let client = self.known_of_client(owned, *flow.remote.ip(), now);
-        let snapshot = self.snapshot(owned, tcb.clone().freeze(now), epoch, client, now);
+        let snapshot = self.snapshot(owned, tcb.frozen_copy(now), epoch, client, now);
         let Some(guard) = self.owned.get_mut(handle).and_then(|owned| owned.guard.as_mut()) else {
             return false;
         };

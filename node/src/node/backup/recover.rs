@@ -271,7 +271,7 @@ impl Node {
         let Snapshot { tcb, wake, client, .. } = snapshot;
         // In a handshake the client may have come to know another answer meanwhile.
         let opening = !tcb.state.is_synchronised();
-        let handle = self.tcp.import(tcb.recovered(held_back, spent), now);
+        let handle = self.tcp.import(Box::new(tcb.recovered(held_back, spent)), now);
         let handle = handle.map_err(|why| Refusal::Snapshot(why.to_string()))?;
         // Somebody may own it who was out of reach, and was taken for dead.
         let alone = !self.is_protected(&flow);

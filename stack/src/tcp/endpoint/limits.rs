@@ -139,8 +139,8 @@ impl Endpoint {
             self.evicted += 1;
             match kind {
                 Leftover::TimeWait => {
-                    let event = self.remove(oldest).map(|tcb| {
-                        Event::Closed(oldest, tcb.flow, Ending::Finished, ReceivedRange::of(&tcb))
+                    let event = self.remove(oldest).map(|old| {
+                        Event::Closed(oldest, old.tcb.flow, Ending::Finished, ReceivedRange::of(&old.tcb))
                     });
                     self.events.extend(event);
                 }

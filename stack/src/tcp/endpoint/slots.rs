@@ -43,7 +43,7 @@ impl<T> Slots<T> {
         slot.value.as_deref_mut().filter(|_| slot.generation == handle.generation)
     }
 
-    pub(super) fn remove(&mut self, handle: Handle) -> Option<T> {
+    pub(super) fn remove(&mut self, handle: Handle) -> Option<Box<T>> {
         let slot = self.slots.get_mut(handle.index as usize)?;
         if slot.generation != handle.generation {
             return None;
@@ -51,7 +51,7 @@ impl<T> Slots<T> {
         let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(handle.index);
-        Some(*value)
+        Some(value)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {

@@ -50,6 +50,11 @@ impl Tcb<Instant> {
         }
         self.map_time(&Leaving(now))
     }
+
+    /// What would come out now, while the connection runs on.
+    pub fn frozen_copy(&self, now: Instant) -> Box<Tcb<Duration>> {
+        Box::new(self.clone().freeze(now))
+    }
 }
 
 impl Tcb<Duration> {
