@@ -1,5 +1,6 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 use ferry_stack::Instant;
@@ -25,6 +26,8 @@ const MAX_RETURNED: usize = 1 << 14;
 pub(crate) struct Reservation {
     pub(crate) from: NodeId,
     pub(crate) epoch: Epoch,
+    /// Until then.
+    pub(crate) until: Instant,
     /// What has come ahead of it.
     pub(crate) copy: Option<Box<Copy>>,
 }
@@ -39,10 +42,10 @@ pub(crate) struct Decided {
     pub(crate) until: Option<Instant>,
 }
 
-/// The last epoch of each connection that each donor got back. By donor, so that what one offers decides nothing about what
-/// others do.
-#[derive(Clone, Debug, Default, Hash)]
-pub(crate) struct Returned(BTreeMap<NodeId, BTreeMap<Flow, Epoch>>);
+/// The last epoch of each connection that each donor got back, and until when it is remembered. By donor, so that what one offers
+/// decides nothing about what others do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Returned(BTreeMap<NodeId, BTreeMap<Flow, (Epoch, Instant)>>);
 
 impl Returned {
     pub(crate) fn len(&self) -> usize {
@@ -50,17 +53,21 @@ impl Returned {
     }
 
     pub(crate) fn last(&self, donor: NodeId, flow: &Flow) -> Option<Epoch> {
-        self.0.get(&donor)?.get(flow).copied()
+        self.0.get(&donor)?.get(flow).map(|(epoch, _)| *epoch)
     }
 
-    /// If it is one too many, another of the same donor is forgotten for it: that one.
-    pub(crate) fn remember(&mut self, donor: NodeId, flow: Flow, epoch: Epoch) -> Option<Flow> {
+    pub(crate) fn until(&self, donor: NodeId, flow: &Flow) -> Option<Instant> {
+        self.0.get(&donor)?.get(flow).map(|(_, until)| *until)
+    }
+
+    /// If it is one too many, another of the same donor is forgotten for it.
+    pub(crate) fn remember(&mut self, donor: NodeId, flow: Flow, epoch: Epoch, until: Instant) {
         let flows = self.0.entry(donor).or_default();
-        flows.insert(flow, epoch);
+        flows.insert(flow, (epoch, until));
         let others = || flows.keys().copied().find(|other| *other != flow);
-        let forgotten = (flows.len() > MAX_RETURNED).then(others).flatten()?;
-        flows.remove(&forgotten);
-        Some(forgotten)
+        if let Some(forgotten) = (flows.len() > MAX_RETURNED).then(others).flatten() {
+            flows.remove(&forgotten);
+        }
     }
 
     pub(crate) fn forget(&mut self, donor: NodeId, flow: &Flow) {
@@ -68,6 +75,18 @@ impl Returned {
             flows.remove(flow);
             if flows.is_empty() {
                 self.0.remove(&donor);
+            }
+        }
+    }
+}
+
+/// Of what decides anything, not of when it is forgotten.
+impl Hash for Returned {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for (donor, flows) in &self.0 {
+            (donor, flows.len()).hash(state);
+            for (flow, (epoch, _)) in flows {
+                (flow, epoch).hash(state);
             }
         }
     }

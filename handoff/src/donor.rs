@@ -68,6 +68,13 @@ pub(crate) enum Donor {
     Forwarding { to: NodeId, epoch: Epoch, until: Instant },
 }
 
+/// A connection is offered to this node, which would run it under this epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) to: NodeId,
+    pub(crate) epoch: Epoch,
+}
+
 /// What has gone ahead of a connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ahead {
@@ -150,6 +157,16 @@ impl Retry {
 }
 
 impl Donor {
+    /// To whom the connection is offered, and under which epoch.
+    pub(crate) fn offer(&self) -> Offer {
+        match *self {
+            Self::Asking { to, epoch, .. }
+            | Self::Copying { to, epoch, .. }
+            | Self::Committed { to, epoch, .. }
+            | Self::Forwarding { to, epoch, .. } => Offer { to, epoch },
+        }
+    }
+
     pub(crate) fn ask(to: NodeId, epoch: Epoch, now: Instant) -> Self {
         Self::Asking { to, epoch, retry: Retry::first(now), ahead: None }
     }
@@ -205,8 +222,7 @@ impl Donor {
 
     /// The point of no return: the snapshot leaves.
     pub(crate) fn commit(
-        to: NodeId,
-        epoch: Epoch,
+        Offer { to, epoch }: Offer,
         incarnation: Incarnation,
         snapshot: Arc<Snapshot>,
         delta: Option<Pieces>,
@@ -216,21 +232,11 @@ impl Donor {
     }
 
     pub(crate) fn to(&self) -> NodeId {
-        match self {
-            Self::Asking { to, .. }
-            | Self::Copying { to, .. }
-            | Self::Committed { to, .. }
-            | Self::Forwarding { to, .. } => *to,
-        }
+        self.offer().to
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
-        match self {
-            Self::Asking { epoch, .. }
-            | Self::Copying { epoch, .. }
-            | Self::Committed { epoch, .. }
-            | Self::Forwarding { epoch, .. } => *epoch,
-        }
+        self.offer().epoch
     }
 
     pub(crate) fn deadline(&self) -> Instant {

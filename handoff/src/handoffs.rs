@@ -1,5 +1,6 @@
 mod ahead;
 mod crash;
+mod deadlines;
 mod memory;
 
 use alloc::boxed::Box;
@@ -9,12 +10,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use ferry_stack::tcp::{Flow, MapKey};
-use ferry_stack::{HashedAlarms, Instant};
+use ferry_stack::{Instant, Reminders};
 use hashbrown::HashMap;
 
+use self::deadlines::{ByFlow, Timer};
 use self::memory::in_order;
 use crate::acceptor::{Decided, MEMORY, RESERVATION, Repeat, Reservation, Returned};
-use crate::donor::{Donor, Failure, Next};
+use crate::donor::{Donor, Failure, Next, Offer};
 use crate::{Copy, Delta, Epoch, Incarnation, Message, NodeId, Pieces, Refusal, Snapshot};
 
 /// Connections that may be on their way here at once, and from one donor: one that only announces leaves room for others.
@@ -93,33 +95,25 @@ pub enum Action {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Timer {
-    Donor(Flow),
-    Reservation(Flow),
-    Decided(Flow),
-    Returned(NodeId, Flow),
-}
-
 /// All handoffs of one node, as donor and as acceptor. Messages and time in; [`Action`]s out by
 /// [`Handoffs::poll`].
 ///
 /// It can be cloned, and hashed once all that there was to do is done, so that a search can go through its states.
 #[derive(Clone, Debug, Default)]
 pub struct Handoffs {
-    donors: HashMap<Flow, (Donor, String), MapKey>,
-    reservations: HashMap<Flow, Reservation, MapKey>,
+    donors: ByFlow<(Donor, String)>,
+    reservations: ByFlow<Reservation>,
     /// How many of these each donor has.
     reserved: BTreeMap<NodeId, usize>,
     /// Octets that have come ahead of connections.
     copied: u64,
-    decided: HashMap<Flow, Decided, MapKey>,
+    decided: ByFlow<Decided>,
     returned: Returned,
     /// Taken, but the donor is not told yet, because no other node could go on with it.
-    unconfirmed: HashMap<Flow, (NodeId, Epoch), MapKey>,
+    unconfirmed: ByFlow<(NodeId, Epoch)>,
     /// Who is within reach, which life of it, and since when.
     peers: BTreeMap<NodeId, (Incarnation, Instant)>,
-    timers: HashedAlarms<Timer>,
+    reminders: Reminders<Timer>,
     actions: VecDeque<Action>,
     /// Set while the node empties itself: nothing new is accepted.
     draining: bool,
@@ -133,7 +127,6 @@ impl Handoffs {
             reservations: HashMap::with_hasher(key.clone()),
             decided: HashMap::with_hasher(key.clone()),
             unconfirmed: HashMap::with_hasher(key.clone()),
-            timers: HashedAlarms::new(key.clone()),
             ..Self::default()
         }
     }
@@ -193,8 +186,8 @@ impl Handoffs {
             return;
         }
         let donor = Donor::ask(to, epoch, now);
+        self.reminders.add(Timer::Donor(flow), donor.deadline());
         self.donors.insert(flow, (donor, service.into()));
-        self.rearm(flow);
         self.send(to, Message::Prepare { flow, epoch, service: service.into() });
     }
 
@@ -202,41 +195,37 @@ impl Handoffs {
     /// run it. Where the snapshot is given back nothing has left, and the connection may go on.
     pub fn frozen(&mut self, snapshot: Snapshot, now: Instant) -> Result<usize, Box<Snapshot>> {
         let flow = snapshot.tcb.flow;
-        let Some((mut donor, service)) = self.donors.remove(&flow) else { return Err(snapshot.into()) };
-        let (to, epoch) = (donor.to(), donor.epoch());
+        let Some((donor, _)) = self.donors.get_mut(&flow) else { return Err(snapshot.into()) };
+        let offer @ Offer { to, epoch } = donor.offer();
         let delta = donor.last_delta(&snapshot);
         let octets = delta.clone().or_else(|| snapshot.pieces().ok());
         let (Some(octets), Some(&(incarnation, _))) = (octets, self.peers.get(&to)) else {
-            self.rearm(flow);
-            self.send(to, Message::Abort { flow, epoch });
-            let why = Failure::TooLarge;
-            self.actions.push_back(Action::Failed { flow, to, why, resume: None });
+            self.give_up(flow, offer, Failure::TooLarge);
             return Err(snapshot.into());
         };
+        // The point of no return.
+        *donor = Donor::commit(offer, incarnation, Arc::new(snapshot), delta, now);
+        self.reminders.add(Timer::Donor(flow), donor.deadline());
         let len = octets.len();
         self.send(to, Message::Transfer { flow, epoch, snapshot: octets });
-        // The point of no return.
-        let donor = Donor::commit(to, epoch, incarnation, Arc::new(snapshot), delta, now);
-        self.donors.insert(flow, (donor, service));
-        self.rearm(flow);
         self.decide(flow, epoch, None, Some(now + MEMORY));
         Ok(len)
     }
 
     /// A connection ended here, or cannot move.
     pub fn ended(&mut self, flow: &Flow, now: Instant) {
-        if self.donors.get(flow).is_some_and(|(donor, _)| donor.is_before_freeze())
-            && let Some((donor, _)) = self.donors.remove(flow)
+        if let Some((donor, _)) = self.donors.get(flow)
+            && donor.is_before_freeze()
         {
-            self.rearm(*flow);
-            self.send(donor.to(), Message::Abort { flow: *flow, epoch: donor.epoch() });
-            let why = Failure::Ended;
-            self.actions.push_back(Action::Failed { flow: *flow, to: donor.to(), why, resume: None });
+            let offer = donor.offer();
+            self.give_up(*flow, offer, Failure::Ended);
         }
         self.confirm(flow);
-        if let Some(decided) = self.decided.get_mut(flow) {
-            let until = *decided.until.get_or_insert(now + MEMORY);
-            self.timers.set(Timer::Decided(*flow), Some(until));
+        if let Some(decided) = self.decided.get_mut(flow)
+            && decided.until.is_none()
+        {
+            decided.until = Some(now + MEMORY);
+            self.reminders.add(Timer::Decided(*flow), now + MEMORY);
         }
     }
 
@@ -256,9 +245,7 @@ impl Handoffs {
     pub fn peer_up(&mut self, peer: NodeId, incarnation: Incarnation, now: Instant) {
         self.peers.insert(peer, (incarnation, now));
         for flow in self.flows_with(peer) {
-            let Some((donor, _)) = self.donors.get_mut(&flow) else { continue };
-            donor.peer_up(peer, incarnation, now);
-            self.rearm(flow);
+            self.with_donor(flow, |donor, _| donor.peer_up(peer, incarnation, now));
         }
     }
 
@@ -266,9 +253,8 @@ impl Handoffs {
     pub fn peer_down(&mut self, peer: NodeId) {
         self.peers.remove(&peer);
         for flow in self.flows_with(peer) {
-            if let Some((donor, _)) = self.donors.get(&flow) {
-                let next = donor.peer_down(peer);
-                self.follow(flow, next);
+            if let Some((offer, next)) = self.with_donor(flow, |donor, _| donor.peer_down(peer)) {
+                self.follow(flow, offer, next);
             }
         }
     }
@@ -299,9 +285,9 @@ impl Handoffs {
             | Message::Lacks { flow, .. }
             | Message::Taken { flow, .. }
             | Message::Returned { flow, .. } => {
-                if let Some((donor, _)) = self.donors.get_mut(&flow) {
-                    let next = donor.answer(from, message, now);
-                    self.follow(flow, next);
+                let next = self.with_donor(flow, |donor, _| donor.answer(from, message, now));
+                if let Some((offer, next)) = next {
+                    self.follow(flow, offer, next);
                 }
             }
             _ => {}
@@ -309,15 +295,18 @@ impl Handoffs {
     }
 
     fn prepare(&mut self, from: NodeId, flow: Flow, epoch: Epoch, now: Instant) {
-        if let Some(reserved) = self.reservations.get(&flow)
+        let reserved = self.reservations.get_mut(&flow);
+        let later = reserved.as_ref().is_some_and(|reserved| epoch <= reserved.epoch);
+        let other = reserved.is_some();
+        if let Some(reserved) = reserved
             && (reserved.from, reserved.epoch) == (from, epoch)
         {
-            self.timers.set(Timer::Reservation(flow), Some(now + RESERVATION));
+            reserved.until = now + RESERVATION;
+            self.reminders.add(Timer::Reservation(flow), reserved.until);
             self.send(from, Message::Ready { flow, epoch });
             return;
         }
         let known = self.repeat(from, &flow, epoch) != Repeat::New;
-        let later = self.reservations.get(&flow).is_some_and(|reserved| epoch <= reserved.epoch);
         let refusal = if self.draining {
             Some(Refusal::Draining)
         } else if known || later {
@@ -331,10 +320,13 @@ impl Handoffs {
             self.send(from, Message::Refuse { flow, epoch, why });
             return;
         }
-        self.unreserve(flow);
-        self.reservations.insert(flow, Reservation { from, epoch, copy: None });
+        if other {
+            self.unreserve(flow);
+        }
+        let until = now + RESERVATION;
+        self.reservations.insert(flow, Reservation { from, epoch, until, copy: None });
         *self.reserved.entry(from).or_default() += 1;
-        self.timers.set(Timer::Reservation(flow), Some(now + RESERVATION));
+        self.reminders.add(Timer::Reservation(flow), until);
         self.actions.push_back(Action::Hold { flow, from, epoch });
         self.send(from, Message::Ready { flow, epoch });
     }
@@ -348,7 +340,6 @@ impl Handoffs {
     }
 
     fn unreserve(&mut self, flow: Flow) -> Option<Box<Copy>> {
-        self.timers.set(Timer::Reservation(flow), None);
         let Reservation { from, copy, .. } = self.reservations.remove(&flow)?;
         if let Some(count) = self.reserved.get_mut(&from) {
             *count -= 1;
@@ -414,20 +405,18 @@ impl Handoffs {
     }
 
     fn give_back(&mut self, flow: Flow, from: NodeId, epoch: Epoch, why: Refusal, now: Instant) {
-        self.timers.set(Timer::Returned(from, flow), Some(now + MEMORY));
-        if let Some(forgotten) = self.returned.remember(from, flow, epoch) {
-            self.timers.set(Timer::Returned(from, forgotten), None);
-        }
+        self.returned.remember(from, flow, epoch, now + MEMORY);
+        self.reminders.add(Timer::Returned(from, flow), now + MEMORY);
         self.send(from, Message::Returned { flow, epoch, why });
     }
 
     /// Carries out what a donor decided.
-    fn follow(&mut self, flow: Flow, next: Next) {
-        let Some((donor, _)) = self.donors.get(&flow) else { return };
-        let (to, epoch) = (donor.to(), donor.epoch());
+    fn follow(&mut self, flow: Flow, offer: Offer, next: Next) {
+        let Offer { to, epoch } = offer;
         match next {
             Next::Stay => {}
             Next::Again => {
+                let Some((donor, _)) = self.donors.get(&flow) else { return };
                 let reached = self.peers.get(&to).is_some_and(|(life, _)| donor.is_for(*life));
                 if let Some(message) = donor.transfer(flow).filter(|_| reached) {
                     self.send(to, message);
@@ -438,11 +427,7 @@ impl Handoffs {
                 self.actions.push_back(Action::Given { flow, to, epoch });
                 self.confirm(&flow);
             }
-            Next::GiveUp(why) => {
-                self.donors.remove(&flow);
-                self.send(to, Message::Abort { flow, epoch });
-                self.actions.push_back(Action::Failed { flow, to, why, resume: None });
-            }
+            Next::GiveUp(why) => self.give_up(flow, offer, why),
             Next::Resume(snapshot, why) => {
                 self.donors.remove(&flow);
                 let epoch = epoch.next();
@@ -455,23 +440,29 @@ impl Handoffs {
                 self.actions.push_back(Action::Forget { flow, epoch });
             }
         }
-        self.rearm(flow);
     }
 
-    /// A donor's deadline follows from what it is.
-    fn rearm(&mut self, flow: Flow) {
-        let deadline = self.donors.get(&flow).map(|(donor, _)| donor.deadline());
-        self.timers.set(Timer::Donor(flow), deadline);
+    /// It came to nothing before the freeze.
+    fn give_up(&mut self, flow: Flow, Offer { to, epoch }: Offer, why: Failure) {
+        self.donors.remove(&flow);
+        self.send(to, Message::Abort { flow, epoch });
+        self.actions.push_back(Action::Failed { flow, to, why, resume: None });
     }
 
-    /// When [`Handoffs::handle_timeout`] has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.timers.next()
+    /// Something happens to a donor, whose deadline follows from what it is. What it offers, and what comes of it.
+    fn with_donor<R>(&mut self, flow: Flow, act: impl FnOnce(&mut Donor, &str) -> R) -> Option<(Offer, R)> {
+        let (donor, service) = self.donors.get_mut(&flow)?;
+        let (offer, before) = (donor.offer(), donor.deadline());
+        let result = act(donor, service);
+        if donor.deadline() != before {
+            self.reminders.add(Timer::Donor(flow), donor.deadline());
+        }
+        Some((offer, result))
     }
 
     /// Repeats what was not answered, and forgets what is over.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.due(now) {
+        while let Some(timer) = self.due(now) {
             match timer {
                 Timer::Donor(flow) => self.donor_timeout(flow, now),
                 Timer::Reservation(flow) => {
@@ -485,13 +476,12 @@ impl Handoffs {
     }
 
     fn donor_timeout(&mut self, flow: Flow, now: Instant) {
-        let Some((donor, service)) = self.donors.get_mut(&flow) else { return };
-        let to = donor.to();
-        let (next, repeat) = donor.timeout(flow, service, now);
+        let came = self.with_donor(flow, |donor, service| donor.timeout(flow, service, now));
+        let Some((offer, (next, repeat))) = came else { return };
         if let Some(message) = repeat {
-            self.send(to, message);
+            self.send(offer.to, message);
         }
-        self.follow(flow, next);
+        self.follow(flow, offer, next);
     }
 
     fn send(&mut self, to: NodeId, message: Message) {

@@ -27,6 +27,7 @@ pub mod icmp;
 pub mod interface;
 pub mod ip;
 mod neighbour;
+mod reminders;
 mod seq;
 pub mod tcp;
 mod time;
@@ -34,6 +35,7 @@ mod time;
 pub use alarms::{Alarms, HashedAlarms};
 pub use frame::{Checksum, Frame, Gso, Offload};
 pub use interface::Interface;
+pub use reminders::Reminders;
 pub use seq::Seq;
 pub use time::{GroupClock, Instant};
 

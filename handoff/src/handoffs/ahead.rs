@@ -5,7 +5,7 @@ use ferry_stack::tcp::{Flow, Tcb};
 
 use super::{Handoffs, Timer};
 use crate::acceptor::RESERVATION;
-use crate::donor::{Ahead, Failure, Next};
+use crate::donor::{Ahead, Failure, Offer};
 use crate::{Copy, Delta, Epoch, Message, Mirror, NodeId, Pieces, Refusal, Refused, Snapshot, Unfit};
 
 /// Octets that may have come ahead of all connections together. Beyond it they come in one piece.
@@ -27,18 +27,18 @@ impl Handoffs {
     /// Donor: what the connection is like now, while it runs on, under the acceptor's epoch.
     pub fn copied_out(&mut self, snapshot: Snapshot, now: Instant) {
         let flow = snapshot.tcb.flow;
-        let Some((donor, _)) = self.donors.get_mut(&flow) else { return };
-        let (to, epoch) = (donor.to(), donor.epoch());
-        let Some(delta) = donor.copy(snapshot, now) else { return };
-        let Ok(octets) = delta.pieces() else { return self.follow(flow, Next::GiveUp(Failure::TooLarge)) };
-        self.rearm(flow);
+        let Some((offer, Some(delta))) = self.with_donor(flow, |donor, _| donor.copy(snapshot, now)) else {
+            return;
+        };
+        let Ok(octets) = delta.pieces() else { return self.give_up(flow, offer, Failure::TooLarge) };
+        let Offer { to, epoch } = offer;
         let (version, holders) = (delta.version.number, alloc::vec::Vec::new());
         self.send(to, Message::Copy { flow, epoch, version, holders, delta: octets });
     }
 
     /// Whether this is the answer to a copy that went ahead, rather than to one that is to stay.
     pub fn awaits(&self, from: NodeId, flow: &Flow, epoch: Epoch) -> bool {
-        self.donors.get(flow).is_some_and(|(donor, _)| donor.to() == from && donor.epoch() == epoch)
+        self.donors.get(flow).is_some_and(|(donor, _)| donor.offer() == Offer { to: from, epoch })
     }
 
     /// Acceptor: octets of payload that are here ahead of their connections.
@@ -60,7 +60,8 @@ impl Handoffs {
         if (reserved.from, reserved.epoch) != (from, epoch) {
             return;
         }
-        self.timers.set(Timer::Reservation(flow), Some(now + RESERVATION));
+        reserved.until = now + RESERVATION;
+        self.reminders.add(Timer::Reservation(flow), reserved.until);
         let Ok(delta) = Delta::decode_pieces(octets) else { return };
         if delta.tcb().flow != flow || delta.version.epoch != epoch {
             return;

@@ -17,10 +17,10 @@ impl Handoffs {
         if let Some((donor @ Donor::Committed { .. }, _)) = self.donors.remove(&flow) {
             self.actions.push_back(Action::Given { flow, to: donor.to(), epoch: donor.epoch() });
         }
-        self.rearm(flow);
         self.decide(flow, epoch, Some(from), None);
-        self.confirm(&flow);
-        self.unconfirmed.insert(flow, (from, epoch));
+        if let Some((from, epoch)) = self.unconfirmed.insert(flow, (from, epoch)) {
+            self.send(from, Message::Taken { flow, epoch });
+        }
     }
 
     /// Should this node die, others could go on with the connection: its donor need not keep it any more.
@@ -41,7 +41,6 @@ impl Handoffs {
     /// A connection goes on here from a copy, under this epoch.
     pub fn recovered(&mut self, flow: Flow, epoch: Epoch) {
         self.donors.remove(&flow);
-        self.rearm(flow);
         self.unconfirmed.remove(&flow);
         self.unreserve(flow);
         self.decide(flow, epoch, None, None);
@@ -70,13 +69,12 @@ impl Handoffs {
                 Donor::Committed { epoch, snapshot, .. } => {
                     orphans.push((flow, *epoch, Arc::clone(snapshot)));
                     self.donors.remove(&flow);
-                    self.rearm(flow);
                     let why = Failure::Died;
                     self.actions.push_back(Action::Failed { flow, to: dead, why, resume: None });
                 }
                 _ => {
-                    let next = donor.peer_down(dead);
-                    self.follow(flow, next);
+                    let (offer, next) = (donor.offer(), donor.peer_down(dead));
+                    self.follow(flow, offer, next);
                 }
             }
         }

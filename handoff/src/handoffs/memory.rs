@@ -48,7 +48,9 @@ impl Handoffs {
         let decided = self.decided.entry(flow).or_insert_with(first);
         decided.donors.extend(donor);
         (decided.epoch, decided.until) = (epoch, until);
-        self.timers.set(Timer::Decided(flow), until);
+        if let Some(until) = until {
+            self.reminders.add(Timer::Decided(flow), until);
+        }
     }
 
     /// Forgets what was taken, unless a donor may still repeat its transfer: an old one would be taken for news, and the
@@ -62,7 +64,7 @@ impl Handoffs {
         } else {
             let until = now + HEARD;
             decided.until = Some(until);
-            self.timers.set(Timer::Decided(flow), Some(until));
+            self.reminders.add(Timer::Decided(flow), until);
         }
     }
 }
@@ -80,11 +82,11 @@ impl Hash for Handoffs {
             unconfirmed,
             peers,
             // They follow from the rest, but for those of what was returned, which only forget.
-            timers: _,
+            reminders: _,
             actions: _,
             draining,
         } = self;
-        for (flow, Reservation { from, epoch, copy }) in sorted(reservations) {
+        for (flow, Reservation { from, epoch, copy, until: _ }) in sorted(reservations) {
             let version = copy.as_ref().map(|copy| copy.version());
             (flow, from, epoch, version.map(|version| (version.epoch, version.number))).hash(state);
         }

@@ -262,7 +262,8 @@ fn a_reservation_ends_with_an_abort_or_by_itself() {
         );
         drain(&mut acceptor);
         if by_itself {
-            acceptor.handle_timeout(acceptor.deadline().unwrap());
+            let at = acceptor.deadline().unwrap();
+            acceptor.handle_timeout(at);
         } else {
             acceptor.receive(a(), Message::Abort { flow: flow(), epoch: Epoch::nth(2) }, NOW);
         }

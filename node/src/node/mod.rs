@@ -302,7 +302,7 @@ impl Node {
         })
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&mut self) -> Option<Instant> {
         let serving = [self.mobility.deadline(), self.tcp.deadline(), self.wakes.next()];
         let serving = serving.into_iter().filter(|_| self.serves);
         [

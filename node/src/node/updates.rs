@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ferry_handoff::{Epoch, Message, NodeId};
 use ferry_stack::tcp::{Flow, Handle, MapKey};
-use ferry_stack::{HashedAlarms, Instant};
+use ferry_stack::{Instant, Reminders};
 
 use super::Node;
 use super::places::{Place, Route};
@@ -20,12 +20,14 @@ const MAX_UNCONFIRMED: usize = 1 << 16;
 #[derive(Debug)]
 pub(super) struct Updates {
     unconfirmed: HashMap<Flow, Update, MapKey>,
-    due: HashedAlarms<Flow>,
+    due: Reminders<Flow>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Update {
     epoch: Epoch,
+    /// When it is said again, so long after it was last.
+    at: Instant,
     wait: Duration,
     what: What,
 }
@@ -40,21 +42,22 @@ enum What {
 
 impl Updates {
     pub(super) fn new(key: &MapKey) -> Self {
-        Self { unconfirmed: HashMap::with_hasher(key.clone()), due: HashedAlarms::new(key.clone()) }
+        Self { unconfirmed: HashMap::with_hasher(key.clone()), due: Reminders::default() }
     }
 
     pub(super) fn len(&self) -> usize {
         self.unconfirmed.len()
     }
 
-    fn schedule(&mut self, flow: Flow, update: Update, now: Instant) {
+    fn schedule(&mut self, flow: Flow, update: Update) {
         self.unconfirmed.insert(flow, update);
-        self.due.set(flow, Some(now + update.wait));
+        self.due.add(flow, update.at);
     }
 
     pub(super) fn forget(&mut self, flow: &Flow) {
-        self.unconfirmed.remove(flow);
-        self.due.set(*flow, None);
+        if !self.unconfirmed.is_empty() {
+            self.unconfirmed.remove(flow);
+        }
     }
 
     fn tells_end(&self, flow: &Flow) -> bool {
@@ -73,8 +76,15 @@ impl Updates {
         }
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.due.next()
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
+        let Self { unconfirmed, due } = self;
+        due.next(|flow| unconfirmed.get(flow).map(|update| update.at))
+    }
+
+    fn due(&mut self, now: Instant) -> Option<(Flow, Update)> {
+        let Self { unconfirmed, due } = self;
+        let flow = due.due(now, |flow| unconfirmed.get(flow).map(|update| update.at))?;
+        Some((flow, *unconfirmed.get(&flow)?))
     }
 }
 
@@ -97,9 +107,9 @@ impl Node {
     }
 
     fn tell_contact_node(&mut self, flow: Flow, epoch: Epoch, what: What, now: Instant) {
-        let update = Update { epoch, wait: FIRST_REPEAT, what };
+        let update = Update { epoch, at: now + FIRST_REPEAT, wait: FIRST_REPEAT, what };
         if what == What::At(self.id) || self.updates.unconfirmed.len() < MAX_UNCONFIRMED {
-            self.updates.schedule(flow, update, now);
+            self.updates.schedule(flow, update);
         }
         self.repeat_update(flow, update);
     }
@@ -132,10 +142,9 @@ impl Node {
     }
 
     pub(super) fn repeat_updates(&mut self, now: Instant) {
-        while let Some(flow) = self.updates.due.due(now) {
-            let Some(update) = self.updates.unconfirmed.get(&flow).copied() else { continue };
+        while let Some((flow, update)) = self.updates.due(now) {
             let wait = (update.wait * 2).min(LAST_REPEAT);
-            self.updates.schedule(flow, Update { wait, ..update }, now);
+            self.updates.schedule(flow, Update { at: now + wait, wait, ..update });
             if self.is_contact() {
                 self.updates.forget(&flow);
             } else if self.peers.is_up(self.contact) {

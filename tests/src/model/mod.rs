@@ -161,8 +161,16 @@ impl World {
         (0..NODES).find(|at| self.nodes[*at].as_ref().is_some_and(|node| node.owned.contains_key(&nth)))
     }
 
+    /// When each node that lives has something to do by itself.
+    fn deadlines(&mut self) -> [Option<Instant>; NODES] {
+        core::array::from_fn(|node| self.nodes[node].as_mut().and_then(Model::deadline))
+    }
+
     /// Everything that can happen now.
-    pub fn steps(&self) -> Vec<Step> {
+    pub fn steps(&mut self) -> Vec<Step> {
+        let deadlines = self.deadlines();
+        // Nor is any node so slow: its links would break.
+        let first = deadlines.iter().flatten().min().copied().unwrap_or(self.now);
         let mut steps = Vec::new();
         let left = &self.left;
         let transfer = |letter: &Letter| matches!(letter.message(), Message::Transfer { .. });
@@ -185,13 +193,10 @@ impl World {
             let alive = self.nodes[node].as_ref();
             steps.extend((alive.is_some() && left.deaths > 0).then_some(Step::Die(node)));
             steps.extend(alive.is_none().then_some(Step::Restart(node)));
-            let deadline = alive.and_then(Model::deadline);
-            // Nor is any node so slow: its links would break.
-            let first = self.nodes.iter().flatten().filter_map(Model::deadline).min().unwrap_or(self.now);
             let soon = |at: Instant| {
                 at.until(first) <= LIVES && (at.until(self.now) <= LIVES || self.letters.is_empty())
             };
-            let due = left.timeouts > 0 && deadline.is_some_and(soon);
+            let due = left.timeouts > 0 && deadlines[node].is_some_and(soon);
             steps.extend(due.then_some(Step::Timeout(node)));
         }
         for (a, b) in pairs() {

@@ -66,7 +66,7 @@ impl Model {
         }
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
         [self.handoffs.deadline(), self.holdings.deadline()].into_iter().flatten().min()
     }
 

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::node::Model;
 use super::{Bounds, CONNECTIONS, Link, Step, World, pairs};
 
 /// How much was searched.
@@ -32,7 +31,7 @@ fn fingerprint(world: &World) -> u64 {
 /// Goes through everything that can happen. The error is the way to a state in which a sentence does not hold, and
 /// the sentence.
 pub fn search(bounds: Bounds) -> Result<Found, (Vec<Step>, String)> {
-    let first = World::new(bounds);
+    let mut first = World::new(bounds);
     let (mut found, mut known) = (Found::default(), HashSet::from([fingerprint(&first)]));
     let mut way: Vec<(World, Vec<Step>, Option<Step>)> = vec![(first.clone(), first.steps(), None)];
     while let Some((world, steps, _)) = way.last_mut() {
@@ -108,17 +107,18 @@ impl World {
     }
 
     /// What is next when nothing goes wrong: links, then messages, then timers, each when it is due.
-    fn next_good(&self) -> Option<Step> {
-        let deadline = |node: usize| self.nodes[node].as_ref().and_then(Model::deadline);
+    fn next_good(&mut self) -> Option<Step> {
+        let steps = self.steps();
+        let deadlines = self.deadlines();
         let rank = |step: &Step| match step {
             Step::Restart(_) => (0, None),
             Step::Notice(..) => (1, None),
             Step::Meet(..) => (2, None),
             Step::Deliver(_) => (3, None),
-            Step::Timeout(node) => (4, deadline(*node)),
+            Step::Timeout(node) => (4, deadlines[*node]),
             _ => (5, None),
         };
-        self.steps().into_iter().min_by_key(rank)
+        steps.into_iter().min_by_key(rank)
     }
 
     fn is_settled(&self) -> bool {

@@ -140,12 +140,16 @@ impl Two {
             let (mut any, now) = (false, now());
             for nth in [0, 1] {
                 let mut frames = 0;
-                while frames < FRAMES && let Some(frame) = self.gateways[nth].poll_transmit() {
+                while frames < FRAMES
+                    && let Some(frame) = self.gateways[nth].poll_transmit()
+                {
                     self.nodes[nth].handle(Input::Frame(frame), now);
                     frames += 1;
                 }
                 let mut messages = 0;
-                while messages < MESSAGES && let Some(bytes) = self.messages[nth].pop_front() {
+                while messages < MESSAGES
+                    && let Some(bytes) = self.messages[nth].pop_front()
+                {
                     self.nodes[nth].handle(Input::Peer { from: NodeId::of(NAMES[1 - nth]), bytes }, now);
                     messages += 1;
                 }
