@@ -189,14 +189,14 @@ impl World {
             steps.extend((left.steps > 0).then_some(Step::See(nth)));
             steps.extend((left.ends > 0).then_some(Step::End(nth)));
         }
-        for node in 0..NODES {
+        for (node, deadline) in deadlines.into_iter().enumerate() {
             let alive = self.nodes[node].as_ref();
             steps.extend((alive.is_some() && left.deaths > 0).then_some(Step::Die(node)));
             steps.extend(alive.is_none().then_some(Step::Restart(node)));
             let soon = |at: Instant| {
                 at.until(first) <= LIVES && (at.until(self.now) <= LIVES || self.letters.is_empty())
             };
-            let due = left.timeouts > 0 && deadlines[node].is_some_and(soon);
+            let due = left.timeouts > 0 && deadline.is_some_and(soon);
             steps.extend(due.then_some(Step::Timeout(node)));
         }
         for (a, b) in pairs() {

@@ -95,7 +95,7 @@ pub(super) fn nth_of(flow: &Flow) -> usize {
 
 /// A connection of which the model knows no more than its epoch and what its client has seen.
 fn snapshot(nth: usize, epoch: Epoch, seen: u8) -> Snapshot {
-    static FRESH: OnceLock<Vec<Box<Tcb<core::time::Duration>>>> = OnceLock::new();
+    static FRESH: OnceLock<Vec<Tcb<core::time::Duration>>> = OnceLock::new();
     let fresh = |nth| {
         let opening = Opening {
             config: Config::default().into(),
@@ -105,9 +105,9 @@ fn snapshot(nth: usize, epoch: Epoch, seen: u8) -> Snapshot {
             path_mtu: 1500,
         };
         let syn = Segment::bare(Seq(4711), None, Some(Control::Syn));
-        Tcb::accept(flow_of(nth), &syn, &opening, Instant::ZERO).freeze(Instant::ZERO).into()
+        Tcb::accept(flow_of(nth), &syn, &opening, Instant::ZERO).freeze(Instant::ZERO)
     };
-    let tcb = FRESH.get_or_init(|| (0..CONNECTIONS).map(fresh).collect())[nth].clone();
+    let tcb = FRESH.get_or_init(|| (0..CONNECTIONS).map(fresh).collect())[nth].clone().into();
     let session = Bytes::copy_from_slice(&[seen]);
     Snapshot { epoch, service: "model".to_owned(), tcb, session, wake: None, client: Bytes::new() }
 }
