@@ -198,8 +198,11 @@ impl Handoffs {
         let Some((donor, _)) = self.donors.get_mut(&flow) else { return Err(snapshot.into()) };
         let offer @ Offer { to, epoch } = donor.offer();
         let delta = donor.last_delta(&snapshot);
-        let octets = delta.clone().or_else(|| snapshot.pieces().ok());
-        let (Some(octets), Some(&(incarnation, _))) = (octets, self.peers.get(&to)) else {
+        let (octets, snapshot) = match delta.clone() {
+            Some(delta) => (Ok(delta), snapshot),
+            None => Delta::pieces_of_whole(snapshot),
+        };
+        let (Ok(octets), Some(&(incarnation, _))) = (octets, self.peers.get(&to)) else {
             self.give_up(flow, offer, Failure::TooLarge);
             return Err(snapshot.into());
         };

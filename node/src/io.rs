@@ -101,7 +101,7 @@ pub enum Output {
         reply: Reply,
     },
     /// Something that a log or an experiment wants to know.
-    Trace(Trace),
+    Trace(Box<Trace>),
     /// Nothing more to do before this point, unless an input comes first. `None`: only an input can help.
     WaitUntil(Option<Instant>),
 }

@@ -91,6 +91,9 @@ impl<K> Default for HashedAlarms<K> {
 impl<K: Copy + Eq + Hash> HashedAlarms<K> {
     /// Sets the deadline of `name`, in place of the one that it may have, or removes it.
     pub fn set(&mut self, name: K, at: Option<Instant>) {
+        if at.is_none() && self.by_name.is_empty() {
+            return;
+        }
         let hash = self.key.hash_one(name);
         let entry = self.by_name.find_entry(hash, |named| named.name == name);
         let before = match (entry, at) {
@@ -122,6 +125,9 @@ impl<K: Copy + Eq + Hash> HashedAlarms<K> {
 
     /// The deadline of `name`.
     pub fn at(&self, name: &K) -> Option<Instant> {
+        if self.by_name.is_empty() {
+            return None;
+        }
         self.by_name.find(self.key.hash_one(name), |named| named.name == *name).map(|named| named.at)
     }
 

@@ -217,7 +217,7 @@ impl Member {
                 Output::Peer { to, bytes } => Wish::Message(to, bytes.join()),
                 Output::Reply { id, reply } => Wish::Reply(id, reply),
                 Output::Reborn { incarnation } => Wish::Reborn(incarnation),
-                Output::Trace(trace) => Wish::Trace(trace),
+                Output::Trace(trace) => Wish::Trace(*trace),
                 // The simulated world has no etcd.
                 Output::Store { .. } => continue,
                 Output::WaitUntil(deadline) => {

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 use ferry_stack::Seq;
-use ferry_stack::tcp::{Extent, Extents, Flow, Queue, Tcb};
+use ferry_stack::tcp::{Extent, Extents, Flow, Payload, Queue, Tcb};
 use serde::{Deserialize, Serialize};
 
 use super::spans::{Part, parts, received};
@@ -52,11 +52,27 @@ pub struct Delta {
 impl Delta {
     /// Everything, for whoever has nothing.
     pub fn whole(snapshot: &Snapshot) -> Self {
-        Self::onto(None, 0, snapshot.clone())
+        Self::onto(None, 0, snapshot.clone()).0
     }
 
-    /// What brings a copy that has this version, and holds these extents, to the snapshot, which has this number then.
-    pub(super) fn onto(held: Option<(Version, &Extents)>, number: u64, snapshot: Snapshot) -> Self {
+    /// [`Snapshot::pieces`], where nobody else needs the snapshot meanwhile: it is not copied for it, and comes back.
+    pub(crate) fn pieces_of_whole(snapshot: Snapshot) -> (Result<Pieces, TooLarge>, Snapshot) {
+        let (delta, payload) = Self::onto(None, 0, snapshot);
+        let pieces = delta.pieces();
+        let Self { version, service, session, wake, client, mut tcb, .. } = delta;
+        let loaded = tcb.load(payload);
+        debug_assert!(loaded, "it was unloaded from there");
+        let (session, client) = (session.unwrap_or_default(), client.unwrap_or_default());
+        (pieces, Snapshot { epoch: version.epoch, service, tcb, session, wake, client })
+    }
+
+    /// What brings a copy that has this version, and holds these extents, to the snapshot, which has this number then; and the
+    /// snapshot's payload.
+    pub(super) fn onto(
+        held: Option<(Version, &Extents)>,
+        number: u64,
+        snapshot: Snapshot,
+    ) -> (Self, Payload) {
         let Snapshot { epoch, service, mut tcb, session, wake, client } = snapshot;
         let extents = tcb.extents();
         let payload = tcb.unload();
@@ -68,7 +84,7 @@ impl Delta {
             lacking(extent, &had, octets, &mut fresh);
         }
         let (version, session, client) = (Version { epoch, number }, Some(session), Some(client));
-        Self { base, version, service, session, wake, client, extents, tcb, fresh }
+        (Self { base, version, service, session, wake, client, extents, tcb, fresh }, payload)
     }
 
     /// Everything that TCP knows, without payload.

@@ -56,7 +56,7 @@ impl Mirror {
         }
         let (session, client) = (snapshot.session.clone(), snapshot.client.clone());
         let held = base.as_ref().map(|base| (base.version, &base.extents));
-        let mut delta = Delta::onto(held, self.version, snapshot);
+        let (mut delta, _) = Delta::onto(held, self.version, snapshot);
         if let Some(base) = base {
             delta.session.take_if(|now| *now == base.session);
             delta.client.take_if(|now| *now == base.client);

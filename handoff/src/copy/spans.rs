@@ -56,6 +56,9 @@ pub(super) fn received(extents: &Extents) -> alloc::vec::Vec<Extent> {
 
 /// Octets of `wanted` that are not `held`.
 pub(super) fn missing(wanted: &Extents, held: &Extents) -> usize {
+    if held.is_empty() {
+        return usize::try_from(wanted.len()).unwrap_or(usize::MAX);
+    }
     let mut fresh = 0;
     let mut count = |part| {
         if let Part::Fresh { len, .. } = part {

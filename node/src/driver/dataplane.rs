@@ -301,7 +301,7 @@ impl Loop {
                     }
                     self.audit(&trace.event);
                     if let Some(tracer) = &self.plane.tracer {
-                        tracer.put(trace);
+                        tracer.put(*trace);
                     }
                 }
             }

@@ -1,4 +1,5 @@
 use core::net::SocketAddrV6;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +11,11 @@ pub struct Audit {
     /// The port on the service address.
     pub port: u16,
     /// The service's name.
-    pub service: String,
+    pub service: Arc<str>,
     /// The donor's name.
-    pub from: String,
+    pub from: Arc<str>,
     /// The acceptor's name.
-    pub to: String,
+    pub to: Arc<str>,
     /// The donor's epoch, where it is known.
     pub before: Option<u64>,
     /// The acceptor's epoch.

@@ -1,12 +1,13 @@
 //! What is told of each move of a connection, and which moves a node refuses because they were not allowed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ferry_handoff::{Epoch, Message, NodeId, Refusal};
 use ferry_stack::Instant;
 use ferry_stack::tcp::{Flow, MapKey};
 
-use super::Node;
+use super::{Node, Service};
 use crate::io::{Audit, AuditResult, Reason, TraceEvent};
 
 /// The epochs under which connections run that are being given away.
@@ -42,6 +43,10 @@ impl Node {
         if node == self.id { &self.name } else { self.peers.name(node) }
     }
 
+    fn shared_name(&self, node: NodeId) -> Arc<str> {
+        if node == self.id { Arc::clone(&self.name) } else { self.peers.shared_name(node) }
+    }
+
     pub(super) fn service_name(&self, flow: &Flow) -> &str {
         self.services.get(&flow.local.port()).map_or("", |service| service.name())
     }
@@ -58,9 +63,9 @@ impl Node {
         let audit = Audit {
             client: flow.remote,
             port: flow.local.port(),
-            service: self.service_name(&flow).to_owned(),
-            from: self.node_name(from).to_owned(),
-            to: self.node_name(to).to_owned(),
+            service: self.services.get(&flow.local.port()).map_or_else(|| "".into(), Service::shared_name),
+            from: self.shared_name(from),
+            to: self.shared_name(to),
             before: before.map(|epoch| epoch.count),
             epoch: epoch.count,
             why,

@@ -437,7 +437,7 @@ impl Node {
         let seen = 1 + self.peers.reachable().count();
         let all = 1 + self.peers.names().count();
         let enough = seen * 2 > all || (seen * 2 == all && met);
-        let first = self.peers.reachable().all(|peer| self.name.as_str() < self.peers.name(peer));
+        let first = self.peers.reachable().all(|peer| &*self.name < self.peers.name(peer));
         if enough && first && !self.draining {
             let id = self.id;
             self.appoint(id, term.saturating_add(1), now);

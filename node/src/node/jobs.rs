@@ -300,7 +300,7 @@ impl Node {
         if self.draining {
             return Err("this node is draining; ask another".to_owned());
         }
-        let here = (self.name.as_str(), self.id, self.owned.len());
+        let here = (&*self.name, self.id, self.owned.len());
         let all = [here].into_iter().chain(self.peers.candidates());
         let loads: Vec<_> = all.map(|(name, id, load)| (id, load, self.rules.weight(name))).collect();
         let mut job = Job::new(Reason::Rebalance);

@@ -34,6 +34,7 @@ mod warm;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,7 +78,7 @@ const HEADERS: u16 = 60;
 /// [`Node::handle`] with [`Input::Tick`] when that moment has come. It reads no clock, no socket and no randomness.
 #[derive(Debug)]
 pub struct Node {
-    name: String,
+    name: Arc<str>,
     group: String,
     id: NodeId,
     incarnation: Incarnation,
@@ -209,7 +210,7 @@ impl Node {
             started: now,
             counters: Counters::default(),
             rules: setup.rules,
-            name: setup.name,
+            name: setup.name.into(),
             group: setup.group,
         };
         node.interface.set_mobility(true);
@@ -403,7 +404,7 @@ impl Node {
     }
 
     fn trace(&mut self, event: TraceEvent, now: Instant) {
-        self.outputs.push_back(Output::Trace(Trace { at_ns: now.nanos(), event }));
+        self.outputs.push_back(Output::Trace(Box::new(Trace { at_ns: now.nanos(), event })));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,7 +36,8 @@ pub(super) struct Peers {
 
 #[derive(Debug)]
 struct State {
-    peer: Peer,
+    name: Arc<str>,
+    care_of: Ipv6Addr,
     up: bool,
     /// Its life when the link was last up.
     life: Option<Incarnation>,
@@ -49,11 +51,10 @@ struct State {
 impl Peers {
     pub(super) fn new(peers: Vec<Peer>) -> Self {
         let by_address = peers.iter().map(|peer| (peer.care_of, NodeId::of(&peer.name))).collect();
-        let state = |peer: Peer| {
-            (
-                NodeId::of(&peer.name),
-                State { peer, up: false, life: None, connections: 0, open: None, path_mtu: None },
-            )
+        let state = |Peer { name, care_of }: Peer| {
+            let id = NodeId::of(&name);
+            let name = name.into();
+            (id, State { name, care_of, up: false, life: None, connections: 0, open: None, path_mtu: None })
         };
         let states = peers.into_iter().map(state).collect();
         Self { states, by_address, tell_load: None, told_load: None }
@@ -64,7 +65,7 @@ impl Peers {
     }
 
     pub(super) fn care_of(&self, peer: NodeId) -> Option<Ipv6Addr> {
-        self.states.get(&peer).map(|state| state.peer.care_of)
+        self.states.get(&peer).map(|state| state.care_of)
     }
 
     /// The largest packet that reaches a node: `link`, or less if a router on the way has said so.
@@ -83,11 +84,15 @@ impl Peers {
     }
 
     pub(super) fn name(&self, peer: NodeId) -> &str {
-        self.states.get(&peer).map_or("?", |state| &state.peer.name)
+        self.states.get(&peer).map_or("?", |state| &state.name)
+    }
+
+    pub(super) fn shared_name(&self, peer: NodeId) -> Arc<str> {
+        self.states.get(&peer).map_or_else(|| "?".into(), |state| Arc::clone(&state.name))
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.states.values().map(|state| state.peer.name.as_str())
+        self.states.values().map(|state| &*state.name)
     }
 
     pub(super) fn is_known(&self, peer: NodeId) -> bool {
@@ -131,7 +136,7 @@ impl Peers {
     /// The nodes that can be given connections, in an order that is the same at each node: name, and connections there.
     pub(super) fn candidates(&self) -> impl Iterator<Item = (&str, NodeId, usize)> {
         let takers = self.states.iter().filter(|(_, state)| state.takes_connections());
-        takers.map(|(id, state)| (state.peer.name.as_str(), *id, state.connections as usize))
+        takers.map(|(id, state)| (&*state.name, *id, state.connections as usize))
     }
 
     /// A connection was placed there: it counts until the node tells its load itself.
@@ -154,8 +159,8 @@ impl Peers {
     pub(super) fn status(&self, standing: impl Fn(NodeId) -> Standing) -> Vec<PeerStatus> {
         let status = |(id, state): (&NodeId, &State)| PeerStatus {
             standing: standing(*id),
-            name: state.peer.name.clone(),
-            care_of: state.peer.care_of,
+            name: (*state.name).to_owned(),
+            care_of: state.care_of,
             up: state.up,
             connections: state.connections as usize,
         };

@@ -275,7 +275,7 @@ impl Node {
         };
         let here = !self.draining && rules.may_own(&self.name, service);
         let candidates: Vec<_> = here
-            .then(|| candidate(self.name.as_str(), id, true, self.owned.len()))
+            .then(|| candidate(&*self.name, id, true, self.owned.len()))
             .into_iter()
             .chain(self.peers.candidates().map(|(name, id, load)| candidate(name, id, false, load)))
             .filter(|one| rules.may_own(one.name, service))

@@ -31,7 +31,7 @@ impl Node {
         if !self.home.reaches(self.contact) {
             return None;
         }
-        let ours = (self.draining, self.name.as_str(), self.id);
+        let ours = (self.draining, &*self.name, self.id);
         let others = self.peers.reachable().filter(|peer| self.home.reaches(*peer));
         let others = others.map(|peer| (self.peers.is_leaving(peer), self.peers.name(peer), peer));
         others.chain([ours]).min().map(|(.., next)| next)
@@ -42,7 +42,7 @@ impl Node {
     fn sees_enough(&self) -> bool {
         let all = self.peers.ids().filter(|peer| !self.is_dead(*peer));
         let all: Vec<_> = all.map(|peer| (self.peers.name(peer), self.peers.is_up(peer))).collect();
-        let all: Vec<_> = all.into_iter().chain([(self.name.as_str(), true)]).collect();
+        let all: Vec<_> = all.into_iter().chain([(&*self.name, true)]).collect();
         let seen = all.iter().filter(|(_, seen)| *seen).count();
         let first = all.iter().min().is_some_and(|(_, seen)| *seen);
         seen * 2 > all.len() || (seen * 2 == all.len() && first)

@@ -2,6 +2,7 @@ use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddrV6;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -25,7 +26,7 @@ pub enum Commit {
 
 /// A service that a node offers at a port, whatever its sessions are made of.
 pub struct Service {
-    name: String,
+    name: Arc<str>,
     port: u16,
     replicas: u8,
     commit: Commit,
@@ -48,6 +49,10 @@ impl Service {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
     }
 
     /// Its port.

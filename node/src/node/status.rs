@@ -14,7 +14,7 @@ impl Node {
     /// How the node is.
     pub fn status(&self, now: Instant) -> Status {
         Status {
-            name: self.name.clone(),
+            name: (*self.name).to_owned(),
             group: self.group.clone(),
             service_address: self.service_address,
             care_of: self.care_of,

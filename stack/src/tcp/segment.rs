@@ -47,9 +47,15 @@ impl PartialOrd for Flow {
 }
 
 impl core::hash::Hash for Flow {
-    /// In one piece, which a keyed hasher takes in much faster than field by field; each segment is looked up by it.
+    /// In one piece, which a keyed hasher takes in much faster than field by field; each segment is looked up by it. Without
+    /// our address: hardly a client has connections from one port to several addresses of a host.
+    #[inline]
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
-        state.write(&self.octets());
+        let mut octets = [0; 20];
+        octets[..16].copy_from_slice(&self.remote.ip().octets());
+        octets[16..18].copy_from_slice(&self.remote.port().to_ne_bytes());
+        octets[18..].copy_from_slice(&self.local.port().to_ne_bytes());
+        state.write(&octets);
     }
 }
 
@@ -92,7 +98,8 @@ impl Flow {
 
     fn from_octets(octets: [u8; 36]) -> Self {
         let end = |at: usize| {
-            let address: [u8; 16] = core::array::from_fn(|nth| octets[at + nth]);
+            let mut address = [0; 16];
+            address.copy_from_slice(&octets[at..at + 16]);
             let port = u16::from_be_bytes([octets[at + 16], octets[at + 17]]);
             SocketAddrV6::new(address.into(), port, 0, 0)
         };

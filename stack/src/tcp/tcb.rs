@@ -7,7 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::rebase::{Arriving, Leaving, Rebase};
 use super::cc::Congestion;
@@ -33,6 +33,7 @@ pub struct Tcb<At = Instant> {
     /// The IPv6 flow label of what we send (RFC 6437).
     pub flow_label: u32,
     /// How it behaves. Shared with the other connections of its listener.
+    #[serde(deserialize_with = "shared")]
     pub config: Arc<Config>,
     /// Where in RFC 9293 figure 5 it is.
     pub state: State<At>,
@@ -368,6 +369,11 @@ pub struct Challenges<At> {
     pub since: At,
     /// Answers sent in it.
     pub sent: u8,
+}
+
+/// `Arc` itself would first be given a box of it.
+fn shared<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Config>, D::Error> {
+    Config::deserialize(from).map(Arc::new)
 }
 
 impl<At> Tcb<At> {

@@ -303,7 +303,7 @@ fn each_recovery_leaves_one_line_and_is_traced() {
     lan.prove_to_all("b");
     let crashes: Vec<_> = lan.audits.iter().filter(|(_, audit)| audit.why == Reason::Crash).collect();
     let [(at, audit)] = &crashes[..] else { panic!("{crashes:?}") };
-    assert_eq!((audit.from.as_str(), audit.to.as_str(), &audit.result), ("b", *at, &AuditResult::Moved));
+    assert_eq!((&*audit.from, &*audit.to, &audit.result), ("b", *at, &AuditResult::Moved));
     assert_eq!((audit.before, audit.epoch), (Some(2), 2 + (1 << 32)));
 }
 

@@ -106,7 +106,7 @@ fn each_move_leaves_one_line_at_the_donor_and_one_at_the_acceptor() {
     let (donor, acceptor) = if *first == "a" { (donor, acceptor) } else { (acceptor, donor) };
     assert_ne!(first, second);
     for audit in [donor, acceptor] {
-        assert_eq!((audit.from.as_str(), audit.to.as_str(), audit.service.as_str()), ("a", "b", "echo"));
+        assert_eq!((&*audit.from, &*audit.to, &*audit.service), ("a", "b", "echo"));
         assert_eq!((audit.epoch, &audit.result), (2, &AuditResult::Moved));
     }
     assert_eq!((donor.before, donor.why, acceptor.why), (Some(1), Reason::Handoff, Reason::Offered));
@@ -166,7 +166,7 @@ fn a_connection_is_not_taken_from_a_node_that_may_not_own_it_whatever_that_says(
         }
         assert_eq!(answers, [expected]);
         assert_eq!(audits[0].result, AuditResult::Refused { why_not: why.to_string() });
-        assert_eq!((audits[0].from.as_str(), audits[0].to.as_str()), ("b", "c"));
+        assert_eq!((&*audits[0].from, &*audits[0].to), ("b", "c"));
         assert!(node.connections().is_empty());
     }
 }
