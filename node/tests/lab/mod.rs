@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
@@ -259,6 +259,20 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Waits until one of them logs something with this text.
+    pub fn wait_for_any(nodes: &mut [Self], text: &str) {
+        let begun = Instant::now();
+        while begun.elapsed() < SOON {
+            for node in &mut *nodes {
+                let line = node.log.recv_timeout(Duration::from_millis(10));
+                if line.is_ok_and(|line| line.contains(text)) {
+                    return;
+                }
+            }
+        }
+        panic!("none of them says \"{text}\"");
     }
 
     /// Whoever is stopped has stopped when this returns.
