@@ -96,16 +96,31 @@ impl Node {
         if self.asks.asks.contains_key(&flow) || self.asks.asks.len() >= MAX_ASKS {
             return;
         }
-        let silent: BTreeSet<_> = self.peers.reachable().collect();
         let certain = self.all_can_answer(&flow, now);
-        if silent.is_empty() && certain {
+        if certain && self.peers.reachable().next().is_none() {
             return self.open_or_refuse(&flow, segment, now);
         }
-        let segment = certain.then(|| segment.clone());
+        self.ask_all(flow, certain.then(|| segment.clone()), now);
+    }
+
+    fn ask_all(&mut self, flow: Flow, refuse: Option<Segment>, now: Instant) {
+        if self.asks.asks.contains_key(&flow) || self.asks.asks.len() >= MAX_ASKS {
+            return;
+        }
+        let silent: BTreeSet<_> = self.peers.reachable().collect();
         for peer in &silent {
             self.tell(*peer, &Message::Ask { flow });
         }
-        self.asks.asks.insert(flow, Ask { segment, silent, until: now + PATIENCE });
+        self.asks.asks.insert(flow, Ask { segment: refuse, silent, until: now + PATIENCE });
+    }
+
+    /// Asks the others whether one of them has this connection, though one between the same ends is about to be opened here. Who
+    /// has it gets what came for it; nobody is told anything if none has.
+    pub(super) fn seek_other_owner(&mut self, flow: Flow, datagram: &Datagram, now: Instant) {
+        self.ask_all(flow, None, now);
+        let held = self.asks.hold(flow, datagram);
+        self.counters.held += u64::from(held);
+        self.counters.dropped += u64::from(!held);
     }
 
     /// Another node asks whose connection this is.

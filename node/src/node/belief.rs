@@ -135,6 +135,12 @@ impl Node {
         tcb.state.is_synchronised() && !owned.doubtful && !(has_copies && further)
     }
 
+    /// Whether this is a handshake whose SYN may have been forged, or late, while the client has a connection at another node.
+    pub(super) fn is_in_doubt(&self, handle: Handle) -> bool {
+        let opening = self.tcp.get(handle).is_some_and(|tcb| !tcb.state.is_synchronised());
+        opening && self.owned.get(handle).is_some_and(|owned| owned.doubtful)
+    }
+
     fn believes_owner(&mut self, from: NodeId, flow: Flow, claimed: Route, now: Instant) -> bool {
         let Route { to: node, epoch } = claimed;
         let sure = self.owned_as(&flow).is_some_and(|(handle, owned)| self.is_sure_of(handle, owned, epoch));

@@ -165,6 +165,12 @@ impl Node {
                 }
                 self.reset(&flow, &segment, now);
             }
+            Arrival::Delivered(handle, Err(Reason::OutOfWindow))
+                if !segment.is_syn() && self.is_in_doubt(handle) =>
+            {
+                // The SYN may have been forged, or late, and the client's connection be another's. Or this is late.
+                self.seek_other_owner(flow, datagram, now);
+            }
             Arrival::Delivered(_, Ok(())) => {}
             Arrival::Delivered(_, Err(_)) => self.counters.dropped += 1,
             Arrival::Unknown => {

@@ -185,7 +185,15 @@ impl Node {
             }
             // Only epochs decide: the other one is the owner, and ours ends without a word to the client.
             Some((handle, ours)) if ours < epoch => self.let_go(&flow, handle, now),
-            Some(_) => return,
+            Some((handle, _)) => {
+                // What ours had no use for may be for the other.
+                if self.is_in_doubt(handle) {
+                    for datagram in self.asks.answered(&flow) {
+                        self.forward(datagram, node, now);
+                    }
+                }
+                return;
+            }
             None => {}
         }
         // Nobody tells any other node than the contact node when a connection is over, unless it has given it away.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use ferry_handoff::{Epoch, Message, NodeId};
-use ferry_stack::tcp::{Config, Endpoint, Flow, Handle, Secret, Tcb};
+use ferry_stack::Seq;
+use ferry_stack::tcp::{Config, Control, Endpoint, Flow, Handle, Secret, Segment, Tcb};
 
 use super::lan::{Lan, NAMES};
 use super::{Input, ONE_MOVED, Placement};
@@ -220,4 +221,32 @@ fn a_copy_of_an_older_connection_does_not_come_to_life_in_front_of_a_later_one()
     );
     let route = lan.nodes["a"].places[&held[0]].route().unwrap();
     assert_eq!((route.to, route.epoch), (NodeId::of("c"), later));
+}
+
+#[test]
+fn a_forged_syn_at_a_new_contact_node_does_not_come_between_a_client_and_its_connection() {
+    for seq in [0, 1 << 31, 3 << 30] {
+        let mut lan = Lan::new(with(Placement::Local));
+        let client = lan.connect();
+        let flow = flow_of(&lan, client);
+        assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+        lan.ask("c", Command::Contact);
+        // The owner's word is not there yet, and somebody else's SYN is.
+        lan.nodes.get_mut("c").unwrap().places.clear();
+        let syn = Segment::bare(Seq(seq), None, Some(Control::Syn));
+        lan.client.interface.send(syn.emit(&flow, 0, false), lan.now);
+        lan.run();
+        assert_eq!(lan.owner(), ["b", "c"], "{seq}: it opens one");
+        let now = lan.now;
+        lan.nodes.get_mut("b").unwrap().tell_owned(now);
+        lan.run();
+        for octets in [&b"first"[..], b"second", b"third"] {
+            assert_eq!(lan.echo(client, octets), octets, "{seq}");
+            lan.pass(1_500);
+        }
+        // Until nobody believes in the other any more.
+        lan.pass(120_000);
+        assert_eq!((lan.owner(), lan.resets()), (vec!["b"], 0), "{seq}");
+        assert_eq!(lan.echo(client, b"last"), b"last", "{seq}");
+    }
 }
