@@ -32,6 +32,13 @@ pub(crate) struct Reservation {
     pub(crate) copy: Option<Box<Copy>>,
 }
 
+impl Reservation {
+    /// It is still on its way: whether the deadline has moved.
+    pub(crate) fn extend(&mut self, now: Instant) -> bool {
+        core::mem::replace(&mut self.until, now + RESERVATION) != self.until
+    }
+}
+
 /// The last epoch of a flow that was taken here, or that went on here.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Decided {
@@ -60,14 +67,16 @@ impl Returned {
         self.0.get(&donor)?.get(flow).map(|(_, until)| *until)
     }
 
-    /// If it is one too many, another of the same donor is forgotten for it.
-    pub(crate) fn remember(&mut self, donor: NodeId, flow: Flow, epoch: Epoch, until: Instant) {
+    /// If it is one too many, another of the same donor is forgotten for it. Whether it was to be forgotten at another time before,
+    /// or was not remembered.
+    pub(crate) fn remember(&mut self, donor: NodeId, flow: Flow, epoch: Epoch, until: Instant) -> bool {
         let flows = self.0.entry(donor).or_default();
-        flows.insert(flow, (epoch, until));
+        let before = flows.insert(flow, (epoch, until));
         let others = || flows.keys().copied().find(|other| *other != flow);
         if let Some(forgotten) = (flows.len() > MAX_RETURNED).then(others).flatten() {
             flows.remove(&forgotten);
         }
+        before.is_none_or(|(_, before)| before != until)
     }
 
     pub(crate) fn forget(&mut self, donor: NodeId, flow: &Flow) {

@@ -304,8 +304,9 @@ impl Handoffs {
         if let Some(reserved) = reserved
             && (reserved.from, reserved.epoch) == (from, epoch)
         {
-            reserved.until = now + RESERVATION;
-            self.reminders.add(Timer::Reservation(flow), reserved.until);
+            if reserved.extend(now) {
+                self.reminders.add(Timer::Reservation(flow), reserved.until);
+            }
             self.send(from, Message::Ready { flow, epoch });
             return;
         }
@@ -408,8 +409,9 @@ impl Handoffs {
     }
 
     fn give_back(&mut self, flow: Flow, from: NodeId, epoch: Epoch, why: Refusal, now: Instant) {
-        self.returned.remember(from, flow, epoch, now + MEMORY);
-        self.reminders.add(Timer::Returned(from, flow), now + MEMORY);
+        if self.returned.remember(from, flow, epoch, now + MEMORY) {
+            self.reminders.add(Timer::Returned(from, flow), now + MEMORY);
+        }
         self.send(from, Message::Returned { flow, epoch, why });
     }
 

@@ -10,7 +10,7 @@ const SPARE: usize = 1024;
 /// most deadlines are so long after they are set as one of a few others, as those of a protocol are: what is as long comes
 /// due in the order in which it was set.
 ///
-/// A deadline that is moved is added once more; one that is gone is not taken out. So whoever asks what is due has to say what
+/// A deadline that is moved is added once more, and one that is not must not be; one that is gone is not taken out. So whoever asks what is due has to say what
 /// the deadline of each is now.
 #[derive(Clone, Debug)]
 pub struct Reminders<K> {
@@ -67,8 +67,13 @@ impl<K: Copy> Reminders<K> {
     }
 
     /// How many there are, those that are out of date among them.
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.runs.iter().map(VecDeque::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 

@@ -4,7 +4,6 @@ use ferry_stack::Instant;
 use ferry_stack::tcp::{Flow, Tcb};
 
 use super::{Handoffs, Timer};
-use crate::acceptor::RESERVATION;
 use crate::donor::{Ahead, Failure, Offer};
 use crate::{Copy, Delta, Epoch, Message, Mirror, NodeId, Pieces, Refusal, Refused, Snapshot, Unfit};
 
@@ -60,8 +59,9 @@ impl Handoffs {
         if (reserved.from, reserved.epoch) != (from, epoch) {
             return;
         }
-        reserved.until = now + RESERVATION;
-        self.reminders.add(Timer::Reservation(flow), reserved.until);
+        if reserved.extend(now) {
+            self.reminders.add(Timer::Reservation(flow), reserved.until);
+        }
         let Ok(delta) = Delta::decode_pieces(octets) else { return };
         if delta.tcb().flow != flow || delta.version.epoch != epoch {
             return;

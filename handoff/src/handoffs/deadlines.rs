@@ -29,6 +29,12 @@ impl Handoffs {
         reminders.next(|timer| deadline_of(timer, donors, reservations, decided, returned))
     }
 
+    /// How many deadlines are reminded of, those that are out of date among them.
+    #[cfg(test)]
+    pub(crate) fn reminded(&self) -> usize {
+        self.reminders.len()
+    }
+
     /// The next of what is due.
     pub(super) fn due(&mut self, now: Instant) -> Option<Timer> {
         let Self { reminders, donors, reservations, decided, returned, .. } = self;

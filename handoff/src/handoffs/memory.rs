@@ -81,7 +81,7 @@ impl Hash for Handoffs {
             returned,
             unconfirmed,
             peers,
-            // They follow from the rest, but for those of what was returned, which only forget.
+            // They follow from the rest, but for those of what was returned or announced, which only forget.
             reminders: _,
             actions: _,
             draining,

@@ -310,3 +310,22 @@ fn a_draining_node_accepts_nothing() {
     acceptor.receive(a(), transfer(3), NOW);
     assert!(matches!(sent(&mut acceptor)[..], [Message::Returned { why: Refusal::Draining, .. }]));
 }
+
+#[test]
+fn what_is_said_again_and_again_at_one_moment_is_reminded_of_once() {
+    let mut acceptor = Handoffs::default();
+    acceptor.peer_up(a(), Incarnation(1), NOW);
+    for epoch in 2..1_000 {
+        let octets = alloc::vec![0; 8].into();
+        let (flow, epoch) = (flow(), Epoch::nth(epoch));
+        acceptor.receive(a(), Message::Transfer { flow, epoch, snapshot: octets }, NOW);
+    }
+    assert!(sent(&mut acceptor).iter().all(|message| matches!(message, Message::Returned { .. })));
+    assert_eq!(acceptor.reminded(), 1, "of what was returned");
+    for _ in 0..1_000 {
+        let offer = Message::Prepare { flow: flow(), epoch: Epoch::nth(2_000), service: "echo".into() };
+        acceptor.receive(a(), offer, NOW);
+    }
+    assert!(acceptor.deadline().is_some());
+    assert_eq!(acceptor.reminded(), 2, "and of what is announced");
+}

@@ -1,4 +1,4 @@
-//! A segment of a connection that nobody here knows: the others are asked before anything is refused, because a
+//! A segment of a connection that nobody here knows, or that is of no use to a handshake in doubt: the others are asked before anything is refused, because a
 //! RST in doubt would kill a connection that lives elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,6 +50,15 @@ impl Asks {
         let segment = ask.segment.take();
         self.answered(flow);
         segment
+    }
+
+    /// A node does not own the connection any more, or that was another between the same ends. Those who have not answered may
+    /// know of a later one; the client waits for no answer.
+    pub(super) fn over(&mut self, flow: &Flow, by: NodeId) {
+        if let Some(ask) = self.asks.get_mut(flow) {
+            ask.segment = None;
+            self.denied(flow, by);
+        }
     }
 
     /// What is asked of a node that has not answered.

@@ -90,7 +90,7 @@ impl Node {
             // Only who was told can have seen it.
             Message::OwnerSeen { .. } => from == self.contact,
             Message::Owner { flow, epoch, node } => {
-                self.believes_owner(from, *flow, Route { to: *node, epoch: *epoch }, now)
+                self.believes_owner(from, *flow, Route::new(*node, *epoch), now)
             }
             Message::NotMine { flow } | Message::Ended { flow, .. } => {
                 if let Some(claim) = self.claims.answered(flow, from) {
@@ -142,7 +142,7 @@ impl Node {
     }
 
     fn believes_owner(&mut self, from: NodeId, flow: Flow, claimed: Route, now: Instant) -> bool {
-        let Route { to: node, epoch } = claimed;
+        let Route { to: node, epoch, .. } = claimed;
         let sure = self.owned_as(&flow).is_some_and(|(handle, owned)| self.is_sure_of(handle, owned, epoch));
         let plausible = self.is_plausible(epoch, now);
         let believed = plausible && !sure && self.believes_route(from, flow, claimed, now);

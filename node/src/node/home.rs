@@ -398,6 +398,9 @@ impl Node {
 
     fn set_contact(&mut self, node: NodeId, term: u64, now: Instant) {
         let (before, up) = (core::mem::replace(&mut self.contact, node), self.peers.is_up(node));
+        if before != node || node == self.id {
+            self.contact_since = now;
+        }
         let Some(away) = &mut self.home.away else { return };
         away.term = term;
         away.unconfirmed.clear();
@@ -405,7 +408,6 @@ impl Node {
         if node == self.id {
             away.let_go = None;
             self.updates = Updates::new(self.places.hasher());
-            self.contact_since = now;
             self.assert_role(now);
         } else {
             match &mut away.registrant {

@@ -80,7 +80,7 @@ impl Node {
         if !self.is_contact() {
             self.tell(self.contact, &Message::NotMine { flow: *flow });
         }
-        let route = arriving.before.unwrap_or(Route { to: arriving.from, epoch: arriving.epoch });
+        let route = arriving.before.unwrap_or(Route::new(arriving.from, arriving.epoch));
         // Whoever goes on with it will say so, or nobody has it.
         if self.is_dead(route.to) {
             return self.replay(*flow, arriving.held, now);
@@ -132,7 +132,7 @@ impl Node {
             Ok(snapshot_bytes) => {
                 self.updates.forget(&flow);
                 self.leave_copies(owned.guard.take(), flow, owned.epoch);
-                self.places.insert(flow, Place::Elsewhere(Route { to, epoch }));
+                self.places.insert(flow, Place::Elsewhere(Route::new(to, epoch)));
                 self.step(flow, to, epoch, Step::Frozen { snapshot_bytes, moment }, now);
             }
             // Nothing has left: it goes on as if it had not been asked.

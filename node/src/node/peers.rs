@@ -242,7 +242,7 @@ impl Node {
             Message::Owner { flow, epoch, node } => self.owner_told(from, *flow, *epoch, *node, now),
             Message::OwnerSeen { flow, epoch } => self.owner_seen(*flow, *epoch, now),
             Message::Ended { flow, epoch } => {
-                self.connection_over(flow, *epoch);
+                self.connection_over(from, flow, *epoch);
                 self.tell(from, &Message::EndedSeen { flow: *flow, epoch: *epoch });
             }
             Message::EndedSeen { flow, epoch } => self.updates.end_seen(flow, *epoch),

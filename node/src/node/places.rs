@@ -25,6 +25,10 @@ const MAX_PLACES: usize = 1 << 20;
 /// handshake lives; a flood of SYNs that nobody answers is forgotten after it.
 const CONFIRM: Duration = Duration::from_secs(75);
 
+/// By how many milliseconds the clocks of nodes are thought to differ. Where they differ by more, it takes longer until the
+/// contact node sends straight to who got a connection as soon as it was opened.
+const SKEW: u64 = 1000;
+
 /// Placed connections that may wait to be confirmed. With more of them under way this is a flood.
 const MAX_UNCONFIRMED: usize = 1 << 14;
 /// Those that were confirmed meanwhile are looked for so often.
@@ -70,6 +74,20 @@ pub(super) struct Route {
     pub(super) to: NodeId,
     /// Since which epoch. Zero: the contact node placed it there and nobody has confirmed.
     pub(super) epoch: Epoch,
+    /// When it was placed there, in milliseconds of the group's clock, as long as nobody has confirmed.
+    placed: Option<u64>,
+}
+
+impl Route {
+    pub(super) const fn new(to: NodeId, epoch: Epoch) -> Self {
+        Self { to, epoch, placed: None }
+    }
+
+    /// Whether a new connection was placed there long after this one, of another node, was opened.
+    fn is_later_than(&self, other: &Self) -> bool {
+        let opened = other.epoch.life.saturating_add(SKEW);
+        self.placed.is_some_and(|placed| opened < placed) && self.to != other.to
+    }
 }
 
 /// A connection on its way to this node.
@@ -108,7 +126,8 @@ impl Place {
 impl Node {
     /// A new connection is to be served by another node, which will confirm it.
     pub(super) fn place_at(&mut self, flow: Flow, to: NodeId, now: Instant) {
-        self.note_owner(flow, to, Epoch::default());
+        let placed = Some(self.group_clock.at(now).millis());
+        self.note(flow, Route { to, epoch: Epoch::default(), placed });
         self.placed.placed.push_back((now + CONFIRM, flow));
         self.peers.count_placed(to);
     }
@@ -169,21 +188,27 @@ impl Node {
 
     /// Notes where a connection's segments go, unless something later is known.
     pub(super) fn note_owner(&mut self, flow: Flow, to: NodeId, epoch: Epoch) {
+        self.note(flow, Route::new(to, epoch));
+    }
+
+    fn note(&mut self, flow: Flow, route: Route) {
         let room = self.places.len() < MAX_PLACES;
         match self.places.get_mut(&flow) {
-            Some(Place::Elsewhere(route)) if route.epoch <= epoch => *route = Route { to, epoch },
-            Some(Place::Arriving(arriving)) if arriving.epoch > epoch => {
-                arriving.before = Some(Route { to, epoch });
+            Some(Place::Elsewhere(known)) if known.epoch <= route.epoch && !known.is_later_than(&route) => {
+                *known = route;
+            }
+            Some(Place::Arriving(arriving)) if arriving.epoch > route.epoch => {
+                arriving.before = Some(route);
             }
             None if room => {
-                self.places.insert(flow, Place::Elsewhere(Route { to, epoch }));
+                self.places.insert(flow, Place::Elsewhere(route));
             }
             _ => {}
         }
     }
 
     /// The owner says that a connection is over. It does not come here either, if it was about to.
-    pub(super) fn connection_over(&mut self, flow: &Flow, epoch: Epoch) {
+    pub(super) fn connection_over(&mut self, from: NodeId, flow: &Flow, epoch: Epoch) {
         let later = |route: Route| route.epoch > epoch;
         if let Some(Place::Arriving(arriving)) = self.places.get(flow)
             && !arriving.before.is_some_and(later)
@@ -192,7 +217,7 @@ impl Node {
         }
         self.forget_place(flow, epoch);
         self.drop_orphan(flow);
-        self.asks.answered(flow);
+        self.asks.over(flow, from);
     }
 
     /// This node is not the contact node any more: it sends on to the new one what is not here.

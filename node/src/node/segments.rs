@@ -165,8 +165,12 @@ impl Node {
                 }
                 self.reset(&flow, &segment, now);
             }
-            Arrival::Delivered(handle, Err(Reason::OutOfWindow))
-                if !segment.is_syn() && self.is_in_doubt(handle) =>
+            Arrival::Delivered(
+                handle,
+                Err(Reason::OutOfWindow | Reason::Paws | Reason::MissingTimestamp),
+            ) if !segment.is_syn()
+                && from.is_none_or(|from| from == self.contact)
+                && self.is_in_doubt(handle) =>
             {
                 // The SYN may have been forged, or late, and the client's connection be another's. Or this is late.
                 self.seek_other_owner(flow, datagram, now);
@@ -272,8 +276,8 @@ impl Node {
         match self.tcp.open(flow, syn, now) {
             Ok(handle) => {
                 self.own(handle, flow, now);
-                // A former life of the contact node may have placed it elsewhere.
-                if self.is_contact() && self.contact_since.since(now) <= Endpoint::COOKIE_LIFETIME {
+                // The client may have a connection elsewhere of which the contact node does not know yet.
+                if self.contact_since.since(now) <= Endpoint::COOKIE_LIFETIME {
                     self.doubt(&flow);
                 }
             }

@@ -133,7 +133,7 @@ impl Node {
         match self.places.get(&flow) {
             _ if here => {}
             Some(Place::Elsewhere(route)) if route.epoch > epoch && route.to != self.contact => {
-                let Route { to, epoch } = *route;
+                let Route { to, epoch, .. } = *route;
                 self.tell_contact_node(flow, epoch, What::At(to), now);
             }
             Some(_) => {}
@@ -181,19 +181,16 @@ impl Node {
         match here {
             // Two have answered one SYN, and the client knows whose answer came first.
             Some((handle, ours)) if ours < epoch && self.is_rival(handle, epoch) => {
-                return self.doubt(&flow);
+                self.doubt(&flow);
+                return self.send_what_waits(&flow, node, now);
             }
             // Only epochs decide: the other one is the owner, and ours ends without a word to the client.
             Some((handle, ours)) if ours < epoch => self.let_go(&flow, handle, now),
-            Some((handle, _)) => {
-                // What ours had no use for may be for the other.
-                if self.is_in_doubt(handle) {
-                    for datagram in self.asks.answered(&flow) {
-                        self.forward(datagram, node, now);
-                    }
-                }
-                return;
+            // What ours had no use for may be for the other.
+            Some((handle, _)) if self.is_in_doubt(handle) => {
+                return self.send_what_waits(&flow, node, now);
             }
+            Some(_) => return,
             None => {}
         }
         // Nobody tells any other node than the contact node when a connection is over, unless it has given it away.
@@ -201,12 +198,16 @@ impl Node {
             self.note_owner(flow, node, epoch);
         }
         self.send_orphan_on(&flow, node, now);
-        for datagram in self.asks.answered(&flow) {
-            self.forward(datagram, node, now);
-        }
+        self.send_what_waits(&flow, node, now);
         if from != node && self.is_contact() {
             // Who still forwards does not know when the connection ends. The owner says so if it has.
             self.tell(node, &Message::Ask { flow });
+        }
+    }
+
+    fn send_what_waits(&mut self, flow: &Flow, owner: NodeId, now: Instant) {
+        for datagram in self.asks.answered(flow) {
+            self.forward(datagram, owner, now);
         }
     }
 

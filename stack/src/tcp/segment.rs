@@ -47,15 +47,10 @@ impl PartialOrd for Flow {
 }
 
 impl core::hash::Hash for Flow {
-    /// In one piece, which a keyed hasher takes in much faster than field by field; each segment is looked up by it. Without
-    /// our address: hardly a client has connections from one port to several addresses of a host.
+    /// In one piece, which a keyed hasher takes in much faster than field by field; each segment is looked up by it.
     #[inline]
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
-        let mut octets = [0; 20];
-        octets[..16].copy_from_slice(&self.remote.ip().octets());
-        octets[16..18].copy_from_slice(&self.remote.port().to_ne_bytes());
-        octets[18..].copy_from_slice(&self.local.port().to_ne_bytes());
-        state.write(&octets);
+        state.write(&self.octets());
     }
 }
 
@@ -87,6 +82,7 @@ impl<'de> Deserialize<'de> for Flow {
 
 impl Flow {
     /// Addresses and ports, our end first.
+    #[inline]
     fn octets(&self) -> [u8; 36] {
         let mut octets = [0; 36];
         for (half, end) in octets.chunks_exact_mut(18).zip([&self.local, &self.remote]) {

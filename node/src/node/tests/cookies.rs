@@ -201,10 +201,8 @@ fn what_a_node_sends_on_may_have_overtaken_a_cookie_only_if_that_is_the_contact_
         lan.pass(OLD);
         let (flow, ack) = cookie(&mut lan, 4000);
         // Its node believes that it is b's.
-        let (ours, route) = (
-            Flow { local: flow.remote, remote: flow.local },
-            Route { to: NodeId::of("b"), epoch: Epoch::FIRST },
-        );
+        let (ours, route) =
+            (Flow { local: flow.remote, remote: flow.local }, Route::new(NodeId::of("b"), Epoch::FIRST));
         lan.nodes.get_mut(by).unwrap().places.insert(ours, Place::Elsewhere(route));
         let overtaking = Segment {
             window: 500,

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use ferry_handoff::{Epoch, Message, NodeId};
-use ferry_stack::Seq;
-use ferry_stack::tcp::{Config, Control, Endpoint, Flow, Handle, Secret, Segment, Tcb};
+use ferry_stack::tcp::{Config, Control, Endpoint, Flow, Handle, Secret, Segment, Tcb, Timestamps};
+use ferry_stack::{Frame, Seq};
 
 use super::lan::{Lan, NAMES};
-use super::{Input, ONE_MOVED, Placement};
+use super::{Input, ONE_MOVED, Output, Placement};
 use crate::node::backup::Copied;
 use crate::node::service::Commit;
 use crate::{Command, Reply, Setup, Which};
@@ -223,30 +223,94 @@ fn a_copy_of_an_older_connection_does_not_come_to_life_in_front_of_a_later_one()
     assert_eq!((route.to, route.epoch), (NodeId::of("c"), later));
 }
 
+/// A node becomes the contact node, and what it is told of connections is not there yet.
+fn move_role(lan: &mut Lan, to: &'static str) {
+    lan.ask(to, Command::Contact);
+    lan.nodes.get_mut(to).unwrap().places.clear();
+}
+
+/// It is there.
+fn tell_owned(lan: &mut Lan, owner: &str) {
+    let now = lan.now;
+    lan.nodes.get_mut(owner).unwrap().tell_owned(now);
+    lan.run();
+}
+
 #[test]
 fn a_forged_syn_at_a_new_contact_node_does_not_come_between_a_client_and_its_connection() {
-    for seq in [0, 1 << 31, 3 << 30] {
-        let mut lan = Lan::new(with(Placement::Local));
-        let client = lan.connect();
-        let flow = flow_of(&lan, client);
-        assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
-        lan.ask("c", Command::Contact);
-        // The owner's word is not there yet, and somebody else's SYN is.
-        lan.nodes.get_mut("c").unwrap().places.clear();
-        let syn = Segment::bare(Seq(seq), None, Some(Control::Syn));
-        lan.client.interface.send(syn.emit(&flow, 0, false), lan.now);
-        lan.run();
-        assert_eq!(lan.owner(), ["b", "c"], "{seq}: it opens one");
-        let now = lan.now;
-        lan.nodes.get_mut("b").unwrap().tell_owned(now);
-        lan.run();
-        for octets in [&b"first"[..], b"second", b"third"] {
-            assert_eq!(lan.echo(client, octets), octets, "{seq}");
-            lan.pass(1_500);
+    // What it opens is placed at the contact node itself, or at a third.
+    for placement in [Placement::Local, Placement::Hash] {
+        let seqs = [0, 1 << 31, 3 << 30];
+        let stamps = [None, Some(0), Some(1 << 31), Some(3 << 30)];
+        for (seq, stamp) in seqs.into_iter().flat_map(|seq| stamps.map(|stamp| (seq, stamp))) {
+            let mut lan = Lan::new(with(placement));
+            let client = lan.connect();
+            let (first, flow) = (lan.owner()[0], flow_of(&lan, client));
+            let owner = if first == "a" { "b" } else { "a" };
+            assert_eq!(lan.hand_off(first, owner), ONE_MOVED);
+            // Nothing is sent on any more.
+            lan.pass(121_000);
+            let contact = NAMES.into_iter().find(|name| ![first, owner].contains(name)).unwrap();
+            move_role(&mut lan, contact);
+            let mut syn = Segment::bare(Seq(seq), None, Some(Control::Syn));
+            syn.options.timestamps = stamp.map(|value| Timestamps { value, echo: 0 });
+            lan.client.interface.send(syn.emit(&flow, 0, false), lan.now);
+            lan.run();
+            let placed = if placement == Placement::Local { contact } else { first };
+            assert!(lan.owner().contains(&placed), "{placement:?} {seq} {stamp:?}: it opens one");
+            tell_owned(&mut lan, owner);
+            for octets in [&b"first"[..], b"second", b"third"] {
+                assert_eq!(lan.echo(client, octets), octets, "{placement:?} {seq} {stamp:?}");
+                lan.pass(1_500);
+            }
+            // Until nobody believes in the other any more.
+            lan.pass(120_000);
+            assert_eq!((lan.owner(), lan.resets()), (vec![owner], 0), "{placement:?} {seq} {stamp:?}");
+            assert_eq!(lan.echo(client, b"last"), b"last", "{placement:?} {seq} {stamp:?}");
         }
-        // Until nobody believes in the other any more.
-        lan.pass(120_000);
-        assert_eq!((lan.owner(), lan.resets()), (vec!["b"], 0), "{seq}");
-        assert_eq!(lan.echo(client, b"last"), b"last", "{seq}");
+    }
+}
+
+/// What a node sends upon a frame, of which nobody gets anything.
+fn frames_after(lan: &mut Lan, name: &str, frame: Frame) -> Vec<Frame> {
+    let node = lan.nodes.get_mut(name).unwrap();
+    node.handle(Input::Frame(frame.contiguous()), lan.now);
+    let outputs = core::iter::from_fn(|| match node.poll(lan.now) {
+        Output::WaitUntil(_) => None,
+        output => Some(output),
+    });
+    outputs.filter_map(|output| if let Output::Frame(frame) = output { Some(frame) } else { None }).collect()
+}
+
+#[test]
+fn the_word_of_an_owner_that_only_waits_does_not_take_the_place_of_a_new_connection() {
+    // Or that knows nothing of its client's end.
+    for waits in [false, true] {
+        let mut lan = Lan::new(with(Placement::Hash));
+        let client = lan.connect();
+        let (placed, flow) = (lan.owner()[0], flow_of(&lan, client));
+        let old = third(placed);
+        assert_eq!(lan.hand_off(placed, old), ONE_MOVED);
+        // Nothing is sent on any more.
+        lan.pass(121_000);
+        if waits {
+            let node = lan.nodes.get_mut(old).unwrap();
+            let handle = node.tcp.find(&ours(flow)).unwrap();
+            node.tcp.with(handle, Tcb::finish);
+            lan.pass(100);
+            end(&mut lan, client);
+            assert_eq!(lan.owner(), [old], "it is in TIME-WAIT");
+        }
+        forget_at_client(&mut lan);
+        move_role(&mut lan, "a");
+        let client = lan.client.tcp.connect_from(flow, Config::default(), lan.now).unwrap();
+        // Its SYN is placed, and the answer is lost.
+        let syn = lan.client.poll_transmit(lan.now).unwrap();
+        let [forwarded] = &frames_after(&mut lan, "a", syn)[..] else { panic!("it is sent on") };
+        assert_eq!(frames_after(&mut lan, placed, forwarded.clone()).len(), 1, "the answer");
+        tell_owned(&mut lan, old);
+        lan.pass(1_500);
+        assert_eq!(lan.echo(client, b"anew"), b"anew", "{waits}");
+        assert_eq!(lan.resets(), 0, "{waits}");
     }
 }
