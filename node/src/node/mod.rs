@@ -87,7 +87,7 @@ pub struct Node {
     /// Says which of two connections between the same ends is the later one.
     group_clock: GroupClock,
     contact: NodeId,
-    /// Since when the contact node is who it is, as far as is known here.
+    /// Since when the contact node is who it is, in this life of it, as far as is known here.
     contact_since: Instant,
     /// When this node learned last that another is dead.
     last_death: Option<Instant>,

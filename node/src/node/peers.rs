@@ -181,6 +181,10 @@ impl Node {
         let Some(state) = self.peers.states.get_mut(&peer) else { return };
         if state.life.is_some_and(|known| known != incarnation) {
             state.open = None;
+            if peer == self.contact {
+                // It has forgotten everything.
+                self.contact_since = now;
+            }
         }
         let lives = self.directory.peer_up(peer, incarnation, now);
         // The end of its former life, if it had one.

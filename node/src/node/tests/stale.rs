@@ -238,19 +238,25 @@ fn tell_owned(lan: &mut Lan, owner: &str) {
 
 #[test]
 fn a_forged_syn_at_a_new_contact_node_does_not_come_between_a_client_and_its_connection() {
-    // What it opens is placed at the contact node itself, or at a third.
-    for placement in [Placement::Local, Placement::Hash] {
+    // What it opens is placed at the contact node itself, or at a third. Or the contact node is new, and the role is where it was.
+    for (placement, restarts) in
+        [(Placement::Local, false), (Placement::Hash, false), (Placement::Hash, true)]
+    {
         let seqs = [0, 1 << 31, 3 << 30];
         let stamps = [None, Some(0), Some(1 << 31), Some(3 << 30)];
         for (seq, stamp) in seqs.into_iter().flat_map(|seq| stamps.map(|stamp| (seq, stamp))) {
             let mut lan = Lan::new(with(placement));
             let client = lan.connect();
             let (first, flow) = (lan.owner()[0], flow_of(&lan, client));
-            let owner = if first == "a" { "b" } else { "a" };
+            let owner = if first == "a" || restarts { third(first) } else { "a" };
             assert_eq!(lan.hand_off(first, owner), ONE_MOVED);
             // Nothing is sent on any more.
             lan.pass(121_000);
             let contact = NAMES.into_iter().find(|name| ![first, owner].contains(name)).unwrap();
+            if restarts {
+                lan.kill(contact);
+                lan.revive(contact, with(placement));
+            }
             move_role(&mut lan, contact);
             let mut syn = Segment::bare(Seq(seq), None, Some(Control::Syn));
             syn.options.timestamps = stamp.map(|value| Timestamps { value, echo: 0 });
