@@ -1,13 +1,15 @@
 //! What nodes believe of connections that are over, or not there yet, and what that does to those that are.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddrV6;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ferry_handoff::{Epoch, Message, NodeId};
 use ferry_stack::tcp::{Config, Control, Endpoint, Flow, Handle, Secret, Segment, Tcb, Timestamps};
-use ferry_stack::{Frame, Seq};
+use ferry_stack::{Frame, GroupClock, Seq};
 
-use super::lan::{Lan, NAMES};
+use super::lan::{Lan, NAMES, address, service_address};
 use super::{Input, ONE_MOVED, Output, Placement};
 use crate::node::backup::Copied;
 use crate::node::service::Commit;
@@ -238,15 +240,28 @@ fn tell_owned(lan: &mut Lan, owner: &str) {
 
 #[test]
 fn a_forged_syn_at_a_new_contact_node_does_not_come_between_a_client_and_its_connection() {
-    // What it opens is placed at the contact node itself, or at a third. Or the contact node is new, and the role is where it was.
-    for (placement, restarts) in
-        [(Placement::Local, false), (Placement::Hash, false), (Placement::Hash, true)]
-    {
+    // What it opens is placed at the contact node itself, or at a third. Or the contact node is new, and the role is where it was;
+    // or its clock is far behind.
+    for (placement, restarts, behind) in [
+        (Placement::Local, false, false),
+        (Placement::Local, false, true),
+        (Placement::Hash, false, false),
+        (Placement::Hash, true, false),
+    ] {
         let seqs = [0, 1 << 31, 3 << 30];
         let stamps = [None, Some(0), Some(1 << 31), Some(3 << 30)];
         for (seq, stamp) in seqs.into_iter().flat_map(|seq| stamps.map(|stamp| (seq, stamp))) {
-            let mut lan = Lan::new(with(placement));
-            let client = lan.connect();
+            let mut lan = Lan::new(|setup| {
+                setup.placement = placement;
+                if behind && setup.name != "c" {
+                    setup.group_clock = GroupClock::ahead_by(Duration::from_hours(1000));
+                }
+            });
+            // Where the client has no timestamps, those of the SYN rule its segments out.
+            let config = Config { timestamps: seq != 0, ..Config::default() };
+            let (from, to) = (address(50).address, SocketAddrV6::new(service_address(), 7, 0, 0));
+            let client = lan.client.tcp.connect(from, to, config, lan.now).unwrap();
+            lan.pass(50);
             let (first, flow) = (lan.owner()[0], flow_of(&lan, client));
             let owner = if first == "a" || restarts { third(first) } else { "a" };
             assert_eq!(lan.hand_off(first, owner), ONE_MOVED);
@@ -275,6 +290,29 @@ fn a_forged_syn_at_a_new_contact_node_does_not_come_between_a_client_and_its_con
             assert_eq!(lan.echo(client, b"last"), b"last", "{placement:?} {seq} {stamp:?}");
         }
     }
+}
+
+#[test]
+fn one_node_s_word_that_it_is_over_does_not_end_the_question_to_the_others() {
+    let mut lan = Lan::new(with(Placement::Local));
+    let client = lan.connect();
+    let flow = flow_of(&lan, client);
+    assert_eq!(lan.hand_off("a", "b"), ONE_MOVED);
+    move_role(&mut lan, "c");
+    let syn = Segment::bare(Seq(1 << 31), None, Some(Control::Syn));
+    lan.client.interface.send(syn.emit(&flow, 0, false), lan.now);
+    lan.run();
+    lan.client.tcp.with(client, |tcb| tcb.write(Bytes::from_static(b"held")));
+    let frame = lan.client.poll_transmit(lan.now).unwrap();
+    // It waits, and the other is acknowledged.
+    assert_eq!(frames_after(&mut lan, "c", frame).len(), 1);
+    // Node a remembers another, which is over.
+    let over = Message::Ended { flow: ours(flow), epoch: Epoch::FIRST };
+    let (from, now) = (NodeId::of("a"), lan.now);
+    lan.nodes.get_mut("c").unwrap().handle(Input::Peer { from, bytes: over.encode() }, now);
+    tell_owned(&mut lan, "b");
+    // Sooner than the client sends it again.
+    assert_eq!(lan.nodes["b"].control_blocks().next().unwrap().rcv.total, 4);
 }
 
 /// What a node sends upon a frame, of which nobody gets anything.
